@@ -1,0 +1,77 @@
+//! The one bridge from async code to the CPU pool.
+//!
+//! Whatever touches payload bytes runs here: cutting, hashing, compressing, sealing and their inverses. The pool is
+//! sized once, from the CPU quota; a job whose waiter is gone before it starts is skipped.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::error::{Error, Result};
+
+/// A fixed pool of threads for work on payload bytes.
+#[derive(Clone)]
+pub(crate) struct Compute {
+    pool: Arc<rayon::ThreadPool>,
+    threads: usize,
+}
+
+impl Compute {
+    pub(crate) fn new(threads: NonZeroUsize) -> Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.get())
+            .thread_name(|index| format!("cairn-compute-{index}"))
+            // Without a handler rayon aborts the process. The waiter of the job gets an error instead, and the
+            // panic hook has already reported the place.
+            .panic_handler(|_| tracing::error!("a job on payload bytes panicked"))
+            .build()
+            .map_err(|source| Error::internal("the compute threads could not be started").caused_by(source))?;
+        Ok(Self {
+            pool: Arc::new(pool),
+            threads: threads.get(),
+        })
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Runs `work` on the pool and waits for its result. Dropping the future before the work has started skips it.
+    pub(crate) async fn run<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        self.pool.spawn_fifo(move || {
+            if !sender.is_closed() {
+                let _ = sender.send(work());
+            }
+        });
+        receiver.await.map_err(|_| panicked())
+    }
+
+    /// Starts `work` on the pool; it runs whether or not anybody waits.
+    pub(crate) fn start<F>(&self, work: F)
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.pool.spawn_fifo(work);
+    }
+}
+
+fn panicked() -> Error {
+    Error::internal("work on payload bytes ended early; the log has the cause")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_returns_its_result() {
+        let compute = Compute::new(NonZeroUsize::MIN).unwrap();
+        assert_eq!(compute.run(|| 6 * 7).await.unwrap(), 42);
+    }
+}

@@ -1,0 +1,220 @@
+//! What callers of the engine see when something fails: a [`Reason`] that names the case, a [`ErrorKind`] that names
+//! the action, and one line that names the thing and what to do about it.
+//!
+//! The table from reason to kind, exit code and retryability is here and nowhere else; the command line and the
+//! network service both read it.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// What a caller can do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// Fix the request or the configuration; sending it again as it is fails again.
+    FixRequest,
+    /// The named thing does not exist.
+    NotFound,
+    /// A precondition does not hold: look at the present state and decide.
+    Conflict,
+    /// Nothing is wrong with the request; try again later.
+    RetryLater,
+    /// There is no room; free some, or send less.
+    SlowDown,
+    /// Stored data is damaged: scrub, and restore what the report names.
+    Scrub,
+    /// Keys or permissions do not allow it.
+    Denied,
+    /// The caller went away.
+    Cancelled,
+    /// A defect of the program: report it.
+    Report,
+}
+
+/// The case, as one stable word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// A name is empty, too long or not acceptable.
+    InvalidName,
+    /// A byte range lies outside the object.
+    InvalidRange,
+    /// A parameter or option makes no sense.
+    InvalidArgument,
+    /// The source of a put failed while it was read.
+    SourceFailed,
+    /// No object has this name.
+    ObjectNotFound,
+    /// No repository has this name or id.
+    RepositoryNotFound,
+    /// A repository of this name exists already, or two share it.
+    RepositoryExists,
+    /// `create only` was asked for and the object exists.
+    ObjectExists,
+    /// The object is not at the version the caller named.
+    VersionMismatch,
+    /// A put id was used before for another name.
+    PutIdReused,
+    /// There is no store at this place.
+    StoreNotFound,
+    /// What is at this place is not a store of ours.
+    ForeignStore,
+    /// Another process holds the store or its catalog.
+    StoreHeld,
+    /// A newer owner writes this repository.
+    Fenced,
+    /// The key does not fit this store.
+    WrongKey,
+    /// The key cannot be had now.
+    KeysUnavailable,
+    /// The backend refuses our credentials or permissions.
+    AuthFailed,
+    /// The backend does not answer, or answered with a failure.
+    BackendUnavailable,
+    /// There is not enough room to write.
+    NoCapacity,
+    /// The store cannot be written.
+    ReadOnly,
+    /// Stored bytes are missing or damaged.
+    DataLoss,
+    /// The store shows an older state than the caller has seen.
+    RolledBack,
+    /// The write may or may not have happened; the same put id tells.
+    OutcomeUnknown,
+    /// The catalog could not be read or written.
+    CatalogFailed,
+    /// The caller went away.
+    Cancelled,
+    /// An invariant of the program does not hold.
+    Internal,
+}
+
+impl Reason {
+    /// The action this case asks for.
+    pub fn kind(self) -> ErrorKind {
+        self.row().1
+    }
+
+    /// The exit code of the command line for this case.
+    pub fn exit_code(self) -> u8 {
+        self.row().2
+    }
+
+    /// Whether the same request can succeed later without a change.
+    pub fn is_retryable(self) -> bool {
+        self.row().3
+    }
+
+    /// The word for logs and machine-readable errors.
+    pub fn as_str(self) -> &'static str {
+        self.row().0
+    }
+
+    fn row(self) -> (&'static str, ErrorKind, u8, bool) {
+        use ErrorKind::*;
+        match self {
+            Reason::InvalidName => ("INVALID_NAME", FixRequest, 64, false),
+            Reason::InvalidRange => ("INVALID_RANGE", FixRequest, 64, false),
+            Reason::InvalidArgument => ("INVALID_ARGUMENT", FixRequest, 64, false),
+            Reason::SourceFailed => ("SOURCE_FAILED", FixRequest, 1, false),
+            Reason::ObjectNotFound => ("OBJECT_NOT_FOUND", NotFound, 1, false),
+            Reason::RepositoryNotFound => ("REPOSITORY_NOT_FOUND", NotFound, 1, false),
+            Reason::RepositoryExists => ("REPOSITORY_EXISTS", Conflict, 1, false),
+            Reason::ObjectExists => ("OBJECT_EXISTS", Conflict, 1, false),
+            Reason::VersionMismatch => ("VERSION_MISMATCH", Conflict, 1, false),
+            Reason::PutIdReused => ("PUT_ID_REUSED", FixRequest, 1, false),
+            Reason::StoreNotFound => ("STORE_NOT_FOUND", NotFound, 69, false),
+            Reason::ForeignStore => ("FOREIGN_STORE", FixRequest, 65, false),
+            Reason::StoreHeld => ("STORE_HELD", RetryLater, 69, true),
+            Reason::Fenced => ("FENCED", Conflict, 69, false),
+            Reason::WrongKey => ("WRONG_KEY", Denied, 65, false),
+            Reason::KeysUnavailable => ("KEYS_UNAVAILABLE", Denied, 69, true),
+            Reason::AuthFailed => ("AUTH_FAILED", Denied, 69, true),
+            Reason::BackendUnavailable => ("BACKEND_UNAVAILABLE", RetryLater, 69, true),
+            Reason::NoCapacity => ("NO_CAPACITY", SlowDown, 75, true),
+            Reason::ReadOnly => ("READ_ONLY", Denied, 69, false),
+            Reason::DataLoss => ("DATA_LOSS", Scrub, 65, false),
+            Reason::RolledBack => ("ROLLED_BACK", Scrub, 65, false),
+            Reason::OutcomeUnknown => ("OUTCOME_UNKNOWN", RetryLater, 69, true),
+            Reason::CatalogFailed => ("CATALOG_FAILED", RetryLater, 69, true),
+            Reason::Cancelled => ("CANCELLED", Cancelled, 1, true),
+            Reason::Internal => ("INTERNAL", Report, 1, false),
+        }
+    }
+}
+
+/// A failure of the engine: the case, one line for a person, and what caused it.
+///
+/// The line never holds secrets or user data other than names the caller gave.
+#[derive(Clone)]
+pub struct Error {
+    reason: Reason,
+    message: String,
+    source: Option<std::sync::Arc<dyn StdError + Send + Sync>>,
+}
+
+/// Result of the engine.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error with its one line.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// The same error with what caused it.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(std::sync::Arc::new(source));
+        self
+    }
+
+    /// The same case with a line of context in front.
+    #[must_use]
+    pub fn within(mut self, context: impl fmt::Display) -> Self {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
+
+    /// The case.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// What the caller can do.
+    pub fn kind(&self) -> ErrorKind {
+        self.reason.kind()
+    }
+
+    pub(crate) fn data_loss(message: impl Into<String>) -> Self {
+        Self::new(Reason::DataLoss, message)
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(Reason::Internal, message)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason.as_str(), self.message)?;
+        if let Some(source) = &self.source {
+            write!(f, " ({source:?})")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

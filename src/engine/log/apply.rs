@@ -1,0 +1,390 @@
+//! How the catalog follows the log: one commit, one transaction.
+//!
+//! The same function serves a commit that was just written and one that is replayed at start. What it changes:
+//!
+//! 1. packs that become known, with their entries; an id that was known elsewhere moves its place to the later pack;
+//! 2. references of leaves and roots whose ids become known for the first time: each names its children once;
+//! 3. objects, as the records say; a record counts its root, or its chunks if they are listed in it;
+//! 4. the tip and the totals.
+//!
+//! A reference count belongs to an id, whatever number of copies of it are stored.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
+use crate::catalog::{ChunkRow, DirtyKey, EntriesRow, PackRow, PutIdRow, ReleaseRow, Stats, TipRow, Transaction};
+use crate::codec::ChunkId;
+use crate::engine::core::Core;
+use crate::engine::error::{Error, Reason, Result};
+use crate::engine::write::NewPack;
+use crate::format::{BlobKind, CommitSection, Content, ObjectVersion, PackKind, PackName, PackNumber, Record};
+
+/// Put ids whose results are kept.
+const PUT_IDS_MAX: u64 = 65_536;
+
+/// Heads that are kept, newest first.
+pub(crate) const HEADS_MAX: u64 = 1024;
+
+/// A durable commit with everything the catalog wants to know.
+pub(crate) struct Committed {
+    pub(crate) commit: NewPack,
+    /// In the order in which they are introduced.
+    pub(crate) introduced: Vec<NewPack>,
+    pub(crate) section: CommitSection,
+    /// The tip after this commit; its totals are still those before it.
+    pub(crate) tip: TipRow,
+}
+
+/// Brings the catalog from the commit before `entry` to `entry` and returns the new tip. Called under the apply lock.
+///
+/// # Errors
+/// `CatalogFailed` if the catalog cannot be read or written, `DataLoss` if the log contradicts it. Nothing is changed.
+pub(crate) fn apply(core: &Core, entry: &Committed) -> Result<TipRow> {
+    let mut change = Change::begin(core, entry.tip.stats.clone());
+    for pack in entry.introduced.iter().chain([&entry.commit]) {
+        let log_number = match pack.kind {
+            PackKind::Commit => entry.section.log_number,
+            PackKind::Chunk => 0,
+        };
+        change.introduce(pack, log_number)?;
+    }
+    change.count_children()?;
+    let mut put_serial = entry.tip.put_serial;
+    for record in &entry.section.records {
+        change.record(record, entry.section.log_number, &mut put_serial)?;
+    }
+    change.queue_unreferenced()?;
+    let mut tip = entry.tip.clone();
+    tip.put_serial = put_serial;
+    change.finish(core, tip)
+}
+
+/// One transaction over the catalog, with the totals and what has to be told to the caches afterwards.
+pub(crate) struct Change {
+    tx: Transaction,
+    stats: Stats,
+    /// Manifest blobs whose ids are new in this change, with their children.
+    new_manifests: Vec<(ChunkId, Vec<ChunkId>)>,
+    moved: Vec<(ChunkId, PackNumber, PackNumber)>,
+}
+
+impl Change {
+    pub(crate) fn begin(core: &Core, stats: Stats) -> Self {
+        Self {
+            tx: core.catalog.begin(),
+            stats,
+            new_manifests: Vec::new(),
+            moved: Vec::new(),
+        }
+    }
+
+    /// Makes a pack and its blobs known.
+    pub(crate) fn introduce(&mut self, pack: &NewPack, log_number: u64) -> Result<()> {
+        let number = pack.pack.name.number;
+        if self.tx.pack(number)?.is_some() {
+            return Ok(());
+        }
+        let mut row = PackRow::new(&pack.pack, pack.kind, log_number);
+        for (index, entry) in pack.entries.entries.iter().enumerate() {
+            row.entries += 1;
+            row.blob_bytes += u64::from(entry.stored_len);
+            let mut chunk = ChunkRow {
+                id: entry.id,
+                kind: entry.kind,
+                count: 0,
+                pack: number,
+                index: index as u32,
+                stored_len: entry.stored_len,
+                plain_len: entry.plain_len,
+                quarantined: false,
+            };
+            match self.tx.chunk(&entry.id)? {
+                // Twice in this very pack: the later entry counts, nothing else changes.
+                Some(known) if known.pack == number => {
+                    chunk.count = known.count;
+                    row.leave(&known);
+                    self.stats.live_bytes -= known.live_bytes();
+                }
+                Some(known) => {
+                    chunk.count = known.count;
+                    self.leave(&known)?;
+                    self.moved.push((entry.id, known.pack, number));
+                }
+                None if entry.kind != BlobKind::Data => {
+                    let children = pack.children.get(&entry.id).cloned().unwrap_or_default();
+                    self.new_manifests.push((entry.id, children));
+                }
+                None => {}
+            }
+            row.enter(&chunk);
+            self.stats.live_bytes += chunk.live_bytes();
+            self.tx.set_chunk(&chunk);
+        }
+        self.stats.packs += 1;
+        self.stats.pack_bytes += pack.pack.size;
+        self.stats.blob_bytes += row.blob_bytes;
+        self.tx.set_pack(&row);
+        self.tx.set_entries(number, &pack.entries);
+        self.tx.mark_dirty(DirtyKey::of_pack(number));
+        Ok(())
+    }
+
+    /// Counts the children of every manifest that became known.
+    pub(crate) fn count_children(&mut self) -> Result<()> {
+        for index in 0..self.new_manifests.len() {
+            let children = std::mem::take(&mut self.new_manifests[index].1);
+            for child in &children {
+                self.increment(child)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues new manifests that nothing refers to (yet) for release; a reference takes them out again.
+    pub(crate) fn queue_unreferenced(&mut self) -> Result<()> {
+        for (id, _) in std::mem::take(&mut self.new_manifests) {
+            if let Some(row) = self.tx.chunk(&id)?
+                && row.count == 0
+            {
+                self.tx.set_release(&ReleaseRow::of(&row));
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, record: &Record, log_number: u64, put_serial: &mut u64) -> Result<()> {
+        match record {
+            Record::Put(object) => {
+                self.put(object)?;
+                *put_serial += 1;
+                self.tx.set_put_id(&PutIdRow::of(object, *put_serial));
+                if let Some(serial) = put_serial.checked_sub(PUT_IDS_MAX) {
+                    self.tx.remove_put_id_by_serial(serial)?;
+                }
+                Ok(())
+            }
+            Record::Delete { name, .. } => self.delete(name),
+            Record::Condemn(packs) => packs.iter().try_for_each(|pack| self.condemn(pack, log_number)),
+            Record::Introduce(_) | Record::Open { .. } => Ok(()),
+        }
+    }
+
+    fn put(&mut self, object: &ObjectVersion) -> Result<()> {
+        let former = self.tx.object(&object.name)?;
+        // New before old: content they share never falls to zero in between.
+        self.reference(&object.content)?;
+        self.tx.set_object(object);
+        self.stats.logical_bytes += object.size;
+        match former {
+            Some(former) => {
+                self.stats.logical_bytes -= former.size;
+                self.release(&former.content)?;
+            }
+            None => self.stats.objects += 1,
+        }
+        self.tx.mark_dirty(DirtyKey::of_object(&self.tx.object_key(&object.name)));
+        Ok(())
+    }
+
+    fn delete(&mut self, name: &crate::format::ObjectName) -> Result<()> {
+        let Some(former) = self.tx.object(name)? else {
+            return Ok(());
+        };
+        self.tx.remove_object(name);
+        self.stats.objects -= 1;
+        self.stats.logical_bytes -= former.size;
+        self.release(&former.content)?;
+        self.tx.mark_dirty(DirtyKey::of_object(&self.tx.object_key(name)));
+        Ok(())
+    }
+
+    fn condemn(&mut self, pack: &PackName, log_number: u64) -> Result<()> {
+        let Some(mut row) = self.tx.pack(pack.number)? else {
+            return Ok(());
+        };
+        if row.condemned_at != 0 {
+            return Ok(());
+        }
+        if !row.is_dead() {
+            let line = format!(
+                "commit {log_number} condemns pack {}-{}, which holds data in use; run `cairn rebuild`",
+                pack.number.epoch, pack.number.counter
+            );
+            return Err(Error::new(Reason::DataLoss, line));
+        }
+        if let Some(entries) = self.tx.entries(pack.number)? {
+            self.forget_entries(pack.number, &entries)?;
+        }
+        self.tx.remove_entries(pack.number);
+        self.stats.packs -= 1;
+        self.stats.pack_bytes -= row.size;
+        self.stats.blob_bytes -= row.blob_bytes;
+        row.condemned_at = log_number;
+        row.current = 0;
+        self.tx.set_pack(&row);
+        self.tx.mark_dirty(DirtyKey::of_pack(pack.number));
+        Ok(())
+    }
+
+    fn forget_entries(&mut self, pack: PackNumber, entries: &EntriesRow) -> Result<()> {
+        for entry in &entries.entries {
+            if let Some(row) = self.tx.chunk(&entry.id)?
+                && row.pack == pack
+            {
+                self.tx.remove_chunk(&entry.id);
+            }
+        }
+        Ok(())
+    }
+
+    fn reference(&mut self, content: &Content) -> Result<()> {
+        match content {
+            Content::Inline(chunks) => chunks.iter().try_for_each(|chunk| self.increment(&chunk.id)),
+            Content::Root(root) => self.increment(root),
+        }
+    }
+
+    fn release(&mut self, content: &Content) -> Result<()> {
+        match content {
+            Content::Inline(chunks) => chunks.iter().try_for_each(|chunk| self.decrement(&chunk.id)),
+            Content::Root(root) => self.decrement(root),
+        }
+    }
+
+    /// One more reference to `id`.
+    pub(crate) fn increment(&mut self, id: &ChunkId) -> Result<()> {
+        let mut row = self.known(id)?;
+        row.count += 1;
+        if row.count == 1 {
+            self.change_liveness(&row)?;
+            if row.kind != BlobKind::Data {
+                self.tx.remove_release(id);
+            }
+        }
+        self.tx.set_chunk(&row);
+        Ok(())
+    }
+
+    /// One reference less to `id`. A manifest that nothing refers to any more is queued: its children are released
+    /// later, in the background.
+    pub(crate) fn decrement(&mut self, id: &ChunkId) -> Result<()> {
+        let mut row = self.known(id)?;
+        row.count = row.count.checked_sub(1).ok_or_else(|| miscounted(id))?;
+        if row.count == 0 {
+            self.change_liveness(&row)?;
+            if row.kind != BlobKind::Data {
+                self.tx.set_release(&ReleaseRow::of(&row));
+            }
+        }
+        self.tx.set_chunk(&row);
+        Ok(())
+    }
+
+    /// Forgets a manifest that nothing refers to and releases its children. From here on its id is unknown to lookup.
+    pub(crate) fn dissolve(&mut self, row: &ChunkRow, children: &[ChunkId]) -> Result<()> {
+        self.leave(row)?;
+        self.tx.remove_chunk(&row.id);
+        self.tx.remove_release(&row.id);
+        children.iter().try_for_each(|child| self.decrement(child))
+    }
+
+    fn known(&self, id: &ChunkId) -> Result<ChunkRow> {
+        self.tx.chunk(id)?.ok_or_else(|| {
+            let line = "the log refers to a chunk that no pack holds; run `cairn rebuild`, then `cairn verify`";
+            Error::new(Reason::DataLoss, line)
+        })
+    }
+
+    /// Takes an id out of the pack that holds its present place.
+    fn leave(&mut self, chunk: &ChunkRow) -> Result<()> {
+        if let Some(mut pack) = self.tx.pack(chunk.pack)? {
+            pack.leave(chunk);
+            self.tx.set_pack(&pack);
+        }
+        self.stats.live_bytes -= chunk.live_bytes();
+        Ok(())
+    }
+
+    /// Follows a count that went from none to one (`row.count` is 1) or back (0) in the pack and in the totals.
+    fn change_liveness(&mut self, row: &ChunkRow) -> Result<()> {
+        let alive = row.count > 0;
+        let mut pack = self.tx.pack(row.pack)?.ok_or_else(|| miscounted(&row.id))?;
+        let before = ChunkRow {
+            count: u64::from(!alive),
+            ..row.clone()
+        };
+        pack.leave(&before);
+        pack.enter(row);
+        self.tx.set_pack(&pack);
+        let (stored, plain) = (u64::from(row.stored_len), u64::from(row.plain_len));
+        let data = row.kind == BlobKind::Data;
+        if alive {
+            self.stats.live_bytes += stored;
+            self.stats.chunks += u64::from(data);
+            self.stats.unique_bytes += if data { plain } else { 0 };
+        } else {
+            self.stats.live_bytes -= stored;
+            self.stats.chunks -= u64::from(data);
+            self.stats.unique_bytes -= if data { plain } else { 0 };
+        }
+        Ok(())
+    }
+
+    /// Commits the transaction with `tip` and tells the caches what moved.
+    pub(crate) fn finish(mut self, core: &Core, mut tip: TipRow) -> Result<TipRow> {
+        tip.stats = self.stats;
+        if let Some(newest) = &tip.tip {
+            self.tx.set_head(newest.log_number, &tip.head);
+            if let Some(old) = newest.log_number.checked_sub(HEADS_MAX) {
+                self.tx.prune_head(old);
+            }
+        }
+        self.tx.set_tip(&tip);
+        self.tx.commit()?;
+        if !self.moved.is_empty() {
+            let mut followed: HashMap<(PackNumber, PackNumber), ()> = HashMap::new();
+            for (id, from, to) in self.moved {
+                core.locality.forget_chunk(&id);
+                followed.insert((from, to), ());
+            }
+            followed.into_keys().for_each(|(from, to)| core.in_flight.follow(from, to));
+            core.moves.fetch_add(1, Ordering::Release);
+        }
+        Ok(tip)
+    }
+}
+
+fn miscounted(_: &ChunkId) -> Error {
+    Error::new(
+        Reason::CatalogFailed,
+        "the catalog contradicts itself about a reference count; run `cairn rebuild` to make it anew",
+    )
+}
+
+impl ChunkRow {
+    fn live_bytes(&self) -> u64 {
+        if self.count > 0 { u64::from(self.stored_len) } else { 0 }
+    }
+
+    fn idle_manifests(&self) -> u32 {
+        u32::from(self.count == 0 && self.kind != BlobKind::Data)
+    }
+}
+
+impl PackRow {
+    /// An id has its place here now.
+    fn enter(&mut self, chunk: &ChunkRow) {
+        self.current += 1;
+        self.live += u32::from(chunk.count > 0);
+        self.live_bytes += chunk.live_bytes();
+        self.idle_manifests += chunk.idle_manifests();
+    }
+
+    /// An id, counted as `chunk` says, has its place here no more.
+    fn leave(&mut self, chunk: &ChunkRow) {
+        self.current -= 1;
+        self.live -= u32::from(chunk.count > 0);
+        self.live_bytes -= chunk.live_bytes();
+        self.idle_manifests -= chunk.idle_manifests();
+    }
+}

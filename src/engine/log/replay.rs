@@ -1,0 +1,233 @@
+//! Start: what the catalog has not seen of the log is applied to it.
+//!
+//! The log is the chain of previous-hashes that ends in the commit pack of the highest owner epoch and, within it, the
+//! highest log number. Packs that came after the catalog's tip are listed; those that are commit packs are walked back
+//! from that end to the tip. If the walk does not reach it, the catalog belongs to another history and is made anew.
+
+use std::collections::HashMap;
+
+use super::apply::{Committed, apply};
+use crate::catalog::TipRow;
+use crate::engine::core::Core;
+use crate::engine::error::{Error, Result};
+use crate::engine::packs::{PackHead, read_children, read_directory, read_head};
+use crate::engine::write::NewPack;
+use crate::format::{CommitSection, Directory, Hash32, PackKind, PackName, PackRef, Record, Tip, next_head};
+
+/// A commit pack as read from the store.
+#[derive(Clone)]
+pub(crate) struct LogEntry {
+    pub(crate) pack: PackRef,
+    pub(crate) directory: Directory,
+}
+
+impl LogEntry {
+    pub(crate) fn section(&self) -> &CommitSection {
+        self.directory.commit.as_ref().expect("only commit packs become log entries")
+    }
+
+    pub(crate) fn tip(&self) -> Tip {
+        Tip {
+            pack: self.pack.name,
+            log_number: self.section().log_number,
+            trailer_hash: self.pack.trailer_hash,
+        }
+    }
+}
+
+/// What the store holds beyond a tip.
+pub(crate) struct Beyond {
+    /// The continuation of the log, oldest first.
+    pub(crate) entries: Vec<LogEntry>,
+    /// Packs that are neither on it nor introduced by it.
+    pub(crate) strays: Vec<PackName>,
+}
+
+/// How the store relates to a tip.
+pub(crate) enum Continuation {
+    Unbroken(Beyond),
+    /// The log of the store does not contain the tip.
+    Elsewhere,
+}
+
+/// Finds what follows `tip` in the store.
+///
+/// # Errors
+/// `DataLoss` if a commit pack on the log is missing or unreadable.
+pub(crate) async fn find_beyond(core: &Core, tip: Option<&Tip>) -> Result<Continuation> {
+    let heads = list_heads(core, tip).await?;
+    let newest = newest_commit(core, &heads).await?;
+    let Some(newest) = newest else {
+        let strays = heads.into_iter().map(|head| head.name).collect();
+        return Ok(Continuation::Unbroken(Beyond {
+            entries: Vec::new(),
+            strays,
+        }));
+    };
+    let Some(entries) = walk_back(core, &heads, newest, tip).await? else {
+        return Ok(Continuation::Elsewhere);
+    };
+    let strays = strays(heads, &entries);
+    Ok(Continuation::Unbroken(Beyond { entries, strays }))
+}
+
+/// Headers of all packs that were created after `tip`.
+async fn list_heads(core: &Core, tip: Option<&Tip>) -> Result<Vec<PackHead>> {
+    let after = tip.map(|tip| core.layout.pack(&tip.pack));
+    let listed = core.backend.list(&core.layout.packs_prefix(), after.as_deref()).await?;
+    let mut heads = Vec::new();
+    for file in listed {
+        if let Some(name) = core.layout.parse_pack(&file.path) {
+            heads.push(read_head(core, name, file.size).await?);
+        }
+    }
+    Ok(heads)
+}
+
+async fn newest_commit(core: &Core, heads: &[PackHead]) -> Result<Option<LogEntry>> {
+    let Some(epoch) = heads.iter().filter(|head| head.kind == PackKind::Commit).map(|head| head.name.number.epoch).max()
+    else {
+        return Ok(None);
+    };
+    let mut newest: Option<LogEntry> = None;
+    for head in heads.iter().filter(|head| head.kind == PackKind::Commit && head.name.number.epoch == epoch) {
+        let entry = read_entry(core, head).await?;
+        if newest.as_ref().is_none_or(|newest| newest.section().log_number < entry.section().log_number) {
+            newest = Some(entry);
+        }
+    }
+    Ok(newest)
+}
+
+/// The entries from just above `tip` to `newest`, or none if the chain passes it by.
+async fn walk_back(
+    core: &Core,
+    heads: &[PackHead],
+    newest: LogEntry,
+    tip: Option<&Tip>,
+) -> Result<Option<Vec<LogEntry>>> {
+    let (base, base_hash) = tip.map_or((0, Hash32::default()), |tip| (tip.log_number, tip.trailer_hash));
+    let mut by_hash: HashMap<Hash32, LogEntry> = HashMap::new();
+    for head in heads.iter().filter(|head| head.kind == PackKind::Commit) {
+        let entry = read_entry(core, head).await?;
+        by_hash.insert(entry.pack.trailer_hash, entry);
+    }
+    let mut chain = vec![newest];
+    loop {
+        let section = chain.last().expect("starts with one").section();
+        let (number, previous) = (section.log_number, section.previous);
+        if number == base + 1 {
+            if previous != base_hash {
+                return Ok(None);
+            }
+            break;
+        }
+        if number <= base {
+            return Ok(None);
+        }
+        match by_hash.remove(&previous) {
+            Some(entry) if entry.section().log_number + 1 == number => chain.push(entry),
+            _ if tip.is_some() => return Ok(None),
+            _ => return Err(missing_commit(number - 1)),
+        }
+    }
+    chain.reverse();
+    Ok(Some(chain))
+}
+
+fn strays(heads: Vec<PackHead>, entries: &[LogEntry]) -> Vec<PackName> {
+    let mut known: std::collections::HashSet<PackName> = entries.iter().map(|entry| entry.pack.name).collect();
+    for entry in entries {
+        known.extend(introduced(entry.section()).iter().map(|pack| pack.name));
+    }
+    heads.into_iter().map(|head| head.name).filter(|name| !known.contains(name)).collect()
+}
+
+/// The packs that a log entry introduces, itself excepted.
+pub(crate) fn introduced(section: &CommitSection) -> Vec<PackRef> {
+    let lists = section.records.iter().filter_map(|record| match record {
+        Record::Introduce(packs) => Some(packs),
+        Record::Open { taken_over, .. } => Some(taken_over),
+        _ => None,
+    });
+    lists.flatten().copied().collect()
+}
+
+pub(crate) async fn read_entry(core: &Core, head: &PackHead) -> Result<LogEntry> {
+    let (pack, directory) = read_directory(core, &head.name).await?;
+    if directory.commit.is_none() {
+        return Err(Error::data_loss(format!(
+            "pack {} says that it is a commit pack but carries no records; the store is damaged",
+            core.layout.pack(&head.name)
+        )));
+    }
+    Ok(LogEntry { pack, directory })
+}
+
+/// Applies `entries` to the catalog. Packs that are missing because a later entry condemns them make the replay fall
+/// back: `None` says that the catalog has to be made anew.
+pub(crate) async fn apply_entries(core: &std::sync::Arc<Core>, mut tip: TipRow, entries: Vec<LogEntry>) -> Result<Option<TipRow>> {
+    for entry in entries {
+        let mut packs = Vec::new();
+        for pack in introduced(entry.section()) {
+            match load_pack(core, &pack.name, PackKind::Chunk).await {
+                Ok(loaded) => packs.push(loaded),
+                Err(error) if error.reason() == crate::engine::error::Reason::DataLoss => {
+                    tracing::warn!(%error, "the log cannot be replayed into the catalog; making it anew");
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let commit = with_children(core, entry.pack, PackKind::Commit, &entry.directory).await?;
+        let mut next = tip.clone();
+        next.tip = Some(entry.tip());
+        next.head = next_head(&tip.head, &entry.pack.trailer_hash);
+        next.sequence = last_sequence(entry.section()).unwrap_or(tip.sequence);
+        next.log_bytes_since_checkpoint += entry.pack.size;
+        let committed = Committed {
+            commit,
+            introduced: packs,
+            section: entry.section().clone(),
+            tip: next,
+        };
+        let shared = core.clone();
+        let applied = tokio::task::spawn_blocking(move || apply(&shared, &committed));
+        tip = applied.await.map_err(|_| Error::internal("replaying a commit into the catalog panicked"))??;
+    }
+    Ok(Some(tip))
+}
+
+pub(crate) fn last_sequence(section: &CommitSection) -> Option<u64> {
+    let sequences = section.records.iter().filter_map(|record| match record {
+        Record::Put(object) => Some(object.sequence),
+        Record::Delete { sequence, .. } => Some(*sequence),
+        _ => None,
+    });
+    sequences.max()
+}
+
+/// Reads a pack's directory, and the children of the manifests born in it.
+pub(crate) async fn load_pack(core: &Core, name: &PackName, kind: PackKind) -> Result<NewPack> {
+    let (pack, directory) = read_directory(core, name).await?;
+    with_children(core, pack, kind, &directory).await
+}
+
+async fn with_children(core: &Core, pack: PackRef, kind: PackKind, directory: &Directory) -> Result<NewPack> {
+    let children = read_children(core, &pack.name, directory).await?;
+    Ok(NewPack {
+        pack,
+        kind,
+        entries: crate::catalog::EntriesRow {
+            births: directory.births.clone(),
+            entries: directory.entries.clone(),
+        },
+        children,
+    })
+}
+
+fn missing_commit(number: u64) -> Error {
+    Error::data_loss(format!(
+        "commit {number} of the log is missing; restore its pack from a copy of the store, or roll the store back as a whole"
+    ))
+}

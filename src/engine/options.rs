@@ -1,0 +1,59 @@
+//! Every bound of the engine, with its unit and reason.
+
+use std::num::NonZeroUsize;
+
+/// Bounds and sizes of one open store. `Options::default()` suits the command line.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Payload bytes in flight over all streams: slabs being cut, blobs in open packs, packs being put.
+    pub budget_bytes: usize,
+    /// Threads that cut, hash, compress and seal.
+    pub compute_threads: NonZeroUsize,
+    /// Most bytes of a pack. Also held to a quarter of the budget, so that one pack fills while others are put.
+    pub pack_bytes_target: usize,
+    /// Packs being put at once, per repository.
+    pub uploads_max: usize,
+    /// Records in one commit pack. Bounds the size of its directory and the memory of applying it.
+    pub commit_records_max: usize,
+    /// Durable chunk packs that wait to be introduced before a commit is made for them alone. Bounds the memory that
+    /// a long stream needs before its record.
+    pub introduce_packs_max: usize,
+    /// Bytes of commit packs after which a checkpoint is written.
+    pub checkpoint_log_bytes: u64,
+    /// Bytes a read fetches ahead of its consumer.
+    pub read_ahead_bytes: usize,
+    /// Fetches of one read at once.
+    pub read_fetches_max: usize,
+    /// Bytes that the cache of pack entries may hold; it answers runs of duplicates.
+    pub locality_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            budget_bytes: 64 << 20,
+            compute_threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            pack_bytes_target: 32 << 20,
+            uploads_max: 2,
+            commit_records_max: 4096,
+            introduce_packs_max: 16,
+            checkpoint_log_bytes: 8 << 20,
+            read_ahead_bytes: 16 << 20,
+            read_fetches_max: 4,
+            locality_bytes: 24 << 20,
+        }
+    }
+}
+
+impl Options {
+    /// Payload of a slab, the unit in which a stream is cut and worked on. One mebibyte keeps a slab and its output
+    /// in a core's second-level cache; a repository with larger chunks needs room for one whole chunk.
+    pub(crate) fn slab_bytes(chunk_max: u32) -> usize {
+        (1 << 20).max(chunk_max as usize + (chunk_max as usize) / 2)
+    }
+
+    /// Target of a pack under this budget.
+    pub(crate) fn pack_target(&self) -> usize {
+        self.pack_bytes_target.min(self.budget_bytes / 4).clamp(1 << 20, 64 << 20)
+    }
+}

@@ -1,0 +1,112 @@
+//! Reading the structure of packs: headers, directories, manifests. No data key is needed here.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::core::Core;
+use super::error::{Error, Result};
+use crate::codec::{ChunkId, Decompressor};
+use crate::format::{
+    BlobKind, BlobOpener, Birth, Directory, Entry, HEADER_LEN, Leaf, PACK_TAIL_GUESS, PackKind, PackName, PackRef,
+    Root, open_directory, parse_header, parse_trailer,
+};
+
+/// What a pack's header says.
+pub(crate) struct PackHead {
+    pub(crate) name: PackName,
+    pub(crate) kind: PackKind,
+}
+
+/// Reads the header of a pack of `size` bytes.
+///
+/// # Errors
+/// `DataLoss` if it is not the header of this pack.
+pub(crate) async fn read_head(core: &Core, name: PackName, size: u64) -> Result<PackHead> {
+    let path = core.layout.pack(&name);
+    let len = size.min(HEADER_LEN as u64);
+    let bytes = core.backend.get_range(&path, 0..len).await.map_err(|error| Error::from(error).within("reading the log"))?;
+    let header = parse_header(&bytes).map_err(|error| damaged(&path, error))?;
+    if header.pack != name.id {
+        return Err(Error::data_loss(format!("{path}: its header belongs to another pack; the file was moved or replaced")));
+    }
+    Ok(PackHead {
+        name,
+        kind: header.kind,
+    })
+}
+
+/// Reads and opens the directory of a pack: its tail in one request if that suffices, and its header.
+pub(crate) async fn read_directory(core: &Core, name: &PackName) -> Result<(PackRef, Directory)> {
+    let path = core.layout.pack(name);
+    let (tail, size) = core.backend.get_tail(&path, PACK_TAIL_GUESS).await?;
+    let trailer = parse_trailer(&tail, size).map_err(|error| damaged(&path, error))?;
+    let wanted = trailer.tail_len();
+    let tail = if wanted > tail.len() as u64 {
+        core.backend.get_range(&path, size - wanted..size).await?
+    } else {
+        tail.slice(tail.len() - wanted as usize..)
+    };
+    let header = if wanted == size { tail.slice(..HEADER_LEN) } else { core.backend.get_range(&path, 0..HEADER_LEN as u64).await? };
+    let directory = open_directory(&core.secrets, name, &header, &tail).map_err(|error| damaged(&path, error))?;
+    let pack = PackRef {
+        name: *name,
+        size,
+        trailer_hash: trailer.hash(),
+    };
+    Ok((pack, directory))
+}
+
+/// The children of every leaf and root stored in a pack.
+pub(crate) async fn read_children(
+    core: &Core,
+    name: &PackName,
+    directory: &Directory,
+) -> Result<HashMap<ChunkId, Vec<ChunkId>>> {
+    let mut children = HashMap::new();
+    for entry in directory.entries.iter().filter(|entry| entry.kind != BlobKind::Data) {
+        let birth = &directory.births[entry.birth as usize];
+        let plain = read_manifest(core, name, entry, birth).await?;
+        children.insert(entry.id, children_of(entry.kind, &plain).map_err(|error| damaged(&core.layout.pack(name), error))?);
+    }
+    Ok(children)
+}
+
+/// Reads one leaf or root and checks that it is the one its id names.
+pub(crate) async fn read_manifest(core: &Core, pack: &PackName, entry: &Entry, birth: &Birth) -> Result<Vec<u8>> {
+    let path = core.layout.pack(pack);
+    let start = u64::from(entry.offset);
+    let sealed = core.backend.get_range(&path, start..start + u64::from(entry.stored_len)).await?;
+    open_manifest(core, &path, entry, birth, sealed)
+}
+
+fn open_manifest(core: &Core, path: &str, entry: &Entry, birth: &Birth, sealed: Bytes) -> Result<Vec<u8>> {
+    let opener = BlobOpener::new(&core.secrets, birth).map_err(|error| damaged(path, error))?;
+    let mut sealed = Vec::from(sealed);
+    let compressed = opener.open(entry, &mut sealed).map_err(|error| damaged(path, error))?;
+    let mut plain = Vec::new();
+    Decompressor::new()
+        .decompress(entry.codec, compressed, entry.plain_len as usize, &mut plain)
+        .map_err(|error| damaged(path, error))?;
+    let key = match entry.kind {
+        BlobKind::Root => core.secrets.root_id_key(),
+        _ => core.secrets.leaf_id_key(),
+    };
+    if key.id(&plain) != entry.id {
+        return Err(Error::data_loss(format!("{path}: a manifest at offset {} does not match its id", entry.offset)));
+    }
+    Ok(plain)
+}
+
+/// What a leaf or root refers to.
+pub(crate) fn children_of(kind: BlobKind, plain: &[u8]) -> std::result::Result<Vec<ChunkId>, crate::format::Error> {
+    Ok(match kind {
+        BlobKind::Root => Root::decode(plain)?.leaves.iter().map(|leaf| leaf.id).collect(),
+        _ => Leaf::decode(plain)?.chunks.iter().map(|chunk| chunk.id).collect(),
+    })
+}
+
+/// Damage found in the stored object at `path`.
+pub(crate) fn damaged(path: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::data_loss(format!("{path}: {error}")).caused_by(error)
+}

@@ -1,0 +1,89 @@
+//! Bringing the catalog to the end of the log: at every open, and again when an epoch has been taken.
+
+use std::sync::Arc;
+
+use super::core::Core;
+use super::error::Result;
+use super::log::rebuild;
+use super::log::replay::{Continuation, LogEntry, apply_entries, find_beyond, introduced};
+use crate::catalog::TipRow;
+use crate::format::PackName;
+
+/// Applies what the catalog has not seen, for reading.
+pub(crate) async fn catch_up(core: &Arc<Core>) -> Result<TipRow> {
+    Ok(follow(core).await?.0)
+}
+
+/// Adopts the log for a new owner: after this, all that it says is durable, and packs that are not on it are named.
+///
+/// What a former process acknowledged was durable when it did, and the catalog records how far that goes. What lies
+/// beyond may have been read from the page cache only: it is written again. (Writing anew is the only sure way; after
+/// a failed fsync the kernel may call the same pages clean.)
+pub(crate) async fn adopt(core: &Arc<Core>) -> Result<(TipRow, Vec<PackName>)> {
+    core.backend.sync().await?;
+    let (mut tip, strays, doubtful) = follow(core).await?;
+    for name in doubtful {
+        core.backend.rewrite(&core.layout.pack(&name)).await?;
+    }
+    if tip.durable_log_number < tip.log_number() {
+        tip.durable_log_number = tip.log_number();
+        let mut tx = core.catalog.begin();
+        tx.set_tip(&tip);
+        tx.commit()?;
+    }
+    Ok((tip, strays))
+}
+
+/// Applies what follows the catalog's tip. Returns the new tip, packs off the log, and packs on it that are not known
+/// to be durable.
+async fn follow(core: &Arc<Core>) -> Result<(TipRow, Vec<PackName>, Vec<PackName>)> {
+    let _applying = core.apply.lock().await;
+    let tip = core.catalog.tip()?;
+    let fresh = tip.is_none();
+    let tip = tip.unwrap_or_default();
+    if fresh && rebuild::is_worthwhile(core).await? {
+        return rebuilt(core).await;
+    }
+    match find_beyond(core, tip.tip.as_ref()).await? {
+        Continuation::Unbroken(beyond) => {
+            let mut doubtful = doubtful(&beyond.entries);
+            match apply_entries(core, tip, beyond.entries).await? {
+                Some(tip) => {
+                    if doubtful.is_empty() && tip.durable_log_number < tip.log_number() {
+                        // Applied by a reader before: the tip's packs were never written by a process that said so.
+                        doubtful = tip_packs(core, &tip).await?;
+                    }
+                    Ok((tip, beyond.strays, doubtful))
+                }
+                None => rebuilt(core).await,
+            }
+        }
+        Continuation::Elsewhere => {
+            tracing::warn!("the catalog does not belong to the log of the store; making it anew");
+            rebuilt(core).await
+        }
+    }
+}
+
+async fn rebuilt(core: &Arc<Core>) -> Result<(TipRow, Vec<PackName>, Vec<PackName>)> {
+    let rebuilt = rebuild::run(core).await?;
+    let doubtful = tip_packs(core, &rebuilt.tip).await?;
+    Ok((rebuilt.tip, rebuilt.strays, doubtful))
+}
+
+async fn tip_packs(core: &Arc<Core>, tip: &TipRow) -> Result<Vec<PackName>> {
+    let Some(newest) = &tip.tip else {
+        return Ok(Vec::new());
+    };
+    let (pack, directory) = super::packs::read_directory(core, &newest.pack).await?;
+    Ok(doubtful(&[LogEntry { pack, directory }]))
+}
+
+fn doubtful(entries: &[LogEntry]) -> Vec<PackName> {
+    let mut packs = Vec::new();
+    for entry in entries {
+        packs.extend(introduced(entry.section()).iter().map(|pack| pack.name));
+        packs.push(entry.pack.name);
+    }
+    packs
+}

@@ -1,0 +1,580 @@
+//! One repository of a store: everything a caller can do with its objects.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::core::Core;
+use super::error::{Error, Reason, Result};
+use super::in_flight::Holder;
+use super::log::commit::{Committer, NewObject, Precondition, Request};
+use super::log::ownership::Ownership;
+use super::log::rebuild;
+use super::random;
+use super::read::{ObjectReader, ByteRange, manifest_leaves};
+use super::reclaim::{self, ReclaimOptions, Reclaimed};
+use super::write::{Draft, Ledger, ManifestBuilder, Packer, Source, ingest_stream, upload};
+use crate::catalog::Stats;
+use crate::format::{Content, Hash32, ObjectName, ObjectVersion, Record, RepositoryName};
+use crate::codec::RepositoryId;
+
+/// Requests that wait for the committer. Each waits for its answer, so this bounds callers, not throughput.
+const REQUESTS_MAX: usize = 1024;
+
+/// Metadata of an object: pairs of strings, kept with its record.
+pub type Metadata = Vec<(String, String)>;
+
+/// How a put is to be done.
+#[derive(Clone, Debug, Default)]
+pub struct PutOptions {
+    /// What must hold for the put to happen; decided when its record is written.
+    pub precondition: Precondition,
+    /// The same id again returns the first result instead of putting twice. A random one is made if absent.
+    pub put_id: Option<[u8; 16]>,
+    /// Kept with the object; at most 16 KiB in all.
+    pub metadata: Metadata,
+}
+
+/// The result of a put.
+#[derive(Clone, Debug)]
+pub struct PutOutcome {
+    /// The object as it is now.
+    pub object: ObjectInfo,
+    /// Chunks that were not in the repository before.
+    pub new_chunks: u64,
+    /// Bytes of those, as written by the caller.
+    pub new_bytes: u64,
+    /// Bytes this put added to the backend: its share of the packs it wrote to.
+    pub stored_bytes: u64,
+}
+
+/// What is known about an object without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Its name.
+    pub name: String,
+    /// Its version: the sequence number of its record, growing over all writes of the repository.
+    pub version: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its chunks.
+    pub chunks: u64,
+    /// CRC-32C of the whole.
+    pub crc32c: u32,
+    /// When its record was made, in milliseconds since 1970 UTC by the agent's clock.
+    pub created_ms: i64,
+    /// What the caller attached.
+    pub metadata: Metadata,
+}
+
+/// A page of a listing. The order is stable but not that of names.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Objects of this page.
+    pub objects: Vec<ObjectInfo>,
+    /// Where the next page starts; absent at the end. Survives restarts.
+    pub next: Option<[u8; 16]>,
+}
+
+/// Totals of a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepositoryStatus {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: RepositoryId,
+    /// Objects.
+    pub objects: u64,
+    /// Chunks in use.
+    pub chunks: u64,
+    /// Packs in the store.
+    pub packs: u64,
+    /// Bytes as written by callers.
+    pub logical_bytes: u64,
+    /// Bytes after deduplication.
+    pub unique_bytes: u64,
+    /// Bytes of packs in the store, after compression and sealing.
+    pub stored_bytes: u64,
+    /// Bytes of blobs in packs that nothing refers to any more.
+    pub garbage_bytes: u64,
+    /// Number of the newest commit.
+    pub log_number: u64,
+    /// Hash over the whole log.
+    pub head: Hash32,
+}
+
+/// An open repository. Cheap to clone; clones share the writer.
+#[derive(Clone)]
+pub struct Repository {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) core: Arc<Core>,
+    writer: Mutex<Option<Writer>>,
+    fenced: AtomicBool,
+}
+
+/// The write side of a repository, from taking an epoch to losing or closing it.
+struct Writer {
+    packer: Arc<Packer>,
+    ledger: Arc<Ledger>,
+    requests: mpsc::Sender<Request>,
+    committer: JoinHandle<()>,
+    uploads: JoinHandle<()>,
+    epoch: u64,
+}
+
+/// What an operation needs of the writer.
+#[derive(Clone)]
+pub(crate) struct WriteAccess {
+    pub(crate) packer: Arc<Packer>,
+    requests: mpsc::Sender<Request>,
+    pub(crate) epoch: u64,
+}
+
+impl Repository {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                core,
+                writer: Mutex::new(None),
+                fenced: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.inner.core
+    }
+
+    /// The repository's name.
+    pub fn name(&self) -> &RepositoryName {
+        &self.core().secrets.parameters().name
+    }
+
+    /// The repository's id.
+    pub fn id(&self) -> RepositoryId {
+        *self.core().secrets.repository()
+    }
+
+    /// Stores `source` under `name`. When this returns, the object survives a power cut.
+    ///
+    /// Memory is bounded by the store's budget, whatever the length of the stream. Dropping the future leaves nothing
+    /// visible. With a `put_id` the call may be repeated: the first result is returned.
+    ///
+    /// # Errors
+    /// `SourceFailed` if the source does; `ObjectExists` or `VersionMismatch` by the precondition; `NoCapacity`,
+    /// `BackendUnavailable`, `Fenced` from the store; `OutcomeUnknown` if the commit may have happened.
+    pub async fn put<S: Source>(&self, name: &str, source: S, options: PutOptions) -> Result<PutOutcome> {
+        let name = object_name(name)?;
+        check_metadata(&options.metadata)?;
+        let access = self.write_access().await?;
+        let holder = Arc::new(self.core().in_flight.holder());
+        let draft = ingest_stream(self.core(), &access.packer, &holder, &name, source)
+            .await
+            .map_err(|error| self.explain(error))?;
+        let put_id = options.put_id.map_or_else(random, Ok)?;
+        let object = NewObject {
+            name,
+            size: draft.size,
+            chunks: draft.chunks,
+            crc32c: draft.crc32c,
+            created_ms: now_ms(),
+            put_id,
+            metadata: options.metadata,
+            content: draft.content.clone(),
+        };
+        let version = access.put(object, options.precondition, holder).await?;
+        Ok(outcome(version, &draft))
+    }
+
+    /// Opens an object for reading, whole or in part. The version is fixed from here on, whatever is written meanwhile.
+    ///
+    /// # Errors
+    /// `ObjectNotFound`; `InvalidRange` if the range does not lie in the object; `DataLoss` if its manifest is damaged.
+    pub async fn get(&self, name: &str, range: ByteRange) -> Result<ObjectReader> {
+        let object = self.object(name)?;
+        ObjectReader::open(self.core().clone(), object, range).await
+    }
+
+    /// What is known about an object.
+    ///
+    /// # Errors
+    /// `ObjectNotFound`.
+    pub async fn stat(&self, name: &str) -> Result<ObjectInfo> {
+        self.object(name).map(ObjectInfo::from)
+    }
+
+    /// A page of objects whose names start with `prefix`, at most `limit`, after the place `after`.
+    pub async fn list(&self, prefix: &str, after: Option<[u8; 16]>, limit: usize) -> Result<Page> {
+        let limit = limit.clamp(1, 10_000);
+        let mut objects = Vec::new();
+        let mut after = after;
+        loop {
+            let rows = self.core().catalog.objects_page(after, 1024)?;
+            let Some((last, _)) = rows.last() else {
+                return Ok(Page { objects, next: None });
+            };
+            after = Some(*last);
+            for (key, object) in rows {
+                if object.name.as_str().starts_with(prefix) {
+                    objects.push(ObjectInfo::from(object));
+                    if objects.len() == limit {
+                        return Ok(Page { objects, next: Some(key) });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes `to` an object with the content of `from`, without moving data.
+    ///
+    /// # Errors
+    /// `ObjectNotFound` if `from` does not exist; the precondition is about `to`.
+    pub async fn copy(&self, from: &str, to: &str, options: PutOptions) -> Result<PutOutcome> {
+        let target = object_name(to)?;
+        check_metadata(&options.metadata)?;
+        let access = self.write_access().await?;
+        let core = self.core();
+        let holder = Arc::new(core.in_flight.holder());
+        let source = self.object(from)?;
+        let stored = Arc::default();
+        let content = match &source.content {
+            Content::Inline(chunks) => {
+                let ids: Vec<_> = chunks.iter().map(|chunk| chunk.id).collect();
+                hold_all(core, &holder, &ids)?;
+                source.content.clone()
+            }
+            Content::Root(root) => {
+                let leaves = manifest_leaves(core, &holder, &source, root).await?;
+                let ids: Vec<_> = leaves.iter().map(|leaf| leaf.id).collect();
+                hold_all(core, &holder, &ids)?;
+                let builder =
+                    ManifestBuilder::new(core.clone(), access.packer.clone(), holder.clone(), Arc::clone(&stored));
+                Content::Root(builder.store_root(&target, source.size, leaves).await?)
+            }
+        };
+        let draft = Draft {
+            content: content.clone(),
+            size: source.size,
+            chunks: source.chunks,
+            new_chunks: 0,
+            new_bytes: 0,
+            crc32c: source.crc32c,
+            stored,
+        };
+        let object = NewObject {
+            name: target,
+            size: source.size,
+            chunks: source.chunks,
+            crc32c: source.crc32c,
+            created_ms: now_ms(),
+            put_id: options.put_id.map_or_else(random, Ok)?,
+            metadata: if options.metadata.is_empty() { source.metadata } else { options.metadata },
+            content,
+        };
+        let version = access.put(object, options.precondition, holder).await?;
+        Ok(outcome(version, &draft))
+    }
+
+    /// Removes an object; true if there was one. Readers that have it open go on; its space comes back by [`reclaim`].
+    ///
+    /// [`reclaim`]: Self::reclaim
+    pub async fn delete(&self, name: &str, precondition: Precondition) -> Result<bool> {
+        let name = object_name(name)?;
+        let access = self.write_access().await?;
+        access.ask(|reply| Request::Delete { name, precondition, reply }).await
+    }
+
+    /// Reads an object and checks every byte of it, without returning any.
+    ///
+    /// # Errors
+    /// `DataLoss` with the object and the place of the damage.
+    pub async fn verify(&self, name: &str) -> Result<ObjectInfo> {
+        let mut reader = self.get(name, ByteRange::All).await?;
+        let mut crc = super::read::Crc32c::default();
+        while let Some(bytes) = reader.next().await? {
+            crc.update(&bytes);
+        }
+        let info = reader.info().clone();
+        if crc.value() != info.crc32c {
+            let line = format!("{name:?}: its chunks are intact but their sum does not match the one recorded at put");
+            return Err(Error::data_loss(line));
+        }
+        Ok(info)
+    }
+
+    /// Gives back space: releases what deleted objects held and drops packs in which nothing is left. Puts and gets go
+    /// on meanwhile.
+    pub async fn reclaim(&self, options: ReclaimOptions) -> Result<Reclaimed> {
+        reclaim::run(self, options).await
+    }
+
+    /// Makes the catalog anew from the store alone.
+    ///
+    /// # Errors
+    /// `DataLoss` if the log or a pack directory it needs is damaged.
+    pub async fn rebuild(&self) -> Result<RepositoryStatus> {
+        self.close().await;
+        let _applying = self.core().apply.lock().await;
+        rebuild::run(self.core()).await?;
+        drop(_applying);
+        self.status()
+    }
+
+    /// Totals of the repository.
+    pub fn status(&self) -> Result<RepositoryStatus> {
+        let core = self.core();
+        let tip = core.catalog.tip()?.unwrap_or_default();
+        let Stats {
+            objects,
+            chunks,
+            logical_bytes,
+            unique_bytes,
+            live_bytes,
+            pack_bytes,
+            blob_bytes,
+            packs,
+        } = tip.stats;
+        Ok(RepositoryStatus {
+            name: self.name().as_str().to_owned(),
+            id: self.id(),
+            objects,
+            chunks,
+            packs,
+            logical_bytes,
+            unique_bytes,
+            stored_bytes: pack_bytes,
+            garbage_bytes: blob_bytes.saturating_sub(live_bytes),
+            log_number: tip.log_number(),
+            head: tip.head,
+        })
+    }
+
+    /// Compares the log with the state a caller saw last: the number of a commit and the head after it.
+    ///
+    /// # Errors
+    /// `RolledBack` if the log does not contain that state. A state older than those kept answers `Ok(false)`.
+    pub fn check_head(&self, log_number: u64, head: Hash32) -> Result<bool> {
+        let newest = self.core().catalog.tip()?.unwrap_or_default().log_number();
+        let found = self.core().catalog.head(log_number)?;
+        match found {
+            Some(found) if found == head => Ok(true),
+            None if log_number <= newest => Ok(false),
+            _ => Err(Error::new(
+                Reason::RolledBack,
+                format!("the store does not contain commit {log_number} with this head: it was set back or replaced (its newest commit is {newest})"),
+            )),
+        }
+    }
+
+    /// Finishes what is in flight and gives up the writer; the next write takes a new epoch. Also done when the last
+    /// clone is dropped, without waiting.
+    pub async fn close(&self) {
+        let writer = self.inner.writer.lock().await.take();
+        if let Some(writer) = writer {
+            writer.close().await;
+        }
+    }
+
+    fn object(&self, name: &str) -> Result<ObjectVersion> {
+        let name = object_name(name)?;
+        self.core().catalog.object(&name)?.ok_or_else(|| not_found(&name))
+    }
+
+    /// The writer, taking an epoch if there is none.
+    pub(crate) async fn write_access(&self) -> Result<WriteAccess> {
+        if self.inner.fenced.load(Ordering::Relaxed) {
+            return Err(fenced());
+        }
+        let mut slot = self.inner.writer.lock().await;
+        if let Some(writer) = slot.as_ref() {
+            match writer.ledger.failure() {
+                None => return Ok(writer.access()),
+                Some(error) if error.reason() == Reason::Fenced => {
+                    self.inner.fenced.store(true, Ordering::Relaxed);
+                    return Err(fenced());
+                }
+                Some(_) => {
+                    let writer = slot.take().expect("checked above");
+                    writer.close().await;
+                }
+            }
+        }
+        let writer = Writer::open(self.core()).await?;
+        let access = writer.access();
+        *slot = Some(writer);
+        Ok(access)
+    }
+
+    /// A stream that failed because its writer did reports the writer's reason.
+    fn explain(&self, error: Error) -> Error {
+        let Ok(slot) = self.inner.writer.try_lock() else {
+            return error;
+        };
+        let cause = slot.as_ref().and_then(|writer| writer.ledger.failure());
+        cause.unwrap_or(error)
+    }
+}
+
+impl Writer {
+    async fn open(core: &Arc<Core>) -> Result<Self> {
+        let ownership = Ownership::claim(core).await?;
+        let epoch = ownership.epoch();
+        let (tip, strays) = super::recover::adopt(core).await?;
+        let opening = Record::Open {
+            adopted: tip.tip.clone(),
+            head: tip.head,
+            taken_over: Vec::new(),
+        };
+        let ledger = Arc::new(Ledger::default());
+        let (full, full_packs) = mpsc::unbounded_channel();
+        let packer = Arc::new(Packer::new(
+            core.secrets.clone(),
+            core.in_flight.clone(),
+            ledger.clone(),
+            core.options.pack_target(),
+            epoch,
+            core.options.uploads_max + 1,
+            full,
+        ));
+        let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
+        let committer = Committer {
+            core: core.clone(),
+            packer: packer.clone(),
+            ledger: ledger.clone(),
+            ownership,
+            tip,
+            opening: Some(opening),
+            strays,
+        };
+        let uploads = upload::run(core.clone(), Arc::downgrade(&packer), ledger.clone(), full_packs);
+        Ok(Self {
+            uploads: tokio::spawn(uploads),
+            committer: tokio::spawn(committer.run(receiver)),
+            packer,
+            ledger,
+            requests,
+            epoch,
+        })
+    }
+
+    fn access(&self) -> WriteAccess {
+        WriteAccess {
+            packer: self.packer.clone(),
+            requests: self.requests.clone(),
+            epoch: self.epoch,
+        }
+    }
+
+    /// Ends once every request that was accepted has its answer.
+    async fn close(self) {
+        let Self {
+            packer,
+            requests,
+            committer,
+            uploads,
+            ..
+        } = self;
+        drop(requests);
+        if committer.await.is_err() {
+            tracing::error!("the committer panicked");
+        }
+        drop(packer);
+        if uploads.await.is_err() {
+            tracing::error!("the uploads panicked");
+        }
+    }
+}
+
+impl WriteAccess {
+    async fn put(&self, object: NewObject, precondition: Precondition, holder: Arc<Holder>) -> Result<ObjectVersion> {
+        let object = Box::new(object);
+        self.ask(|reply| Request::Put {
+            object,
+            precondition,
+            holder,
+            reply,
+        })
+        .await
+    }
+
+    /// Sends a request to the committer and waits for its answer.
+    pub(crate) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T>>) -> Request) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+impl From<ObjectVersion> for ObjectInfo {
+    fn from(object: ObjectVersion) -> Self {
+        Self {
+            name: object.name.as_str().to_owned(),
+            version: object.sequence,
+            bytes: object.size,
+            chunks: object.chunks,
+            crc32c: object.crc32c,
+            created_ms: object.created_ms,
+            metadata: object.metadata,
+        }
+    }
+}
+
+/// Holds the packs of all of `ids`, which the catalog knows because something refers to them.
+fn hold_all(core: &Core, holder: &Holder, ids: &[crate::codec::ChunkId]) -> Result<()> {
+    for id in ids {
+        let held = core.catalog.chunk(id)?.is_some_and(|row| holder.pin(row.pack));
+        if !held {
+            return Err(Error::new(
+                Reason::ObjectNotFound,
+                "the object was deleted while it was being copied; nothing was changed",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn outcome(version: ObjectVersion, draft: &Draft) -> PutOutcome {
+    PutOutcome {
+        object: ObjectInfo::from(version),
+        new_chunks: draft.new_chunks,
+        new_bytes: draft.new_bytes,
+        stored_bytes: draft.stored_bytes(),
+    }
+}
+
+fn object_name(name: &str) -> Result<ObjectName> {
+    ObjectName::new(name).map_err(|error| Error::new(Reason::InvalidName, error.to_string()))
+}
+
+fn check_metadata(metadata: &Metadata) -> Result<()> {
+    let bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > crate::format::METADATA_BYTES_MAX {
+        let line = format!("metadata of {bytes} bytes is too large; at most {} are kept", crate::format::METADATA_BYTES_MAX);
+        return Err(Error::new(Reason::InvalidArgument, line));
+    }
+    Ok(())
+}
+
+fn not_found(name: &ObjectName) -> Error {
+    Error::new(Reason::ObjectNotFound, format!("no object is called {:?}", name.as_str()))
+}
+
+fn fenced() -> Error {
+    Error::new(
+        Reason::Fenced,
+        "another agent has taken over this repository; this process writes no more, restart it to take it back",
+    )
+}
+
+fn closed() -> Error {
+    Error::new(Reason::OutcomeUnknown, "the writer was closed before it answered; repeat with the same put id")
+}
+
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}

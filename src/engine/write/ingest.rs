@@ -1,0 +1,479 @@
+//! The CPU side of a put: slabs in, placed chunks out.
+//!
+//! ```text
+//! fill ──► cut (one slab at a time, in order) ──► id · look up · compress (any thread) ──► place (in order)
+//! ```
+//!
+//! A job cuts its slab, hands the cutter on to the job of the next slab, and goes on with the chunks it cut while they
+//! are in its core's cache. Finished slabs are placed into packs in stream order by whichever job completes the next
+//! one due. No job ever waits for another, so the pool cannot be blocked by a stream.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::lookup::look_up;
+use super::packer::{Fresh, Packer, StoredBytes};
+use crate::codec::{ChunkId, Chunker, Codec, Compressor, More};
+use crate::engine::budget::Paid;
+use crate::engine::core::Core;
+use crate::engine::error::{Error, Result};
+use crate::engine::in_flight::{Holder, Known};
+use crate::engine::options::Options;
+use crate::format::{BlobKind, ChunkRef};
+
+/// One stream on its way through the pool.
+pub(crate) struct Ingest {
+    core: Arc<Core>,
+    packer: Arc<Packer>,
+    holder: Arc<Holder>,
+    stored: StoredBytes,
+    slab_bytes: usize,
+    headroom: usize,
+    slots: Arc<Semaphore>,
+    slots_max: u32,
+    cutting: Mutex<Cutting>,
+    order: Mutex<Order>,
+    spares: Mutex<Vec<Slab>>,
+}
+
+/// The bytes of a slab and the buffer for what they compress to; both are reused for later slabs.
+///
+/// Bytes begin after a headroom, into which the uncut rest of the slab before is copied: so reading a slab need not
+/// wait for the cutting of the one before.
+pub(crate) struct Slab {
+    pub(crate) bytes: Vec<u8>,
+    compressed: Vec<u8>,
+}
+
+struct Cutting {
+    queue: VecDeque<Filled>,
+    /// Absent while a job cuts.
+    cutter: Option<Cutter>,
+}
+
+struct Cutter {
+    chunker: Chunker,
+    carry: Vec<u8>,
+}
+
+struct Filled {
+    index: u64,
+    slab: Slab,
+    start: usize,
+    end: usize,
+    more: More,
+    paid: Paid,
+    slot: OwnedSemaphorePermit,
+}
+
+#[derive(Default)]
+struct Order {
+    next: u64,
+    done: BTreeMap<u64, Done>,
+    placing: bool,
+    progress: Progress,
+    failed: Option<Error>,
+}
+
+struct Done {
+    slab: Slab,
+    chunks: Vec<ChunkRef>,
+    fresh: Vec<FreshChunk>,
+    fresh_bytes: u64,
+    crc: u64,
+    read_len: u64,
+    paid: Paid,
+    slot: OwnedSemaphorePermit,
+}
+
+struct FreshChunk {
+    id: ChunkId,
+    codec: Codec,
+    plain_len: u32,
+    stored: std::ops::Range<usize>,
+}
+
+/// What has been placed so far.
+#[derive(Default)]
+pub(crate) struct Progress {
+    /// Chunks placed since they were last taken, in stream order.
+    pub(crate) chunks: Vec<ChunkRef>,
+    pub(crate) bytes: u64,
+    pub(crate) chunks_total: u64,
+    pub(crate) new_chunks: u64,
+    pub(crate) new_bytes: u64,
+    pub(crate) crc32c: u32,
+}
+
+const CRC: crc_fast::CrcAlgorithm = crc_fast::CrcAlgorithm::Crc32Iscsi;
+
+impl Ingest {
+    pub(crate) fn new(core: Arc<Core>, packer: Arc<Packer>, holder: Arc<Holder>) -> Arc<Self> {
+        let sizes = core.secrets.parameters().chunk_sizes;
+        let chunker = Chunker::new(sizes, core.secrets.gear_table());
+        let slots_max = core.compute.threads() as u32 + 2;
+        Arc::new(Self {
+            packer,
+            holder,
+            stored: Arc::new(AtomicU64::new(0)),
+            slab_bytes: Options::slab_bytes(sizes.max()),
+            headroom: sizes.max() as usize,
+            slots: Arc::new(Semaphore::new(slots_max as usize)),
+            slots_max,
+            cutting: Mutex::new(Cutting {
+                queue: VecDeque::new(),
+                cutter: Some(Cutter {
+                    chunker,
+                    carry: Vec::with_capacity(sizes.max() as usize),
+                }),
+            }),
+            order: Mutex::new(Order::default()),
+            spares: Mutex::new(Vec::new()),
+            core,
+        })
+    }
+
+    pub(crate) fn slab_bytes(&self) -> usize {
+        self.slab_bytes
+    }
+
+    /// The part of a slab's buffer that a source fills.
+    pub(crate) fn room(&self) -> std::ops::Range<usize> {
+        self.headroom..self.headroom + self.slab_bytes
+    }
+
+    pub(crate) fn stored(&self) -> &StoredBytes {
+        &self.stored
+    }
+
+    /// Waits until another slab of this stream may be filled.
+    pub(crate) async fn slot(&self) -> OwnedSemaphorePermit {
+        self.slots.clone().acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    pub(crate) fn slab(&self) -> Slab {
+        self.spares.lock().pop().unwrap_or_else(|| Slab {
+            bytes: vec![0; self.headroom + self.slab_bytes],
+            compressed: Vec::new(),
+        })
+    }
+
+    /// Hands over slab number `index`, filled with `len` bytes.
+    pub(crate) fn push(
+        self: &Arc<Self>,
+        index: u64,
+        slab: Slab,
+        len: usize,
+        more: More,
+        paid: Paid,
+        slot: OwnedSemaphorePermit,
+    ) {
+        let filled = Filled {
+            index,
+            slab,
+            start: self.headroom,
+            end: self.headroom + len,
+            more,
+            paid,
+            slot,
+        };
+        let mut cutting = self.cutting.lock();
+        cutting.queue.push_back(filled);
+        self.start_next(&mut cutting);
+    }
+
+    /// Waits until every slab handed over has been placed.
+    pub(crate) async fn drained(&self) -> Result<()> {
+        let all = self.slots.acquire_many(self.slots_max).await.expect("the semaphore is never closed");
+        drop(all);
+        self.check()
+    }
+
+    /// The failure of a job, if one failed.
+    pub(crate) fn check(&self) -> Result<()> {
+        match &self.order.lock().failed {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the chunks placed since the last call; the totals stay.
+    pub(crate) fn take_chunks(&self) -> Vec<ChunkRef> {
+        std::mem::take(&mut self.order.lock().progress.chunks)
+    }
+
+    /// The totals so far.
+    pub(crate) fn totals(&self) -> Progress {
+        let order = self.order.lock();
+        Progress {
+            chunks: Vec::new(),
+            ..order.progress
+        }
+    }
+
+    fn start_next(self: &Arc<Self>, cutting: &mut Cutting) {
+        if cutting.queue.is_empty() {
+            return;
+        }
+        if let Some(cutter) = cutting.cutter.take() {
+            let filled = cutting.queue.pop_front().expect("checked above");
+            let ingest = self.clone();
+            self.core.compute.start(move || ingest.run(filled, cutter));
+        }
+    }
+
+    fn run(self: Arc<Self>, mut filled: Filled, mut cutter: Cutter) {
+        let on_panic = FailOnPanic(&self);
+        let lengths = cutter.cut(&mut filled);
+        {
+            let mut cutting = self.cutting.lock();
+            cutting.cutter = Some(cutter);
+            self.start_next(&mut cutting);
+        }
+        let index = filled.index;
+        match self.work(filled, &lengths) {
+            Ok(done) => self.deposit(index, done),
+            Err(error) => self.fail(error),
+        }
+        std::mem::forget(on_panic);
+    }
+
+    fn work(&self, filled: Filled, lengths: &[u32]) -> Result<Done> {
+        let Filled {
+            mut slab,
+            start,
+            end,
+            paid,
+            slot,
+            ..
+        } = filled;
+        let crc = crc_fast::checksum(CRC, &slab.bytes[self.headroom..end]);
+        let id_key = self.core.secrets.id_key();
+        let mut ids = Vec::with_capacity(lengths.len());
+        let mut chunks = Vec::with_capacity(lengths.len());
+        let mut at = start;
+        for &len in lengths {
+            let id = id_key.id(&slab.bytes[at..at + len as usize]);
+            at += len as usize;
+            ids.push(id);
+            chunks.push(ChunkRef { id, len });
+        }
+        let known = look_up(&self.core, &self.holder, &ids)?;
+        let claims = Claims::new(self, &ids, &known);
+        let fresh = self.compress(&mut slab, start, &chunks, &known);
+        claims.keep();
+        Ok(Done {
+            fresh_bytes: fresh.iter().map(|chunk| u64::from(chunk.plain_len)).sum(),
+            read_len: (end - self.headroom) as u64,
+            slab,
+            chunks,
+            fresh,
+            crc,
+            paid,
+            slot,
+        })
+    }
+
+    fn compress(&self, slab: &mut Slab, start: usize, chunks: &[ChunkRef], known: &[Known]) -> Vec<FreshChunk> {
+        let new = known.iter().filter(|known| **known == Known::New).count();
+        let mut fresh = Vec::with_capacity(new);
+        if new == 0 {
+            return fresh;
+        }
+        let mut compressor = self.core.compressors.take();
+        slab.compressed.clear();
+        let mut at = start;
+        for (chunk, known) in chunks.iter().zip(known) {
+            let plain = &slab.bytes[at..at + chunk.len as usize];
+            at += chunk.len as usize;
+            if *known == Known::Stored {
+                continue;
+            }
+            let from = slab.compressed.len();
+            let codec = compressor.compress(plain, &mut slab.compressed);
+            fresh.push(FreshChunk {
+                id: chunk.id,
+                codec,
+                plain_len: chunk.len,
+                stored: from..slab.compressed.len(),
+            });
+        }
+        self.core.compressors.give_back(compressor);
+        fresh
+    }
+
+    /// Takes a finished slab and places every slab that is due, unless another job is at it.
+    fn deposit(&self, index: u64, done: Done) {
+        let mut order = self.order.lock();
+        if order.failed.is_some() {
+            drop(order);
+            return self.discard(done);
+        }
+        order.done.insert(index, done);
+        if order.placing {
+            return;
+        }
+        order.placing = true;
+        loop {
+            let due = order.next;
+            let Some(done) = order.done.remove(&due) else {
+                break;
+            };
+            drop(order);
+            let placed = self.place(done);
+            order = self.order.lock();
+            order.next += 1;
+            match placed {
+                Ok(part) => order.progress.add(part),
+                Err(error) => {
+                    order.placing = false;
+                    drop(order);
+                    return self.fail(error);
+                }
+            }
+        }
+        order.placing = false;
+    }
+
+    fn place(&self, mut done: Done) -> Result<Part> {
+        let blobs = done.fresh.iter().map(|chunk| Fresh {
+            id: chunk.id,
+            kind: BlobKind::Data,
+            codec: chunk.codec,
+            plain_len: chunk.plain_len,
+            stored: &done.slab.compressed[chunk.stored.clone()],
+            children: Vec::new(),
+        });
+        let blobs: Vec<_> = blobs.collect();
+        let mut paid = Some(done.paid);
+        if !blobs.is_empty() {
+            self.packer.place(blobs, &mut paid, &self.stored)?;
+        }
+        drop(paid);
+        self.spares.lock().push(done.slab);
+        // The slot goes last: whoever waits for it finds the buffer and the progress.
+        let slot = done.slot;
+        Ok(Part {
+            new_chunks: done.fresh.len() as u64,
+            new_bytes: done.fresh_bytes,
+            chunks: std::mem::take(&mut done.chunks),
+            crc: done.crc,
+            read_len: done.read_len,
+            _slot: slot,
+        })
+    }
+
+    /// Ends the stream: what was not placed yet is given up, and what comes later will be.
+    fn fail(&self, error: Error) {
+        let mut order = self.order.lock();
+        order.failed.get_or_insert(error);
+        let waiting = std::mem::take(&mut order.done);
+        drop(order);
+        waiting.into_values().for_each(|done| self.discard(done));
+    }
+
+    fn discard(&self, done: Done) {
+        self.holder.table().give_up(done.fresh.iter().map(|chunk| chunk.id));
+    }
+}
+
+struct Part {
+    chunks: Vec<ChunkRef>,
+    new_chunks: u64,
+    new_bytes: u64,
+    crc: u64,
+    read_len: u64,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Progress {
+    fn add(&mut self, part: Part) {
+        self.chunks_total += part.chunks.len() as u64;
+        self.new_chunks += part.new_chunks;
+        self.new_bytes += part.new_bytes;
+        self.crc32c = crc_fast::checksum_combine(CRC, u64::from(self.crc32c), part.crc, part.read_len) as u32;
+        self.bytes += part.read_len;
+        self.chunks.extend(part.chunks);
+    }
+}
+
+impl Cutter {
+    /// Cuts what the slab before left over and this slab; keeps the uncut rest for the next.
+    fn cut(&mut self, filled: &mut Filled) -> Vec<u32> {
+        filled.start -= self.carry.len();
+        filled.slab.bytes[filled.start..][..self.carry.len()].copy_from_slice(&self.carry);
+        let bytes = &filled.slab.bytes[filled.start..filled.end];
+        let mut lengths = Vec::new();
+        let mut at = 0;
+        while let Some(len) = self.chunker.next(&bytes[at..], filled.more) {
+            lengths.push(len as u32);
+            at += len;
+        }
+        self.carry.clear();
+        self.carry.extend_from_slice(&bytes[at..]);
+        lengths
+    }
+}
+
+/// Gives claims back unless the work on them succeeds: a stream that waits for them must not wait for ever.
+struct Claims<'a> {
+    ingest: &'a Ingest,
+    ids: Vec<ChunkId>,
+}
+
+impl<'a> Claims<'a> {
+    fn new(ingest: &'a Ingest, ids: &[ChunkId], known: &[Known]) -> Self {
+        let new = ids.iter().zip(known).filter(|(_, known)| **known == Known::New);
+        Self {
+            ingest,
+            ids: new.map(|(id, _)| *id).collect(),
+        }
+    }
+
+    fn keep(mut self) {
+        self.ids.clear();
+    }
+}
+
+impl Drop for Claims<'_> {
+    fn drop(&mut self) {
+        if !self.ids.is_empty() {
+            self.ingest.holder.table().give_up(self.ids.drain(..));
+        }
+    }
+}
+
+struct FailOnPanic<'a>(&'a Ingest);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        self.0.fail(Error::internal("work on a slab ended early; the log has the cause"));
+    }
+}
+
+/// Compressors at rest. Making one costs more than compressing a small chunk, so they are reused.
+pub(crate) struct Compressors {
+    level: crate::codec::Level,
+    idle: Mutex<Vec<Compressor>>,
+}
+
+impl Compressors {
+    pub(crate) fn new(level: crate::codec::Level) -> Self {
+        Self {
+            level,
+            idle: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub(crate) fn take(&self) -> Compressor {
+        self.idle.lock().pop().unwrap_or_else(|| Compressor::new(self.level))
+    }
+
+    pub(crate) fn give_back(&self, compressor: Compressor) {
+        self.idle.lock().push(compressor);
+    }
+}

@@ -1,0 +1,91 @@
+//! Is this chunk known? Asked for a slab at a time, before anything is compressed or sealed.
+//!
+//! The order is by cost: chunks on their way, the entries of packs hit lately, the catalog. A hit holds its pack
+//! before it counts. What nobody knows is claimed: the caller stores it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::catalog::EntriesRow;
+use crate::codec::ChunkId;
+use crate::engine::core::Core;
+use crate::engine::error::Result;
+use crate::engine::in_flight::{Holder, Known};
+use crate::format::{BlobKind, PackNumber};
+
+/// For each of `ids`: stored and held by `holder`, or new and claimed by it. An id that occurs twice is new once.
+pub(crate) fn look_up(core: &Core, holder: &Holder, ids: &[ChunkId]) -> Result<Vec<Known>> {
+    let mut known = vec![Known::New; ids.len()];
+    loop {
+        let moves = core.moves.load(Ordering::Acquire);
+        holder.join(ids, &mut known);
+        find_in_locality(core, holder, ids, &mut known);
+        find_in_catalog(core, holder, ids, &mut known)?;
+        // A chunk whose place moved to another pack between the lookup and the pin would be held in the wrong pack.
+        if core.moves.load(Ordering::Acquire) == moves {
+            break;
+        }
+        known.fill(Known::New);
+    }
+    holder.claim(ids, &mut known);
+    Ok(known)
+}
+
+fn find_in_locality(core: &Core, holder: &Holder, ids: &[ChunkId], known: &mut [Known]) {
+    let mut places = Vec::with_capacity(ids.len());
+    core.locality.find_many(ids, &mut places);
+    for (place, known) in places.iter().zip(known) {
+        if let (Known::New, Some((pack, _))) = (*known, place)
+            && holder.pin(*pack)
+        {
+            *known = Known::Stored;
+        }
+    }
+}
+
+fn find_in_catalog(core: &Core, holder: &Holder, ids: &[ChunkId], known: &mut [Known]) -> Result<()> {
+    let mut loaded: Option<PackNumber> = None;
+    for (index, id) in ids.iter().enumerate() {
+        if known[index] == Known::Stored {
+            continue;
+        }
+        let Some(row) = core.catalog.chunk(id)? else {
+            continue;
+        };
+        if row.quarantined || !holder.pin(row.pack) {
+            continue;
+        }
+        known[index] = Known::Stored;
+        // Duplicates come in runs: the neighbours of this chunk are probably next.
+        if row.kind == BlobKind::Data && loaded != Some(row.pack) {
+            loaded = Some(row.pack);
+            load_locality(core, row.pack)?;
+            find_in_locality(core, holder, &ids[index..], &mut known[index..]);
+        }
+    }
+    Ok(())
+}
+
+fn load_locality(core: &Core, pack: PackNumber) -> Result<()> {
+    let (Some(row), Some(mut entries)) = (core.catalog.pack(pack)?, core.catalog.entries(pack)?) else {
+        return Ok(());
+    };
+    if row.current != row.entries {
+        keep_current(core, pack, &mut entries)?;
+    }
+    core.locality.insert(pack, Arc::new(entries));
+    Ok(())
+}
+
+/// Drops entries whose chunk has its place in another pack: that pack is the one to hold.
+fn keep_current(core: &Core, pack: PackNumber, entries: &mut EntriesRow) -> Result<()> {
+    let mut kept = Vec::with_capacity(entries.entries.len());
+    for entry in entries.entries.drain(..) {
+        let row = core.catalog.chunk(&entry.id)?;
+        if row.is_some_and(|row| row.pack == pack && !row.quarantined) {
+            kept.push(entry);
+        }
+    }
+    entries.entries = kept;
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! The write path: a stream of bytes becomes chunks in packs, and a record in the log.
+//!
+//! ```text
+//! source ─► slabs ─► ingest (cut · id · look up · compress) ─► packer (seal) ─► upload ─► ledger
+//!                                └─► manifest (leaves, root) ───────┘                        │
+//!                                             record ─────────────────────► committer ◄──────┘
+//! ```
+
+mod ingest;
+mod ledger;
+mod lookup;
+mod manifest;
+mod packer;
+mod source;
+mod stream;
+pub(crate) mod upload;
+
+pub(crate) use ingest::Compressors;
+pub(crate) use ledger::{Ledger, NewPack};
+pub(crate) use manifest::ManifestBuilder;
+pub(crate) use packer::{OpenPack, Packer};
+pub use source::{Blocking, Source};
+pub(crate) use stream::{Draft, ingest_stream};

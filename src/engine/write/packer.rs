@@ -1,0 +1,195 @@
+//! Where sealed blobs become packs: one open pack per writer, closed when it is full or when a commit takes it.
+//!
+//! Under the packer's lock a blob gets its ordinal, is sealed and copied into the open pack, and its claim is settled,
+//! in one step: whoever sees the claim as placed finds the pack either open here or registered in the [`Ledger`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::ledger::Ledger;
+use crate::codec::{ChunkId, Codec};
+use crate::engine::budget::Paid;
+use crate::engine::error::{Error, Result};
+use crate::engine::in_flight::InFlight;
+use crate::engine::random;
+use crate::format::{BlobKind, PackId, PackName, PackNumber, PackWriter, Secrets};
+
+/// A blob ready to be sealed.
+pub(crate) struct Fresh<'a> {
+    pub(crate) id: ChunkId,
+    pub(crate) kind: BlobKind,
+    pub(crate) codec: Codec,
+    pub(crate) plain_len: u32,
+    pub(crate) stored: &'a [u8],
+    /// What a leaf or root refers to; empty for data.
+    pub(crate) children: Vec<ChunkId>,
+}
+
+/// The share of a stream in the packs it wrote to, in bytes as the backend counts them.
+pub(crate) type StoredBytes = Arc<AtomicU64>;
+
+/// A pack that takes blobs, or has just stopped doing so.
+pub(crate) struct OpenPack {
+    pub(crate) writer: PackWriter,
+    pub(crate) children: HashMap<ChunkId, Vec<ChunkId>>,
+    pub(crate) shares: Vec<(StoredBytes, u64)>,
+    pub(crate) paid: Option<Paid>,
+}
+
+/// The open pack of a writer and what is needed for the next one.
+pub(crate) struct Packer {
+    secrets: Arc<Secrets>,
+    in_flight: Arc<InFlight>,
+    ledger: Arc<Ledger>,
+    target_bytes: usize,
+    epoch: u64,
+    spares_max: usize,
+    state: Mutex<State>,
+}
+
+struct State {
+    open: Option<OpenPack>,
+    next_counter: u64,
+    /// Buffers of packs that have been put, for the next ones: a fresh one costs a page fault every 4 KiB.
+    spares: Vec<Vec<u8>>,
+    /// Packs to put. Unbounded in count; their bytes are paid for from the budget.
+    full: mpsc::UnboundedSender<OpenPack>,
+}
+
+impl Packer {
+    pub(crate) fn new(
+        secrets: Arc<Secrets>,
+        in_flight: Arc<InFlight>,
+        ledger: Arc<Ledger>,
+        target_bytes: usize,
+        epoch: u64,
+        spares_max: usize,
+        full: mpsc::UnboundedSender<OpenPack>,
+    ) -> Self {
+        let state = State {
+            open: None,
+            next_counter: 0,
+            spares: Vec::new(),
+            full,
+        };
+        Self {
+            secrets,
+            in_flight,
+            ledger,
+            target_bytes,
+            epoch,
+            spares_max,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Seals `blobs` into packs, in order. What they take stays paid for until their packs are durable.
+    pub(crate) fn place(&self, blobs: Vec<Fresh<'_>>, paid: &mut Option<Paid>, share: &StoredBytes) -> Result<()> {
+        let mut state = self.state.lock();
+        let mut group: Vec<ChunkId> = Vec::with_capacity(blobs.len());
+        for blob in blobs {
+            let full = state.open.as_ref().is_some_and(|open| !open.writer.fits(blob.stored.len()));
+            if full {
+                self.settle(&state, &mut group);
+                self.close(&mut state)?;
+            }
+            let open = self.open(&mut state)?;
+            open.push(blob, paid.as_mut(), share, &mut group);
+        }
+        self.settle(&state, &mut group);
+        Ok(())
+    }
+
+    /// Takes the open pack, or a new empty one, for a commit. Blobs that come later go to the next.
+    pub(crate) fn take(&self) -> Result<OpenPack> {
+        let mut state = self.state.lock();
+        self.open(&mut state)?;
+        Ok(state.open.take().expect("opened above"))
+    }
+
+    /// Closes the open pack if no other is being put: with the budget used up, it is what holds it.
+    pub(crate) fn relieve(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        if self.ledger.is_putting() {
+            return Ok(());
+        }
+        self.close(&mut state)
+    }
+
+    /// Gives the buffer of a pack that was put back for the next.
+    pub(crate) fn recycle(&self, mut buffer: Vec<u8>) {
+        let mut state = self.state.lock();
+        if state.spares.len() < self.spares_max {
+            buffer.clear();
+            state.spares.push(buffer);
+        }
+    }
+
+    fn settle(&self, state: &State, group: &mut Vec<ChunkId>) {
+        if let Some(open) = &state.open {
+            self.in_flight.place(group.drain(..), open.writer.name().number);
+        }
+    }
+
+    fn open<'a>(&self, state: &'a mut State) -> Result<&'a mut OpenPack> {
+        if state.open.is_none() {
+            let number = PackNumber {
+                epoch: self.epoch,
+                counter: state.next_counter,
+            };
+            let id = PackId(random()?);
+            let buffer = state.spares.pop().unwrap_or_default();
+            state.next_counter += 1;
+            state.open = Some(OpenPack {
+                writer: PackWriter::new(&self.secrets, PackName { number, id }, buffer, self.target_bytes),
+                children: HashMap::new(),
+                shares: Vec::new(),
+                paid: None,
+            });
+        }
+        Ok(state.open.as_mut().expect("opened above"))
+    }
+
+    fn close(&self, state: &mut State) -> Result<()> {
+        if let Some(open) = state.open.take() {
+            self.ledger.register(open.writer.name().number.counter);
+            state.full.send(open).map_err(|_| Error::internal("the uploads of this writer have stopped"))?;
+        }
+        Ok(())
+    }
+}
+
+impl OpenPack {
+    fn push(&mut self, blob: Fresh<'_>, paid: Option<&mut Paid>, share: &StoredBytes, group: &mut Vec<ChunkId>) {
+        self.writer.push(blob.id, blob.kind, blob.codec, blob.plain_len, blob.stored);
+        if !blob.children.is_empty() {
+            self.children.insert(blob.id, blob.children);
+        }
+        group.push(blob.id);
+        let bytes = blob.stored.len();
+        match self.shares.last_mut() {
+            Some((last, sum)) if Arc::ptr_eq(last, share) => *sum += bytes as u64,
+            _ => self.shares.push((share.clone(), bytes as u64)),
+        }
+        if let Some(paid) = paid {
+            let part = paid.split(bytes);
+            match &mut self.paid {
+                Some(sum) => sum.merge(part),
+                None => self.paid = Some(part),
+            }
+        }
+    }
+}
+
+/// Divides the `size` of a pack among the streams that wrote to it, by the bytes of their blobs.
+pub(crate) fn share_out(shares: &[(StoredBytes, u64)], size: u64) {
+    let blobs: u64 = shares.iter().map(|(_, bytes)| bytes).sum();
+    for (share, bytes) in shares {
+        let part = u128::from(size) * u128::from(*bytes) / u128::from(blobs.max(1));
+        share.fetch_add(part as u64, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,92 @@
+//! The asynchronous side of a put: reads the source into slabs, pays for them, and collects the manifest.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::ingest::Ingest;
+use super::manifest::ManifestBuilder;
+use super::packer::Packer;
+use super::source::Source;
+use crate::codec::More;
+use crate::engine::core::Core;
+use crate::engine::error::{Error, Reason, Result};
+use crate::engine::in_flight::Holder;
+use crate::format::{Content, ObjectName};
+
+/// An object whose chunks are in packs, before its record.
+pub(crate) struct Draft {
+    pub(crate) content: Content,
+    pub(crate) size: u64,
+    pub(crate) chunks: u64,
+    pub(crate) new_chunks: u64,
+    pub(crate) new_bytes: u64,
+    pub(crate) crc32c: u32,
+    pub(crate) stored: super::packer::StoredBytes,
+}
+
+impl Draft {
+    /// Bytes this object added to the backend. Complete once its record is durable.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.stored.load(Ordering::Relaxed)
+    }
+}
+
+/// Sends `source` through the pipeline. On return every chunk has its place in a pack, and `holder` holds all of them.
+///
+/// Dropping the future leaves nothing visible; chunks already placed stay in their packs and are found by later puts.
+pub(crate) async fn ingest_stream<S: Source>(
+    core: &Arc<Core>,
+    packer: &Arc<Packer>,
+    holder: &Arc<Holder>,
+    name: &ObjectName,
+    mut source: S,
+) -> Result<Draft> {
+    let ingest = Ingest::new(core.clone(), packer.clone(), holder.clone());
+    let stored = ingest.stored().clone();
+    let mut manifest = ManifestBuilder::new(core.clone(), packer.clone(), holder.clone(), stored.clone());
+    let mut index = 0;
+    loop {
+        let slot = ingest.slot().await;
+        ingest.check()?;
+        let paid = pay(core, packer, ingest.slab_bytes()).await?;
+        let mut slab = ingest.slab();
+        let (bytes, len) = source
+            .fill(std::mem::take(&mut slab.bytes), ingest.room())
+            .await
+            .map_err(|error| source_failed(name, error))?;
+        slab.bytes = bytes;
+        let more = if len < ingest.slab_bytes() { More::End } else { More::MayFollow };
+        ingest.push(index, slab, len, more, paid, slot);
+        manifest.add(ingest.take_chunks()).await?;
+        index += 1;
+        if more == More::End {
+            break;
+        }
+    }
+    ingest.drained().await?;
+    manifest.add(ingest.take_chunks()).await?;
+    let totals = ingest.totals();
+    Ok(Draft {
+        content: manifest.finish(name, totals.bytes).await?,
+        size: totals.bytes,
+        chunks: totals.chunks_total,
+        new_chunks: totals.new_chunks,
+        new_bytes: totals.new_bytes,
+        crc32c: totals.crc32c,
+        stored,
+    })
+}
+
+/// Pays for a slab. When nothing is free the open pack is closed: it may be what holds the budget.
+async fn pay(core: &Core, packer: &Packer, bytes: usize) -> Result<crate::engine::budget::Paid> {
+    if let Some(paid) = core.budget.try_pay(bytes) {
+        return Ok(paid);
+    }
+    packer.relieve()?;
+    Ok(core.budget.pay(bytes).await)
+}
+
+fn source_failed(name: &ObjectName, error: std::io::Error) -> Error {
+    let line = format!("reading the data for {:?} failed: {error}; nothing was stored", name.as_str());
+    Error::new(Reason::SourceFailed, line).caused_by(error)
+}

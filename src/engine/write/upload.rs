@@ -1,0 +1,124 @@
+//! Puts full packs: the only place where a chunk pack meets the backend.
+//!
+//! A separate task, so that an fsync never stops the cores. A pack is finished (block sums, directory) on the CPU
+//! pool and put with the bytes it has; after a failure the whole writer gives up, since later packs may hold
+//! manifests that name chunks in this one.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use super::ledger::{Ledger, NewPack};
+use super::packer::{OpenPack, Packer, share_out};
+use crate::catalog::EntriesRow;
+use crate::engine::core::Core;
+use crate::engine::error::{Error, Result};
+use crate::format::{CommitSection, PackKind, PackRef};
+
+/// Puts packs until the packer is gone, at most `uploads_max` at once.
+pub(crate) async fn run(
+    core: Arc<Core>,
+    packer: std::sync::Weak<Packer>,
+    ledger: Arc<Ledger>,
+    mut full: mpsc::UnboundedReceiver<OpenPack>,
+) {
+    let slots = Arc::new(Semaphore::new(core.options.uploads_max.max(1)));
+    let mut uploads = JoinSet::new();
+    while let Some(open) = full.recv().await {
+        while uploads.try_join_next().is_some() {}
+        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let (core, packer, ledger) = (core.clone(), packer.clone(), ledger.clone());
+        uploads.spawn(async move {
+            match put_pack(&core, &packer, open, None).await {
+                Ok(pack) => ledger.durable(pack),
+                Err(error) => {
+                    tracing::error!(%error, "a pack could not be put");
+                    ledger.fail(error);
+                    core.in_flight.fail_all();
+                }
+            }
+            drop(slot);
+        });
+    }
+    while uploads.join_next().await.is_some() {}
+}
+
+/// Finishes `open`, with the log entry it carries if it is a commit pack, and puts it. Durable on return.
+pub(crate) async fn put_pack(
+    core: &Core,
+    packer: &std::sync::Weak<Packer>,
+    open: OpenPack,
+    commit: Option<CommitSection>,
+) -> Result<NewPack> {
+    let OpenPack {
+        writer,
+        children,
+        shares,
+        paid,
+    } = open;
+    let padding = crate::engine::random()?;
+    let finished = core
+        .compute
+        .run(move || writer.finish(commit, |bytes| fill_from_seed(&padding, bytes)))
+        .await?;
+    let size = finished.bytes.len() as u64;
+    let pack = NewPack {
+        pack: PackRef {
+            name: finished.name,
+            size,
+            trailer_hash: finished.trailer_hash,
+        },
+        kind: finished.kind,
+        entries: EntriesRow {
+            births: finished.directory.births,
+            entries: finished.directory.entries,
+        },
+        children,
+    };
+    let payload = Bytes::from_owner(Recycled {
+        bytes: finished.bytes,
+        packer: packer.clone(),
+    });
+    core.backend
+        .put(&core.layout.pack(&finished.name), payload)
+        .await
+        .map_err(|error| put_failed(error, finished.kind))?;
+    share_out(&shares, size);
+    drop(paid);
+    Ok(pack)
+}
+
+/// Padding bytes, indistinguishable from ciphertext, out of one fresh seed.
+fn fill_from_seed(seed: &[u8; 32], bytes: &mut [u8]) {
+    blake3::Hasher::new_keyed(seed).finalize_xof().fill(bytes);
+}
+
+fn put_failed(error: crate::backend::Error, kind: PackKind) -> Error {
+    let what = match kind {
+        PackKind::Chunk => "a pack could not be written",
+        PackKind::Commit => "the commit could not be written",
+    };
+    Error::from(error).within(what)
+}
+
+/// A pack's buffer on loan to the backend; it returns to the packer when the last reference is gone.
+struct Recycled {
+    bytes: Vec<u8>,
+    packer: std::sync::Weak<Packer>,
+}
+
+impl AsRef<[u8]> for Recycled {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Recycled {
+    fn drop(&mut self) {
+        if let Some(packer) = self.packer.upgrade() {
+            packer.recycle(std::mem::take(&mut self.bytes));
+        }
+    }
+}
