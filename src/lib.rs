@@ -1,3 +1,4 @@
 //! Cairn.
 
 pub mod codec;
+pub mod format;
