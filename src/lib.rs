@@ -1,1 +1,4 @@
 //! Cairn.
+
+pub mod codec;
+pub mod format;
