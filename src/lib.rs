@@ -1,1 +1,4 @@
 //! Cairn.
+
+pub mod backend;
+pub mod keys;

@@ -1,0 +1,210 @@
+//! A bucket that speaks S3.
+//!
+//! Everything comes from the usual `AWS_*` environment: `AWS_ENDPOINT_URL` (or `AWS_ENDPOINT_URL_S3`), `AWS_REGION`,
+//! `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, web identity, container and instance credentials. Profile
+//! files are not read. Buckets are addressed by path unless `AWS_VIRTUAL_HOSTED_STYLE_REQUEST=true`.
+
+use std::env;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey as Key};
+use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::path::Path as ObjectPath;
+use object_store::prefix::PrefixStore;
+use object_store::{BackoffConfig, ClientConfigKey, ClientOptions, RetryConfig};
+
+use crate::backend::Backend;
+use crate::backend::error::{Cause, Error, ErrorKind};
+use crate::backend::location::Location;
+
+/// Whole request, body included: a 64 MiB pack at 0.5 MB/s. The client's own default, 30 s, fails on slow links.
+/// `AWS_TIMEOUT` overrides it.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(150);
+
+/// `AWS_CONNECT_TIMEOUT` overrides it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to look for credentials: away from EC2 the metadata service does not answer, and its client would go on trying.
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Server errors, throttling and lost connections are repeated inside the client, at most six times, none begun later than
+/// 90 s after the first try; with [`REQUEST_TIMEOUT`] no call takes longer than four minutes. Higher layers decide about
+/// anything beyond. Puts of immutable objects and reads are repeated after a timeout too; a conditional create is not, and
+/// if one is repeated after a server error it may find its own work: callers read back what they created.
+fn retries() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(10),
+            base: 2.0,
+        },
+        max_retries: 6,
+        retry_timeout: Duration::from_secs(90),
+    }
+}
+
+/// Where endpoint and credentials come from.
+#[derive(Clone)]
+pub enum S3Access {
+    /// The `AWS_*` environment.
+    Environment,
+    /// Given by the caller; the environment is not looked at. Plain http is allowed, since the caller chose the endpoint.
+    Given {
+        /// URL of the service, without the bucket.
+        endpoint: String,
+        /// Access key id.
+        key_id: String,
+        /// Secret access key.
+        secret: String,
+    },
+}
+
+impl std::fmt::Debug for S3Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Environment => f.write_str("Environment"),
+            Self::Given { endpoint, .. } => f
+                .debug_struct("Given")
+                .field("endpoint", endpoint)
+                .finish_non_exhaustive(),
+        }
+    }
+}
+
+/// Asks the bucket one question before it returns, so that a wrong name, endpoint or key shows here and not in mid-work.
+pub(in crate::backend) async fn attach(
+    bucket: &str,
+    prefix: &str,
+    access: S3Access,
+) -> Result<Backend, Error> {
+    let location = Location::S3 {
+        bucket: bucket.to_owned(),
+        prefix: prefix.to_owned(),
+    };
+    let store = build(&location, bucket, access)?;
+    find_credentials(&location, &store).await?;
+    ask(&location, &store, prefix).await?;
+    let prefix = ObjectPath::parse(prefix)
+        .map_err(|error| Error::invalid(location.to_string(), error.to_string()))?;
+    Ok(Backend::assemble(
+        location,
+        Arc::new(PrefixStore::new(store, prefix)),
+        None,
+    ))
+}
+
+fn build(location: &Location, bucket: &str, access: S3Access) -> Result<AmazonS3, Error> {
+    let builder = match access {
+        S3Access::Environment => from_environment(location)?,
+        S3Access::Given {
+            endpoint,
+            key_id,
+            secret,
+        } => AmazonS3Builder::new()
+            .with_client_options(timeouts().with_allow_http(true))
+            .with_endpoint(endpoint)
+            .with_access_key_id(key_id)
+            .with_secret_access_key(secret),
+    };
+    let built = builder
+        .with_bucket_name(bucket)
+        .with_retry(retries())
+        .build();
+    built.map_err(|error| Error::invalid(location.to_string(), error.to_string()))
+}
+
+fn from_environment(location: &Location) -> Result<AmazonS3Builder, Error> {
+    let mut builder = AmazonS3Builder::from_env();
+    // from_env has set its own default for these, which cannot be told from a user's wish.
+    if env::var_os("AWS_TIMEOUT").is_none() {
+        builder = builder.with_config(
+            Key::Client(ClientConfigKey::Timeout),
+            seconds(REQUEST_TIMEOUT),
+        );
+    }
+    if env::var_os("AWS_CONNECT_TIMEOUT").is_none() {
+        builder = builder.with_config(
+            Key::Client(ClientConfigKey::ConnectTimeout),
+            seconds(CONNECT_TIMEOUT),
+        );
+    }
+    let endpoint = builder
+        .get_config_value(&Key::S3Endpoint)
+        .or_else(|| builder.get_config_value(&Key::Endpoint));
+    let allow_http = builder.get_config_value(&Key::Client(ClientConfigKey::AllowHttp));
+    check_endpoint(
+        location,
+        endpoint.as_deref(),
+        allow_http.as_deref() == Some("true"),
+    )?;
+    Ok(builder)
+}
+
+fn timeouts() -> ClientOptions {
+    ClientOptions::new()
+        .with_timeout(REQUEST_TIMEOUT)
+        .with_connect_timeout(CONNECT_TIMEOUT)
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{} seconds", duration.as_secs())
+}
+
+/// The HTTP client would refuse too, with a message about schemes that names neither the variable nor the remedy.
+fn check_endpoint(
+    location: &Location,
+    endpoint: Option<&str>,
+    allow_http: bool,
+) -> Result<(), Error> {
+    let Some(endpoint) = endpoint else {
+        return Ok(());
+    };
+    let refuse = |reason: String| Err(Error::invalid(location.to_string(), reason));
+    match endpoint.split_once("://") {
+        Some(("https", _)) => Ok(()),
+        Some(("http", _)) if allow_http => Ok(()),
+        Some(("http", _)) => refuse(format!(
+            "the endpoint {endpoint} is not encrypted; use https, or set AWS_ALLOW_HTTP=true to accept that"
+        )),
+        _ => refuse(format!(
+            "the endpoint {endpoint:?} is not a URL; set AWS_ENDPOINT_URL to https://host:port"
+        )),
+    }
+}
+
+async fn find_credentials(location: &Location, store: &AmazonS3) -> Result<(), Error> {
+    let failed = |cause| Error::AuthFailed {
+        path: location.to_string(),
+        cause,
+    };
+    match tokio::time::timeout(CREDENTIALS_TIMEOUT, store.credentials().get_credential()).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(failed(Cause::text(
+            Error::from_store(location.to_string(), error).reason(),
+        ))),
+        Err(_) => Err(failed(Cause::text(
+            "none in the environment, and no metadata service answers",
+        ))),
+    }
+}
+
+async fn ask(location: &Location, store: &AmazonS3, prefix: &str) -> Result<(), Error> {
+    let one = PaginatedListOptions {
+        max_keys: Some(1),
+        ..Default::default()
+    };
+    let prefix = (!prefix.is_empty()).then(|| format!("{prefix}/"));
+    let Err(error) = store.list_paginated(prefix.as_deref(), one).await else {
+        return Ok(());
+    };
+    let error = Error::from_store(location.to_string(), error);
+    let missing = error.kind() == ErrorKind::NotFound || error.reason().contains("NoSuchBucket");
+    Err(if missing {
+        Error::NotFound {
+            path: format!("{location} (the bucket)"),
+        }
+    } else {
+        error
+    })
+}
