@@ -2,3 +2,5 @@
 
 pub mod backend;
 pub mod keys;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;

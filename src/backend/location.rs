@@ -110,12 +110,11 @@ fn parse_s3(text: &str, rest: &str) -> Result<Location, Error> {
         let reason = "no parameters or fragments are understood here; endpoint and credentials come from AWS_* variables";
         return Err(Error::invalid(text, reason));
     }
-    let prefix = ObjectPath::parse(prefix).map_err(|_| {
-        Error::invalid(
-            text,
-            "the prefix has an empty or forbidden part; use s3://bucket/some/prefix",
-        )
-    })?;
+    let wrong = "the prefix has an empty or forbidden part; use s3://bucket/some/prefix";
+    let prefix = match ObjectPath::parse(prefix) {
+        Ok(parsed) if !prefix.starts_with('/') => parsed,
+        _ => return Err(Error::invalid(text, wrong)),
+    };
     Ok(Location::S3 {
         bucket: bucket.to_owned(),
         prefix: prefix.into(),

@@ -13,7 +13,9 @@ mod location;
 mod lock;
 mod volume;
 
+// The suite runs on all backends or not at all.
 #[cfg(test)]
+#[cfg(feature = "s3")]
 mod tests;
 
 use std::ops::Range;

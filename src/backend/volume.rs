@@ -170,7 +170,13 @@ pub(super) fn is_staging_name(name: &str) -> bool {
 
 /// Creates `directory` and its parents, and fsyncs it and every directory above it up to and including `top`.
 pub(super) fn create_durably(directory: &Path, top: &Path) -> Result<(), Error> {
-    fs::create_dir_all(directory).map_err(|error| at(directory, error))?;
+    fs::create_dir_all(directory).map_err(|error| match error.kind() {
+        // What it says of a file in the way.
+        io::ErrorKind::AlreadyExists => Error::NotADirectory {
+            path: directory.display().to_string(),
+        },
+        _ => at(directory, error),
+    })?;
     for ancestor in directory
         .ancestors()
         .take_while(|ancestor| ancestor.starts_with(top))

@@ -28,10 +28,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to look for credentials: away from EC2 the metadata service does not answer, and its client would go on trying.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Server errors, throttling and lost connections are repeated inside the client, at most six times, none begun later than
-/// 90 s after the first try; with [`REQUEST_TIMEOUT`] no call takes longer than four minutes. Higher layers decide about
-/// anything beyond. Puts of immutable objects and reads are repeated after a timeout too; a conditional create is not, and
-/// if one is repeated after a server error it may find its own work: callers read back what they created.
+/// Server errors, throttling and lost connections are repeated inside the client, at most six times,
+/// none after 90 s from the first try; with [`REQUEST_TIMEOUT`] a call takes four minutes at the worst
+/// and seconds as a rule. Higher layers decide about anything beyond.
+///
+/// Puts of immutable objects and reads are repeated after a timeout too. A conditional create is not;
+/// repeated after a server error it may find its own work, so callers read back what they created.
 fn retries() -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {
@@ -82,8 +84,16 @@ pub(in crate::backend) async fn attach(
         bucket: bucket.to_owned(),
         prefix: prefix.to_owned(),
     };
-    let store = build(&location, bucket, access)?;
-    find_credentials(&location, &store).await?;
+    let builder = builder(&location, access)?;
+    let anonymous = builder.get_config_value(&Key::SkipSignature).as_deref() == Some("true");
+    let store = builder
+        .with_bucket_name(bucket)
+        .with_retry(retries())
+        .build()
+        .map_err(|error| Error::invalid(location.to_string(), error.to_string()))?;
+    if !anonymous {
+        find_credentials(&location, &store).await?;
+    }
     ask(&location, &store, prefix).await?;
     let prefix = ObjectPath::parse(prefix)
         .map_err(|error| Error::invalid(location.to_string(), error.to_string()))?;
@@ -94,24 +104,19 @@ pub(in crate::backend) async fn attach(
     ))
 }
 
-fn build(location: &Location, bucket: &str, access: S3Access) -> Result<AmazonS3, Error> {
-    let builder = match access {
-        S3Access::Environment => from_environment(location)?,
+fn builder(location: &Location, access: S3Access) -> Result<AmazonS3Builder, Error> {
+    match access {
+        S3Access::Environment => from_environment(location),
         S3Access::Given {
             endpoint,
             key_id,
             secret,
-        } => AmazonS3Builder::new()
+        } => Ok(AmazonS3Builder::new()
             .with_client_options(timeouts().with_allow_http(true))
             .with_endpoint(endpoint)
             .with_access_key_id(key_id)
-            .with_secret_access_key(secret),
-    };
-    let built = builder
-        .with_bucket_name(bucket)
-        .with_retry(retries())
-        .build();
-    built.map_err(|error| Error::invalid(location.to_string(), error.to_string()))
+            .with_secret_access_key(secret)),
+    }
 }
 
 fn from_environment(location: &Location) -> Result<AmazonS3Builder, Error> {
@@ -207,4 +212,33 @@ async fn ask(location: &Location, store: &AmazonS3, prefix: &str) -> Result<(), 
     } else {
         error
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(endpoint: &str, allow_http: bool) -> Result<(), String> {
+        let location = Location::S3 {
+            bucket: "bucket".to_owned(),
+            prefix: String::new(),
+        };
+        check_endpoint(&location, Some(endpoint), allow_http).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_endpoint_without_encryption_needs_consent() {
+        assert_eq!(check("https://here:9000", false), Ok(()));
+        assert_eq!(check("http://here:9000", true), Ok(()));
+        let refused = check("http://here:9000", false).unwrap_err();
+        assert!(
+            refused.contains("AWS_ALLOW_HTTP=true") && refused.contains("s3://bucket"),
+            "{refused}"
+        );
+        assert!(
+            check("here:9000", true)
+                .unwrap_err()
+                .contains("AWS_ENDPOINT_URL")
+        );
+    }
 }
