@@ -85,9 +85,16 @@ pub(in crate::backend) async fn attach(
         prefix: prefix.to_owned(),
     };
     let builder = builder(&location, access)?;
+    connect(location, builder.with_bucket_name(bucket), prefix).await
+}
+
+async fn connect(
+    location: Location,
+    builder: AmazonS3Builder,
+    prefix: &str,
+) -> Result<Backend, Error> {
     let anonymous = builder.get_config_value(&Key::SkipSignature).as_deref() == Some("true");
     let store = builder
-        .with_bucket_name(bucket)
         .with_retry(retries())
         .build()
         .map_err(|error| Error::invalid(location.to_string(), error.to_string()))?;
@@ -120,19 +127,30 @@ fn builder(location: &Location, access: S3Access) -> Result<AmazonS3Builder, Err
 }
 
 fn from_environment(location: &Location) -> Result<AmazonS3Builder, Error> {
-    let mut builder = AmazonS3Builder::from_env();
-    // from_env has set its own default for these, which cannot be told from a user's wish.
-    if env::var_os("AWS_TIMEOUT").is_none() {
-        builder = builder.with_config(
-            Key::Client(ClientConfigKey::Timeout),
-            seconds(REQUEST_TIMEOUT),
-        );
-    }
-    if env::var_os("AWS_CONNECT_TIMEOUT").is_none() {
-        builder = builder.with_config(
-            Key::Client(ClientConfigKey::ConnectTimeout),
-            seconds(CONNECT_TIMEOUT),
-        );
+    checked(location, AmazonS3Builder::from_env(), |name| {
+        env::var_os(name).is_some()
+    })
+}
+
+/// Puts our timeouts in place of the client's unless the user `has_set` others, and checks the endpoint.
+fn checked(
+    location: &Location,
+    mut builder: AmazonS3Builder,
+    has_set: impl Fn(&str) -> bool,
+) -> Result<AmazonS3Builder, Error> {
+    // The builder has defaults for these, which cannot be told from a user's wish.
+    let timeouts = [
+        ("AWS_TIMEOUT", ClientConfigKey::Timeout, REQUEST_TIMEOUT),
+        (
+            "AWS_CONNECT_TIMEOUT",
+            ClientConfigKey::ConnectTimeout,
+            CONNECT_TIMEOUT,
+        ),
+    ];
+    for (name, key, value) in timeouts {
+        if !has_set(name) {
+            builder = builder.with_config(Key::Client(key), seconds(value));
+        }
     }
     let endpoint = builder
         .get_config_value(&Key::S3Endpoint)
@@ -217,13 +235,46 @@ async fn ask(location: &Location, store: &AmazonS3, prefix: &str) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testkit::s3_server::S3Server;
 
-    fn check(endpoint: &str, allow_http: bool) -> Result<(), String> {
-        let location = Location::S3 {
+    fn location() -> Location {
+        Location::S3 {
             bucket: "bucket".to_owned(),
             prefix: String::new(),
-        };
-        check_endpoint(&location, Some(endpoint), allow_http).map_err(|error| error.to_string())
+        }
+    }
+
+    fn check(endpoint: &str, allow_http: bool) -> Result<(), String> {
+        check_endpoint(&location(), Some(endpoint), allow_http).map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn settings_of_the_environment_lead_to_a_backend() {
+        let server = S3Server::start().await;
+        let builder = AmazonS3Builder::new()
+            .with_config(Key::Endpoint, server.url())
+            .with_config("aws_allow_http".parse().unwrap(), "true")
+            .with_config(Key::AccessKeyId, "id")
+            .with_config(Key::SecretAccessKey, "secret")
+            .with_bucket_name(S3Server::BUCKET);
+        let builder = checked(&location(), builder, |_| false).unwrap();
+        let backend = connect(location(), builder, "p").await.unwrap();
+        backend.put("x", "1".into()).await.unwrap();
+        assert_eq!(backend.get("x").await.unwrap(), "1");
+    }
+
+    #[tokio::test]
+    async fn missing_credentials_are_named() {
+        let server = S3Server::start().await;
+        // Where the metadata service would be, something answers that knows nothing of it.
+        let builder = AmazonS3Builder::new()
+            .with_endpoint(server.url())
+            .with_allow_http(true)
+            .with_config(Key::MetadataEndpoint, server.url())
+            .with_bucket_name(S3Server::BUCKET);
+        let error = connect(location(), builder, "").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AuthFailed);
+        assert!(error.to_string().contains("AWS_ACCESS_KEY_ID"), "{error}");
     }
 
     #[test]
