@@ -1,0 +1,431 @@
+//! Whole immutable objects in a directory, a bucket or memory, durable when a call returns.
+//!
+//! A thin layer over `object_store`: it owns how a place is attached, what has to be done on a volume so that "returned"
+//! means "survives a power cut", and what each failure means to a caller ([`ErrorKind`]). It knows nothing of packs or keys:
+//! paths are strings relative to the store's prefix, contents are bytes. Retries inside one request are the client's (see
+//! `attach/s3.rs`); nothing here repeats a write.
+//!
+//! Every future may be dropped. A write that was under way then may or may not have happened.
+
+mod attach;
+mod error;
+mod location;
+mod lock;
+mod volume;
+
+// The suite runs on all backends or not at all.
+#[cfg(test)]
+#[cfg(feature = "s3")]
+mod tests;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path as ObjectPath;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode};
+
+pub use attach::Attach;
+#[cfg(feature = "s3")]
+pub use attach::S3Access;
+pub use error::{Cause, Error, ErrorKind};
+pub use location::Location;
+pub use lock::Lock;
+pub use volume::Space;
+
+use volume::Volume;
+
+/// A store's place, attached. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    location: Location,
+    store: Arc<dyn ObjectStore>,
+    volume: Option<Volume>,
+}
+
+/// What a conditional creation found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// Nothing was there; the object is there now.
+    New,
+    /// Something of that name is there; it was not touched. After a repeated request it may be our own: read it back.
+    Exists,
+}
+
+/// One object of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Relative to the store's prefix.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl Backend {
+    /// Attaches the place, and fails now rather than later if it cannot be used: a directory is opened, a bucket is asked one
+    /// question (one request, plus what its credentials need).
+    pub async fn attach(location: &Location, attach: Attach) -> Result<Self, Error> {
+        attach::attach(location, attach).await
+    }
+
+    /// Attaches a bucket with the given endpoint and credentials instead of those of the environment.
+    #[cfg(feature = "s3")]
+    pub async fn with_s3(bucket: &str, prefix: &str, access: S3Access) -> Result<Self, Error> {
+        attach::attach_s3(bucket, prefix, access).await
+    }
+
+    /// A backend over a store made by the caller, with paths relative to that store: for decorated stores in tests.
+    ///
+    /// Never a volume, whatever the location says: the location is only what messages print.
+    pub fn with_object_store(store: Arc<dyn ObjectStore>, location: Location) -> Self {
+        Self::assemble(location, store, None)
+    }
+
+    fn assemble(location: Location, store: Arc<dyn ObjectStore>, volume: Option<Volume>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                location,
+                store,
+                volume,
+            }),
+        }
+    }
+
+    /// Where it is; a directory as an absolute path without symbolic links.
+    pub fn location(&self) -> &Location {
+        &self.inner.location
+    }
+
+    /// Whether the store is in a directory, with what follows: locks, free space, fsync that can fail.
+    pub fn is_volume(&self) -> bool {
+        self.inner.volume.is_some()
+    }
+
+    /// Stores an object, replacing one of the same name at once: no reader ever sees a part. Durable on return.
+    ///
+    /// After an error the object may be there or not. On a volume it may even be readable without being durable: void it.
+    pub async fn put(&self, path: &str, payload: Bytes) -> Result<(), Error> {
+        let object = self.object(path)?;
+        self.on_volume(path, |volume, path| volume.prepare_parent(path))
+            .await?;
+        self.inner
+            .store
+            .put(&object, payload.into())
+            .await
+            .map_err(|error| self.failed(path, error))?;
+        Ok(())
+    }
+
+    /// Stores an object unless one of that name exists; of several callers at once exactly one creates it. Durable on return.
+    pub async fn create(&self, path: &str, payload: Bytes) -> Result<Created, Error> {
+        let object = self.object(path)?;
+        let contents = payload.clone();
+        if let Some(created) = self
+            .on_volume(path, move |volume, path| volume.create(path, &contents))
+            .await?
+        {
+            return Ok(created);
+        }
+        match self
+            .inner
+            .store
+            .put_opts(&object, payload.into(), PutMode::Create.into())
+            .await
+        {
+            Ok(_) => Ok(Created::New),
+            Err(error) => match self.failed(path, error) {
+                Error::AlreadyExists { .. } => Ok(Created::Exists),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// A whole object.
+    pub async fn get(&self, path: &str) -> Result<Bytes, Error> {
+        let (bytes, _) = self.read(path, None).await?;
+        Ok(bytes)
+    }
+
+    /// Exactly the bytes of `range`; [`Error::Truncated`] if the object ends before them. An empty range asks nothing.
+    pub async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, Error> {
+        if range.start > range.end {
+            let reason = format!(
+                "a range from {} to {} runs backwards",
+                range.start, range.end
+            );
+            return Err(Error::invalid(self.place(path), reason));
+        }
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let bytes = match self
+            .read(path, Some(GetRange::Bounded(range.clone())))
+            .await
+        {
+            Ok((bytes, _)) => bytes,
+            Err(error) => return Err(self.explain_range(path, range, error).await),
+        };
+        let found = bytes.len() as u64;
+        if found == range.end - range.start {
+            return Ok(bytes);
+        }
+        Err(Error::Truncated {
+            path: self.place(path),
+            start: range.start,
+            end: range.end,
+            found,
+        })
+    }
+
+    /// The last `len` bytes of an object, or all of it if it is shorter, and its size.
+    pub async fn get_tail(&self, path: &str, len: u64) -> Result<(Bytes, u64), Error> {
+        if len == 0 {
+            return Ok((Bytes::new(), self.size(path).await?));
+        }
+        let (bytes, size) = match self.read(path, Some(GetRange::Suffix(len))).await {
+            Ok(read) => read,
+            // S3 has no last bytes of an empty object and says "range not satisfiable".
+            Err(error) if error.kind() == ErrorKind::Io => match self.size(path).await {
+                Ok(0) => return Ok((Bytes::new(), 0)),
+                _ => return Err(error),
+            },
+            Err(error) => return Err(error),
+        };
+        let wanted = len.min(size);
+        if bytes.len() as u64 == wanted {
+            return Ok((bytes, size));
+        }
+        Err(Error::Truncated {
+            path: self.place(path),
+            start: size - wanted,
+            end: size,
+            found: bytes.len() as u64,
+        })
+    }
+
+    /// Size of an object in bytes.
+    pub async fn size(&self, path: &str) -> Result<u64, Error> {
+        let object = self.object(path)?;
+        match self.inner.store.head(&object).await {
+            Ok(meta) => Ok(meta.size),
+            Err(error) => Err(self.read_failed(path, error).await),
+        }
+    }
+
+    /// All objects under the directory `prefix` (empty: of the store) at any depth, sorted by path, those after `after` only.
+    ///
+    /// Holds the whole answer in memory. A directory that is not there is empty. Leftovers of interrupted writes and the lock
+    /// file are not objects.
+    pub async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>, Error> {
+        let directory = self.directory(prefix)?;
+        let listing = match after {
+            None => self.inner.store.list(directory.as_ref()),
+            Some(after) => self
+                .inner
+                .store
+                .list_with_offset(directory.as_ref(), &self.object(after)?),
+        };
+        let objects = listing.map_ok(|meta| Listed {
+            path: meta.location.into(),
+            size: meta.size,
+        });
+        let mut objects: Vec<Listed> = objects
+            .try_collect()
+            .await
+            .map_err(|error| self.failed(prefix, error))?;
+        self.check_attached(prefix).await?;
+        objects.retain(|listed| is_object(&listed.path));
+        objects.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        Ok(objects)
+    }
+
+    /// Names of the directories directly under the directory `prefix`, sorted.
+    pub async fn list_directories(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let directory = self.directory(prefix)?;
+        let listing = self
+            .inner
+            .store
+            .list_with_delimiter(directory.as_ref())
+            .await;
+        let listing = listing.map_err(|error| self.failed(prefix, error))?;
+        self.check_attached(prefix).await?;
+        let names = listing
+            .common_prefixes
+            .iter()
+            .filter_map(|path| path.filename().map(str::to_owned));
+        let mut names: Vec<String> = names.collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Deletes an object; one that is not there is fine. On a volume a power cut may bring it back.
+    pub async fn delete(&self, path: &str) -> Result<(), Error> {
+        let object = self.object(path)?;
+        match self.inner.store.delete(&object).await {
+            Ok(()) => Ok(()),
+            Err(error) => match self.read_failed(path, error).await {
+                Error::NotFound { .. } => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Makes an object durable that was read but perhaps only from the page cache: writes the same bytes anew. A bucket's
+    /// objects are durable once they can be read, so elsewhere nothing happens.
+    pub async fn rewrite(&self, path: &str) -> Result<(), Error> {
+        if !self.is_volume() {
+            return Ok(());
+        }
+        let contents = self.get(path).await?;
+        self.put(path, contents).await
+    }
+
+    /// On a volume, makes everything written to its file system so far durable; elsewhere nothing.
+    pub async fn sync(&self) -> Result<(), Error> {
+        self.on_volume("", |volume, _| volume.sync()).await?;
+        Ok(())
+    }
+
+    /// On a volume, removes what interrupted writes left under `prefix`, and returns how many files; elsewhere nothing.
+    ///
+    /// For the holder of the lock before its first write: files of writes under way look the same.
+    pub async fn sweep_staging(&self, prefix: &str) -> Result<usize, Error> {
+        let _valid = self.directory(prefix)?;
+        let swept = self
+            .on_volume(prefix, |volume, prefix| volume.sweep_staging(prefix))
+            .await?;
+        Ok(swept.unwrap_or(0))
+    }
+
+    /// Space of the volume; `None` where there is no limit to ask for. Does not block for long: one system call.
+    pub fn space(&self) -> Result<Option<Space>, Error> {
+        self.inner.volume.as_ref().map(Volume::space).transpose()
+    }
+
+    /// Takes the directory for this open; [`Error::Held`] if another one, of this process too, has it. Never waits.
+    ///
+    /// A bucket has no such lock, a read-only file system only if a lock file is there: [`Lock::none`].
+    pub fn lock(&self) -> Result<Lock, Error> {
+        match &self.inner.volume {
+            Some(volume) => Lock::acquire(volume.root()),
+            None => Ok(Lock::none()),
+        }
+    }
+
+    async fn read(&self, path: &str, range: Option<GetRange>) -> Result<(Bytes, u64), Error> {
+        let object = self.object(path)?;
+        let options = GetOptions {
+            range,
+            ..Default::default()
+        };
+        let read = async {
+            let result = self.inner.store.get_opts(&object, options).await?;
+            let size = result.meta.size;
+            Ok((result.bytes().await?, size))
+        };
+        match read.await {
+            Ok(read) => Ok(read),
+            Err(error) => Err(self.read_failed(path, error).await),
+        }
+    }
+
+    /// Stores word "beyond the end" in ways that cannot be told from other failures; the size can.
+    async fn explain_range(&self, path: &str, range: Range<u64>, error: Error) -> Error {
+        if error.kind() != ErrorKind::Io {
+            return error;
+        }
+        match self.size(path).await {
+            Ok(size) if size <= range.start => Error::Truncated {
+                path: self.place(path),
+                start: range.start,
+                end: range.end,
+                found: 0,
+            },
+            _ => error,
+        }
+    }
+
+    /// Runs blocking work on the volume, if there is one.
+    async fn on_volume<T: Send + 'static>(
+        &self,
+        path: &str,
+        work: impl FnOnce(&Volume, &str) -> Result<T, Error> + Send + 'static,
+    ) -> Result<Option<T>, Error> {
+        if self.inner.volume.is_none() {
+            return Ok(None);
+        }
+        let (inner, path) = (self.inner.clone(), path.to_owned());
+        let place = self.place(&path);
+        blocking(place, move || {
+            inner
+                .volume
+                .as_ref()
+                .map(|volume| work(volume, &path))
+                .transpose()
+        })
+        .await
+    }
+
+    async fn check_attached(&self, path: &str) -> Result<(), Error> {
+        self.on_volume(path, |volume, _| volume.check_attached())
+            .await?;
+        Ok(())
+    }
+
+    /// "Not found" counts only in a directory that is still the one attached.
+    async fn read_failed(&self, path: &str, error: object_store::Error) -> Error {
+        let error = self.failed(path, error);
+        match error.kind() {
+            ErrorKind::NotFound => self.check_attached(path).await.err().unwrap_or(error),
+            _ => error,
+        }
+    }
+
+    fn failed(&self, path: &str, error: object_store::Error) -> Error {
+        Error::from_store(self.place(path), error)
+    }
+
+    fn place(&self, path: &str) -> String {
+        self.inner.location.place(path)
+    }
+
+    fn object(&self, path: &str) -> Result<ObjectPath, Error> {
+        match ObjectPath::parse(path) {
+            Ok(object) if object.as_ref() == path && is_object(path) => Ok(object),
+            _ => Err(Error::invalid(self.place(path), "not a name for an object")),
+        }
+    }
+
+    fn directory(&self, prefix: &str) -> Result<Option<ObjectPath>, Error> {
+        let directory = ObjectPath::parse(prefix)
+            .map_err(|_| Error::invalid(self.place(prefix), "not a name for a directory"))?;
+        Ok((!directory.is_root()).then_some(directory))
+    }
+}
+
+/// Whether a path can be an object's: not the lock file, not a leftover, not nothing.
+fn is_object(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    !path.is_empty() && path != lock::LOCK_FILE && !volume::is_staging_name(name)
+}
+
+/// Runs blocking work on a thread for it. The work goes on if the future is dropped.
+async fn blocking<T: Send + 'static>(
+    place: String,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
+        Err(_) => Err(Error::Unavailable {
+            path: place,
+            cause: Cause::text("the process is shutting down"),
+        }),
+    }
+}

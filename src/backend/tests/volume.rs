@@ -1,0 +1,384 @@
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::directory_backend;
+use crate::backend::{Attach, Backend, Created, Error, ErrorKind, Location};
+
+fn held_by(error: Error) -> Option<u32> {
+    match error {
+        Error::Held { pid, .. } => pid,
+        other => panic!("expected Held, got {other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_directory_is_held_once_until_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let (first, second) = (
+        directory_backend(&directory).await,
+        directory_backend(&directory).await,
+    );
+    let lock = first.lock().unwrap();
+    assert!(lock.is_held());
+    let refused = second.lock().unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .contains(&format!("held by process {}", std::process::id())),
+        "{refused}"
+    );
+    assert_eq!(held_by(refused), Some(std::process::id()));
+    assert!(
+        first.list("", None).await.unwrap().is_empty(),
+        "the lock file is no object"
+    );
+    drop(lock);
+    let _lock = second.lock().unwrap();
+}
+
+#[tokio::test]
+async fn a_lock_file_without_a_pid_still_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = directory_backend(&directory).await;
+    let file = fs::File::create(directory.path().join("lock")).unwrap();
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    assert_eq!(held_by(backend.lock().unwrap_err()), None);
+}
+
+#[tokio::test]
+async fn a_stale_lock_file_holds_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = directory_backend(&directory).await;
+    fs::write(directory.path().join("lock"), "123456789012345\n").unwrap();
+    let _lock = backend.lock().unwrap();
+    let text = fs::read_to_string(directory.path().join("lock")).unwrap();
+    assert_eq!(text, format!("{}\n", std::process::id()));
+}
+
+const CHILD_DIRECTORY: &str = "CAIRN_TEST_LOCK_DIRECTORY";
+
+/// The other process of the next test; does nothing by itself.
+#[tokio::test]
+#[ignore = "started by another_process_holds_until_it_is_killed"]
+async fn child_holding_a_lock() {
+    let Some(directory) = std::env::var_os(CHILD_DIRECTORY) else {
+        return;
+    };
+    let location = Location::Directory(PathBuf::from(directory));
+    let backend = Backend::attach(&location, Attach::Existing).await.unwrap();
+    let _lock = backend.lock().unwrap();
+    println!("\nholding");
+    drop(std::io::stdin().lines().next());
+}
+
+fn spawn_holder(directory: &Path) -> Child {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "backend::tests::volume::child_holding_a_lock",
+            "--ignored",
+            "--nocapture",
+        ])
+        .env(CHILD_DIRECTORY, directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("holding")));
+    child
+}
+
+#[tokio::test]
+async fn another_process_holds_until_it_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = directory_backend(&directory).await;
+    let mut child = spawn_holder(directory.path());
+    assert_eq!(held_by(backend.lock().unwrap_err()), Some(child.id()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(backend.lock().unwrap().is_held());
+}
+
+#[tokio::test]
+async fn a_torn_owner_file_still_takes_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = directory_backend(&directory).await;
+    fs::create_dir_all(directory.path().join("r/owner")).unwrap();
+    fs::write(directory.path().join("r/owner/1"), "").unwrap();
+    fs::write(directory.path().join("r/owner/2"), "half a").unwrap();
+    for path in ["r/owner/1", "r/owner/2"] {
+        assert_eq!(
+            backend.create(path, "whole".into()).await.unwrap(),
+            Created::Exists
+        );
+    }
+    assert_eq!(backend.get("r/owner/2").await.unwrap(), "half a");
+    assert_eq!(backend.list("r/owner", None).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn leftovers_of_interrupted_writes_are_no_objects_and_are_swept() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = directory_backend(&directory).await;
+    backend.put("r/packs/0/x", "x".into()).await.unwrap();
+    for leftover in ["r/packs/0/x#1", "r/packs/0/y#23", "r/z#4", "top#1"] {
+        fs::write(directory.path().join(leftover), "half").unwrap();
+    }
+    fs::write(
+        directory.path().join("r/keep#me"),
+        "a name that is not one of ours",
+    )
+    .unwrap();
+    let paths: Vec<_> = backend
+        .list("r", None)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|listed| listed.path)
+        .collect();
+    assert_eq!(paths, ["r/keep#me", "r/packs/0/x"]);
+    assert_eq!(backend.sweep_staging("r").await.unwrap(), 3);
+    assert_eq!(backend.sweep_staging("r").await.unwrap(), 0);
+    assert_eq!(backend.sweep_staging("missing").await.unwrap(), 0);
+    assert!(
+        directory.path().join("top#1").exists(),
+        "outside of what was asked for"
+    );
+    assert!(directory.path().join("r/keep#me").exists());
+    assert_eq!(backend.get("r/packs/0/x").await.unwrap(), "x");
+}
+
+#[tokio::test]
+async fn rewriting_makes_a_new_file_of_the_same_bytes() {
+    use std::os::unix::fs::MetadataExt;
+    let directory = tempfile::tempdir().unwrap();
+    let backend = directory_backend(&directory).await;
+    backend.put("r/x", "same".into()).await.unwrap();
+    let inode = || fs::metadata(directory.path().join("r/x")).unwrap().ino();
+    let before = inode();
+    backend.rewrite("r/x").await.unwrap();
+    assert_ne!(inode(), before);
+    assert_eq!(backend.get("r/x").await.unwrap(), "same");
+    assert_eq!(
+        backend.rewrite("r/none").await.unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+}
+
+#[tokio::test]
+async fn a_directory_that_went_away_is_unavailable_not_empty() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("store");
+    let location = Location::Directory(path.clone());
+    let backend = Backend::attach(&location, Attach::CreateDirectory)
+        .await
+        .unwrap();
+    backend.put("r/x", "x".into()).await.unwrap();
+    fs::rename(&path, parent.path().join("elsewhere")).unwrap();
+    for replaced in [false, true] {
+        if replaced {
+            fs::create_dir(&path).unwrap();
+        }
+        let errors = [
+            backend.get("r/x").await.unwrap_err(),
+            backend.list("r", None).await.unwrap_err(),
+            backend.list_directories("r").await.unwrap_err(),
+            backend.delete("r/x").await.unwrap_err(),
+            backend.put("r/y", "y".into()).await.unwrap_err(),
+            backend.create("r/z", "z".into()).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        }
+    }
+    assert_eq!(
+        fs::read_dir(&path).unwrap().count(),
+        0,
+        "nothing is written where the store is not"
+    );
+}
+
+#[tokio::test]
+async fn an_object_below_an_object_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = directory_backend(&directory).await;
+    backend.put("x", "x".into()).await.unwrap();
+    let error = backend.put("x/y", "y".into()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotADirectory, "{error}");
+}
+
+#[tokio::test]
+async fn space_adds_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let space = directory_backend(&directory)
+        .await
+        .space()
+        .unwrap()
+        .unwrap();
+    assert!(
+        space.available <= space.free && space.free <= space.total && space.total > 0,
+        "{space:?}"
+    );
+    assert!(space.inodes_free <= space.inodes_total, "{space:?}");
+}
+
+/// A small file system of its own, if this process may mount one.
+struct Mount {
+    directory: TempDir,
+}
+
+impl Mount {
+    fn tmpfs(options: &str) -> Option<Self> {
+        let mount = Self {
+            directory: tempfile::tempdir().unwrap(),
+        };
+        let path = mount.directory.path().to_str().unwrap();
+        run("mount", &["-t", "tmpfs", "-o", options, "cairn-test", path]).then_some(mount)
+    }
+
+    fn remount(&self, options: &str) -> bool {
+        run(
+            "mount",
+            &[
+                "-o",
+                &format!("remount,{options}"),
+                self.directory.path().to_str().unwrap(),
+            ],
+        )
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        run("umount", &[self.directory.path().to_str().unwrap()]);
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> bool {
+    let output = Command::new(program).args(arguments).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+const NO_MOUNT: &str = "not run: mounting a tmpfs needs the rights of the super user";
+
+#[tokio::test]
+async fn a_full_volume_is_no_space_and_keeps_no_half_objects() {
+    let Some(mount) = Mount::tmpfs("size=1m") else {
+        return eprintln!("{NO_MOUNT}");
+    };
+    let backend = directory_backend(&mount.directory).await;
+    backend
+        .put("r/small", vec![7; 100_000].into())
+        .await
+        .unwrap();
+    let error = backend
+        .put("r/large", vec![7; 2 << 20].into())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error:?}");
+    assert!(
+        error.to_string().contains("r/large: no space left"),
+        "{error}"
+    );
+    assert_eq!(backend.list("", None).await.unwrap().len(), 1);
+    assert_eq!(
+        fs::read_dir(mount.directory.path().join("r"))
+            .unwrap()
+            .count(),
+        1
+    );
+    backend
+        .put("r/again", vec![7; 100_000].into())
+        .await
+        .unwrap();
+
+    let filler = vec![7; backend.space().unwrap().unwrap().available as usize];
+    backend.put("r/filler", filler.into()).await.unwrap();
+    let error = backend
+        .create("r/owner", vec![7; 100].into())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error:?}");
+    assert_eq!(
+        backend
+            .create("r/owner", vec![7; 100].into())
+            .await
+            .unwrap(),
+        Created::Exists
+    );
+    backend.delete("r/filler").await.unwrap();
+    assert!(backend.lock().unwrap().is_held());
+}
+
+#[tokio::test]
+async fn a_volume_without_inodes_is_no_space() {
+    let Some(mount) = Mount::tmpfs("size=1m,nr_inodes=4") else {
+        return eprintln!("{NO_MOUNT}");
+    };
+    let backend = directory_backend(&mount.directory).await;
+    assert_eq!(backend.space().unwrap().unwrap().inodes_total, 4);
+    let mut result = Ok(());
+    for name in ["a", "b", "c", "d", "e"] {
+        result = result.and(backend.put(name, "x".into()).await);
+    }
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::NoSpace);
+}
+
+#[tokio::test]
+async fn a_read_only_volume_is_read_and_says_so_when_written() {
+    let Some(mount) = Mount::tmpfs("size=1m") else {
+        return eprintln!("{NO_MOUNT}");
+    };
+    let writable = directory_backend(&mount.directory).await;
+    writable.put("r/x", "x".into()).await.unwrap();
+    assert!(mount.remount("ro"));
+    let backend = directory_backend(&mount.directory).await;
+    assert!(
+        !backend.lock().unwrap().is_held(),
+        "no lock file, and none can be made"
+    );
+    assert_eq!(backend.get("r/x").await.unwrap(), "x");
+    let errors = [
+        backend.put("r/y", "y".into()).await.unwrap_err(),
+        backend.put("new/y", "y".into()).await.unwrap_err(),
+        backend.create("r/z", "z".into()).await.unwrap_err(),
+        backend.delete("r/x").await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error:?}");
+    }
+    assert!(mount.remount("rw"));
+    drop(backend.lock().unwrap());
+    assert!(mount.remount("ro"));
+    let lock = backend.lock().unwrap();
+    assert!(
+        lock.is_held(),
+        "an existing lock file can be locked for reading"
+    );
+    assert!(matches!(writable.lock(), Err(Error::Held { .. })));
+}
+
+#[tokio::test]
+async fn a_directory_without_rights_is_permission_denied() {
+    use std::os::unix::fs::PermissionsExt;
+    if rustix::process::geteuid().is_root() {
+        return eprintln!("not run: the super user may do everything");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let backend = directory_backend(&directory).await;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    assert_eq!(
+        backend.put("x", "x".into()).await.unwrap_err().kind(),
+        ErrorKind::PermissionDenied
+    );
+    assert_eq!(
+        backend.lock().unwrap_err().kind(),
+        ErrorKind::PermissionDenied
+    );
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+}

@@ -1,0 +1,217 @@
+//! What only a directory needs: durable directories, exclusive creation, leftovers of interrupted writes, free space.
+//!
+//! Whole objects go through `object_store`'s `LocalFileSystem` with fsync on; here is what it does not offer, or offers with
+//! hard links, which some volumes lack and which can leak space. All calls block; [`super::Backend`] moves them off the
+//! async threads.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+
+use super::Created;
+use super::error::{Cause, Error};
+
+/// Free and total space of the file system that holds a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Size of the file system, bytes.
+    pub total: u64,
+    /// Free bytes, those kept for the super user included.
+    pub free: u64,
+    /// Free bytes this process may use.
+    pub available: u64,
+    /// Number of inodes; 0 if the file system has no fixed number.
+    pub inodes_total: u64,
+    /// Free inodes; meaningless if `inodes_total` is 0.
+    pub inodes_free: u64,
+}
+
+/// The directory of a store.
+#[derive(Debug)]
+pub(super) struct Volume {
+    root: PathBuf,
+    /// Device and inode of `root` when it was attached: a volume that was unmounted since leaves an empty mount point
+    /// behind, which must read as "not available", never as "your packs are gone".
+    identity: (u64, u64),
+    durable_directories: Mutex<HashSet<PathBuf>>,
+}
+
+/// Directories remembered as durable; past it they are forgotten and fsynced again on their next use. One holds 4096 packs.
+const DURABLE_DIRECTORIES_MAX: usize = 4096;
+
+impl Volume {
+    /// `root` must exist.
+    pub(super) fn new(root: PathBuf) -> Result<Self, Error> {
+        let metadata = fs::metadata(&root).map_err(|error| at(&root, error))?;
+        if !metadata.is_dir() {
+            return Err(Error::NotADirectory {
+                path: root.display().to_string(),
+            });
+        }
+        Ok(Self {
+            root,
+            identity: identity(&metadata),
+            durable_directories: Mutex::default(),
+        })
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Fails as unavailable if the directory is no longer the one that was attached.
+    pub(super) fn check_attached(&self) -> Result<(), Error> {
+        match fs::metadata(&self.root) {
+            Ok(metadata) if identity(&metadata) == self.identity => Ok(()),
+            _ => Err(Error::Unavailable {
+                path: self.root.display().to_string(),
+                cause: Cause::text(
+                    "the directory was unmounted, moved or replaced since it was opened",
+                ),
+            }),
+        }
+    }
+
+    /// Makes the directory of `file` (a path of an object) and everything above it exist and survive a power cut.
+    ///
+    /// `LocalFileSystem` makes missing directories too, but fsyncs only those it found missing: of two first writers, or
+    /// after a crash between the two steps, one would rely on a directory nobody has fsynced.
+    pub(super) fn prepare_parent(&self, file: &str) -> Result<(), Error> {
+        self.check_attached()?;
+        let path = self.root.join(file);
+        let Some(parent) = path.parent() else {
+            return Ok(());
+        };
+        if self.durable_directories.lock().contains(parent) {
+            return Ok(());
+        }
+        create_durably(parent, &self.root)?;
+        let mut known = self.durable_directories.lock();
+        if known.len() >= DURABLE_DIRECTORIES_MAX {
+            known.clear();
+        }
+        known.insert(parent.to_owned());
+        Ok(())
+    }
+
+    /// Creates `file` with `contents` unless something of that name exists, however broken that is.
+    ///
+    /// A failure after the creation leaves the file behind, possibly empty: the name is taken, which is the safe side.
+    pub(super) fn create(&self, file: &str, contents: &[u8]) -> Result<Created, Error> {
+        self.prepare_parent(file)?;
+        let path = self.root.join(file);
+        let mut created = match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(created) => created,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Ok(Created::Exists);
+            }
+            Err(error) => return Err(at(&path, error)),
+        };
+        created
+            .write_all(contents)
+            .and_then(|()| created.sync_all())
+            .map_err(|error| at(&path, error))?;
+        sync_directory(path.parent().unwrap_or(&self.root))?;
+        Ok(Created::New)
+    }
+
+    /// Makes everything written to the file system so far survive a power cut, whoever wrote it.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        let root = File::open(&self.root).map_err(|error| at(&self.root, error))?;
+        rustix::fs::syncfs(&root).map_err(|errno| at(&self.root, errno.into()))
+    }
+
+    /// Removes what interrupted writes under `prefix` left behind; returns how many files.
+    ///
+    /// Only for a directory nobody writes to: a running write's staging file looks the same.
+    pub(super) fn sweep_staging(&self, prefix: &str) -> Result<usize, Error> {
+        let mut swept = 0;
+        let mut pending = vec![self.root.join(prefix)];
+        while let Some(directory) = pending.pop() {
+            for entry in entries(&directory)? {
+                let entry = entry.map_err(|error| at(&directory, error))?;
+                let kind = entry
+                    .file_type()
+                    .map_err(|error| at(&entry.path(), error))?;
+                if kind.is_dir() {
+                    pending.push(entry.path());
+                } else if kind.is_file() && entry.file_name().to_str().is_some_and(is_staging_name)
+                {
+                    swept += remove(&entry.path())?;
+                }
+            }
+        }
+        Ok(swept)
+    }
+
+    pub(super) fn space(&self) -> Result<Space, Error> {
+        let stat = rustix::fs::statvfs(&self.root).map_err(|errno| at(&self.root, errno.into()))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Space {
+            total: bytes(stat.f_blocks),
+            free: bytes(stat.f_bfree),
+            available: bytes(stat.f_bavail),
+            inodes_total: stat.f_files,
+            inodes_free: stat.f_ffree,
+        })
+    }
+}
+
+/// Whether a file name is one of `LocalFileSystem`'s staging files: `<name>#<digits>`.
+pub(super) fn is_staging_name(name: &str) -> bool {
+    name.split_once('#').is_some_and(|(_, number)| {
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
+/// Creates `directory` and its parents, and fsyncs it and every directory above it up to and including `top`.
+pub(super) fn create_durably(directory: &Path, top: &Path) -> Result<(), Error> {
+    fs::create_dir_all(directory).map_err(|error| match error.kind() {
+        // What it says of a file in the way.
+        io::ErrorKind::AlreadyExists => Error::NotADirectory {
+            path: directory.display().to_string(),
+        },
+        _ => at(directory, error),
+    })?;
+    for ancestor in directory
+        .ancestors()
+        .take_while(|ancestor| ancestor.starts_with(top))
+    {
+        sync_directory(ancestor)?;
+    }
+    Ok(())
+}
+
+fn sync_directory(directory: &Path) -> Result<(), Error> {
+    File::open(directory)
+        .and_then(|open| open.sync_all())
+        .map_err(|error| at(directory, error))
+}
+
+fn entries(directory: &Path) -> Result<Box<dyn Iterator<Item = io::Result<fs::DirEntry>>>, Error> {
+    match fs::read_dir(directory) {
+        Ok(entries) => Ok(Box::new(entries)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Box::new(std::iter::empty())),
+        Err(error) => Err(at(directory, error)),
+    }
+}
+
+fn remove(path: &Path) -> Result<usize, Error> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(1),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(at(path, error)),
+    }
+}
+
+fn identity(metadata: &fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+fn at(path: &Path, error: io::Error) -> Error {
+    Error::from_io(path.display().to_string(), error)
+}

@@ -1,0 +1,200 @@
+//! Keys in files: 32 raw bytes, or 64 hex digits with an optional newline.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+const KEY_LEN: usize = 32;
+const HEX_LEN: usize = 2 * KEY_LEN;
+
+/// Why a key file gave no key. Messages name the file and never what is in it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such file.
+    #[error("{}: no such key file", path.display())]
+    Missing {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// A directory stands there.
+    #[error("{}: a directory; give the key file in it", path.display())]
+    Directory {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// Nothing is in it.
+    #[error("{}: empty; a key file has 32 raw bytes or 64 hex digits", path.display())]
+    Empty {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// Neither of the two lengths.
+    #[error("{}: {} bytes long; a key file has 32 raw bytes or 64 hex digits", path.display(), length(*len))]
+    WrongLength {
+        /// The key file.
+        path: PathBuf,
+        /// Bytes in it, counted up to a bound.
+        len: usize,
+    },
+    /// 64 characters that are not hex digits.
+    #[error("{}: has the length of 64 hex digits, but other characters in it", path.display())]
+    NotHexadecimal {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// A key was to be created where a file is.
+    #[error("{}: exists already; a key file is never overwritten", path.display())]
+    Exists {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// The operating system says no.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The key file.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+    /// The operating system gave no random bytes.
+    #[error("no random bytes from the operating system: {0}")]
+    Random(getrandom::Error),
+}
+
+fn length(len: usize) -> String {
+    if len > READ_MAX {
+        format!("more than {READ_MAX}")
+    } else {
+        len.to_string()
+    }
+}
+
+/// A key encryption key from a file.
+pub struct FileKek {
+    /// `file:` and the first 8 hex digits of a fingerprint of the key: BLAKE3 `derive_key` with the context "cairn kek id".
+    pub id: String,
+    /// The key.
+    pub secret: Zeroizing<[u8; KEY_LEN]>,
+}
+
+impl std::fmt::Debug for FileKek {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileKek")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads a key file. Named pipes work.
+pub fn load_key_file(path: &Path) -> Result<FileKek, Error> {
+    let contents = read(path)?;
+    let secret = parse(path, &contents)?;
+    Ok(kek(secret))
+}
+
+/// Makes a fresh key and writes it as hex to a file of its own, mode 0600; it survives a power cut when this returns.
+///
+/// Leaves no file behind if it fails.
+pub fn create_key_file(path: &Path) -> Result<FileKek, Error> {
+    let mut secret = Zeroizing::new([0; KEY_LEN]);
+    getrandom::fill(secret.as_mut_slice()).map_err(Error::Random)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    let file = file.map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => Error::Exists {
+            path: path.to_owned(),
+        },
+        _ => Error::Io {
+            path: path.to_owned(),
+            source,
+        },
+    })?;
+    if let Err(source) = write_durably(file, path, &secret) {
+        // Half a key would be in the way of the next attempt; that it cannot be removed either is not worth another message.
+        let _ = std::fs::remove_file(path);
+        return Err(Error::Io {
+            path: path.to_owned(),
+            source,
+        });
+    }
+    Ok(kek(secret))
+}
+
+fn write_durably(mut file: File, path: &Path, secret: &[u8; KEY_LEN]) -> io::Result<()> {
+    let mut text = Zeroizing::new(hex::encode(secret));
+    text.push('\n');
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}
+
+/// Far above the right lengths, so that the message can tell how long the wrong file is.
+const READ_MAX: usize = 4096;
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => Error::Missing {
+            path: path.to_owned(),
+        },
+        io::ErrorKind::IsADirectory => Error::Directory {
+            path: path.to_owned(),
+        },
+        _ => Error::Io {
+            path: path.to_owned(),
+            source,
+        },
+    };
+    // Room for everything from the start: growing would leave copies of the key behind.
+    let mut contents = Zeroizing::new(Vec::with_capacity(READ_MAX + 1));
+    let file = File::open(path).map_err(failed)?;
+    file.take(READ_MAX as u64 + 1)
+        .read_to_end(&mut contents)
+        .map_err(failed)?;
+    Ok(contents)
+}
+
+fn parse(path: &Path, contents: &[u8]) -> Result<Zeroizing<[u8; KEY_LEN]>, Error> {
+    let mut secret = Zeroizing::new([0; KEY_LEN]);
+    match contents.len() {
+        0 => {
+            return Err(Error::Empty {
+                path: path.to_owned(),
+            });
+        }
+        KEY_LEN => secret.copy_from_slice(contents),
+        len => {
+            let digits = contents.strip_suffix(b"\n").unwrap_or(contents);
+            if digits.len() != HEX_LEN {
+                return Err(Error::WrongLength {
+                    path: path.to_owned(),
+                    len,
+                });
+            }
+            hex::decode_to_slice(digits, secret.as_mut_slice()).map_err(|_| {
+                Error::NotHexadecimal {
+                    path: path.to_owned(),
+                }
+            })?;
+        }
+    }
+    Ok(secret)
+}
+
+fn kek(secret: Zeroizing<[u8; KEY_LEN]>) -> FileKek {
+    let fingerprint = blake3::derive_key("cairn kek id", secret.as_slice());
+    FileKek {
+        id: format!("file:{}", hex::encode(&fingerprint[..4])),
+        secret,
+    }
+}
