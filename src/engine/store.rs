@@ -1,0 +1,568 @@
+//! A backing store: the repositories at one place, opened with one key.
+//!
+//! A store exists once a keyring does. Creating one writes, in this order: the keyring (two copies, read back), then
+//! `metadata.yaml`. An interruption leaves either no store or a whole one: a missing `metadata.yaml` is written at the
+//! next start.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Mutex;
+
+use super::budget::Budget;
+use super::compute::Compute;
+use super::core::Core;
+use super::error::{Error, Reason, Result};
+use super::in_flight::InFlight;
+use super::options::Options;
+use super::repository::{Repository, RepositoryStatus};
+use super::status::{Capacity, Status, assess};
+use super::write::Compressors;
+use super::{random, recover};
+use crate::backend::{self, Attach, Backend, Location, Lock};
+use crate::catalog::{self, Catalog, Locality};
+use crate::codec::{ChunkSizes, Level, RepositoryId};
+use crate::format::keyring::{self, FIRST_GENERATION, KeyringSeed, WrapSeed};
+use crate::format::names::{KeyringCopy, parse_keyring};
+use crate::format::{self, Hash32, Kek, KeyringHeader, Layout, METADATA, Metadata, RepositoryName, RepositoryParameters, Secrets};
+
+/// Where a store is, and what is needed to open it.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Directory, bucket or memory.
+    pub location: Location,
+    /// Where the catalog is; never under the store.
+    pub catalog: catalog::Location,
+    /// The key-encryption key.
+    pub kek: Kek,
+    /// Bounds and sizes.
+    pub options: Options,
+}
+
+impl StoreOptions {
+    /// A store in this process's memory with a fresh key, for tests and examples: everything goes with the process.
+    ///
+    /// # Errors
+    /// If the operating system gives no random bytes.
+    pub fn in_memory(name: &str) -> Result<Self> {
+        let secret = crate::codec::Secret::from_bytes(random()?);
+        Ok(Self {
+            location: Location::Memory(name.to_owned()),
+            catalog: catalog::Location::Memory,
+            kek: Kek {
+                id: "memory".to_owned(),
+                secret,
+            },
+            options: Options::default(),
+        })
+    }
+}
+
+/// What is fixed when a repository is created.
+#[derive(Clone, Debug)]
+pub struct NewRepository {
+    /// Its name: `[a-z0-9][a-z0-9-]{0,62}`.
+    pub name: RepositoryName,
+    /// How streams are cut; part of the stored format of the repository.
+    pub chunk_sizes: ChunkSizes,
+    /// How chunks are compressed.
+    pub level: Level,
+}
+
+impl NewRepository {
+    /// A repository with the default chunk sizes and compression.
+    ///
+    /// # Errors
+    /// `InvalidName`.
+    pub fn named(name: &str) -> Result<Self> {
+        let name = RepositoryName::new(name).map_err(|error| Error::new(Reason::InvalidName, error.to_string()))?;
+        Ok(Self {
+            name,
+            chunk_sizes: ChunkSizes::DEFAULT,
+            level: Level::DEFAULT,
+        })
+    }
+}
+
+/// What is known of a repository without its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepositoryHeader {
+    /// Its id.
+    pub id: RepositoryId,
+    /// Its name.
+    pub name: String,
+    /// The store it was made in.
+    pub store_id: [u8; 16],
+    /// The key that opens it.
+    pub key_id: String,
+    /// Its newest keyring generation.
+    pub generation: u64,
+}
+
+/// An open store. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    backend: Backend,
+    catalog: Catalog,
+    kek: Kek,
+    options: Options,
+    compute: Compute,
+    budget: Budget,
+    headers: Mutex<Vec<RepositoryHeader>>,
+    open: Mutex<BTreeMap<RepositoryId, Repository>>,
+    _lock: Option<Lock>,
+}
+
+impl Store {
+    /// Opens the store at a place.
+    ///
+    /// On a volume this process holds it until the last clone is dropped.
+    ///
+    /// # Errors
+    /// `StoreNotFound`, `ForeignStore`, `StoreHeld`; `WrongKey` once a repository is opened.
+    pub async fn open(options: StoreOptions) -> Result<Self> {
+        let backend = attach(&options.location, Attach::Existing).await?;
+        let lock = backend.lock()?;
+        let headers = read_headers(&backend).await?;
+        if headers.is_empty() {
+            return Err(no_store(&backend).await?);
+        }
+        refuse_twins(&headers)?;
+        restore_metadata(&backend, headers[0].store_id).await?;
+        sweep(&backend).await;
+        Self::assemble(options, backend, headers, lock)
+    }
+
+    /// Opens the store, or makes one with a first repository if there is none at this place.
+    ///
+    /// # Errors
+    /// `ForeignStore` if the place holds something else; what [`open`](Self::open) reports.
+    pub async fn open_or_create(options: StoreOptions, first: NewRepository) -> Result<Self> {
+        let backend = attach(&options.location, Attach::CreateDirectory).await?;
+        let lock = backend.lock()?;
+        let headers = read_headers(&backend).await?;
+        if !headers.is_empty() {
+            drop(lock);
+            drop(backend);
+            return Self::open(options).await;
+        }
+        refuse_foreign(&backend).await?;
+        let store = Self::assemble(options, backend, Vec::new(), lock)?;
+        store.create_repository(first).await?;
+        Ok(store)
+    }
+
+    /// The repositories at a place, without any key. Nothing is locked.
+    ///
+    /// # Errors
+    /// `StoreNotFound`, `ForeignStore`.
+    pub async fn headers(location: &Location) -> Result<Vec<RepositoryHeader>> {
+        let backend = attach(location, Attach::Existing).await?;
+        let headers = read_headers(&backend).await?;
+        if headers.is_empty() {
+            return Err(no_store(&backend).await?);
+        }
+        Ok(headers)
+    }
+
+    fn assemble(
+        options: StoreOptions,
+        backend: Backend,
+        headers: Vec<RepositoryHeader>,
+        lock: Lock,
+    ) -> Result<Self> {
+        refuse_nested_catalog(&options, &backend)?;
+        let limits = catalog::Limits {
+            locality_bytes: options.options.locality_bytes,
+            ..catalog::Limits::default()
+        };
+        let catalog = Catalog::open(&options.catalog, &limits)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                backend,
+                catalog,
+                kek: options.kek,
+                compute: Compute::new(options.options.compute_threads)?,
+                budget: Budget::new(options.options.budget_bytes),
+                options: options.options,
+                headers: Mutex::new(headers),
+                open: Mutex::new(BTreeMap::new()),
+                _lock: Some(lock),
+            }),
+        })
+    }
+
+    /// Makes a repository.
+    ///
+    /// # Errors
+    /// `RepositoryExists`; `WrongKey` if the store's other repositories do not open with this key.
+    pub async fn create_repository(&self, new: NewRepository) -> Result<Repository> {
+        let inner = &self.inner;
+        let mut headers = inner.headers.lock().await;
+        if let Some(twin) = headers.iter().find(|header| header.name == new.name.as_str()) {
+            let line = format!("a repository called {:?} exists already (id {})", twin.name, twin.id);
+            return Err(Error::new(Reason::RepositoryExists, line));
+        }
+        let store_id = headers.first().map_or_else(random, |header| Ok(header.store_id))?;
+        let id = RepositoryId(random()?);
+        let parameters = RepositoryParameters {
+            name: new.name,
+            store_id,
+            chunk_sizes: new.chunk_sizes,
+            level: new.level,
+        };
+        let secrets = Secrets::create(parameters, id, KeyringSeed::from_bytes(random()?));
+        let header = write_keyring(inner, &secrets).await?;
+        restore_metadata(&inner.backend, store_id).await?;
+        headers.push(header);
+        drop(headers);
+        self.repository(&id.to_string()).await
+    }
+
+    /// Opens a repository by name or id.
+    ///
+    /// # Errors
+    /// `RepositoryNotFound`; `WrongKey`; `DataLoss` if its keyring or log is damaged.
+    pub async fn repository(&self, name_or_id: &str) -> Result<Repository> {
+        let header = self.find(name_or_id).await?;
+        let mut open = self.inner.open.lock().await;
+        if let Some(repository) = open.get(&header.id) {
+            return Ok(repository.clone());
+        }
+        let secrets = open_keyring(&self.inner.backend, &header, &self.inner.kek).await?;
+        let core = Arc::new(self.core(secrets));
+        recover::catch_up(&core).await?;
+        let repository = Repository::new(core);
+        open.insert(header.id, repository.clone());
+        Ok(repository)
+    }
+
+    /// The repositories of this store, by name.
+    pub async fn repositories(&self) -> Vec<RepositoryHeader> {
+        let mut headers = self.inner.headers.lock().await.clone();
+        headers.sort_by(|a, b| a.name.cmp(&b.name));
+        headers
+    }
+
+    /// Removes a repository with everything in it, for ever. `confirm` is its id, typed back.
+    ///
+    /// The keyring goes first: from then on nothing of it can be read.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if `confirm` is not the repository's id.
+    pub async fn remove_repository(&self, name_or_id: &str, confirm: &str) -> Result<()> {
+        let header = self.find(name_or_id).await?;
+        if confirm != header.id.to_string() {
+            let line = format!("to remove repository {:?} for ever, confirm with its id {}", header.name, header.id);
+            return Err(Error::new(Reason::InvalidArgument, line));
+        }
+        let open = self.inner.open.lock().await.remove(&header.id);
+        if let Some(repository) = open {
+            repository.close().await;
+        }
+        let backend = &self.inner.backend;
+        let layout = Layout::new(header.id);
+        for prefix in [layout.keyrings_prefix(), layout.prefix()] {
+            for file in backend.list(&prefix, None).await? {
+                backend.delete(&file.path).await?;
+            }
+        }
+        backend.remove_directory(&layout.prefix()).await?;
+        self.inner.catalog.forget(header.id)?;
+        self.inner.headers.lock().await.retain(|other| other.id != header.id);
+        Ok(())
+    }
+
+    /// Room, mode and totals. Repositories that cannot be opened are left out of the totals and named as a cause.
+    pub async fn status(&self) -> Result<Status> {
+        let mut repositories: Vec<RepositoryStatus> = Vec::new();
+        for header in self.repositories().await {
+            repositories.push(self.repository(&header.id.to_string()).await?.status()?);
+        }
+        let stored: u64 = repositories.iter().map(|repository| repository.stored_bytes).sum();
+        let used = stored + self.inner.catalog.disk_bytes()?;
+        let pack = self.inner.options.pack_target() as u64;
+        let capacity = Capacity::of(self.inner.backend.space()?, used, pack);
+        Ok(assess(capacity, pack, repositories))
+    }
+
+    /// Finishes what is in flight in every repository.
+    pub async fn close(&self) {
+        let open: Vec<_> = self.inner.open.lock().await.values().cloned().collect();
+        for repository in open {
+            repository.close().await;
+        }
+    }
+
+    fn core(&self, secrets: Secrets) -> Core {
+        let inner = &self.inner;
+        let id = secrets.repository();
+        Core {
+            backend: inner.backend.clone(),
+            layout: Layout::new(id),
+            store_catalog: inner.catalog.clone(),
+            catalog: inner.catalog.repository(id, &secrets.catalog_keys()),
+            locality: Locality::new(inner.options.locality_bytes),
+            in_flight: Arc::new(InFlight::default()),
+            moves: 0.into(),
+            compute: inner.compute.clone(),
+            compressors: Compressors::new(secrets.parameters().level),
+            budget: inner.budget.clone(),
+            options: inner.options.clone(),
+            apply: Mutex::new(()),
+            secrets: Arc::new(secrets),
+        }
+    }
+
+    async fn find(&self, name_or_id: &str) -> Result<RepositoryHeader> {
+        let headers = self.inner.headers.lock().await;
+        let found = headers.iter().find(|header| header.name == name_or_id || header.id.to_string() == name_or_id);
+        found.cloned().ok_or_else(|| {
+            let line = format!("this store has no repository called {name_or_id:?}; `cairn repo ls` shows those it has");
+            Error::new(Reason::RepositoryNotFound, line)
+        })
+    }
+}
+
+async fn attach(location: &Location, attach: Attach) -> Result<Backend> {
+    Backend::attach(location, attach).await.map_err(|error| match error.kind() {
+        backend::ErrorKind::NotFound => {
+            let line = format!("no store at {location}; `cairn put` on a directory or `cairn repo create` makes one");
+            Error::new(Reason::StoreNotFound, line).caused_by(error)
+        }
+        _ => Error::from(error),
+    })
+}
+
+/// The newest readable keyring of every repository.
+async fn read_headers(backend: &Backend) -> Result<Vec<RepositoryHeader>> {
+    let mut headers = Vec::new();
+    for directory in backend.list_directories("").await? {
+        let Ok(id) = directory.parse::<RepositoryId>() else {
+            continue;
+        };
+        if let Some((header, _)) = newest_keyring(backend, id).await? {
+            headers.push(RepositoryHeader {
+                id,
+                name: header.name.as_str().to_owned(),
+                store_id: header.store_id,
+                key_id: header.kek_id,
+                generation: header.generation,
+            });
+        }
+    }
+    Ok(headers)
+}
+
+/// The header and the bytes of the newest keyring generation, from whichever copy is whole.
+async fn newest_keyring(backend: &Backend, id: RepositoryId) -> Result<Option<(KeyringHeader, Bytes)>> {
+    let layout = Layout::new(id);
+    let files = backend.list(&layout.keyrings_prefix(), None).await?;
+    let newest = files.iter().filter_map(|file| parse_keyring(&file.path)).map(|(generation, _)| generation).max();
+    let Some(newest) = newest else {
+        return without_keyring(backend, &layout).await;
+    };
+    let mut damage = None;
+    for copy in [KeyringCopy::First, KeyringCopy::Second] {
+        let path = layout.keyring(newest, copy);
+        match backend.get(&path).await {
+            Ok(bytes) => match KeyringHeader::parse(&bytes) {
+                Ok(header) if header.repository == id && header.generation == newest => {
+                    return Ok(Some((header, bytes)));
+                }
+                Ok(_) => damage = Some(Error::data_loss(format!("{path}: belongs to another repository"))),
+                Err(error) => damage = Some(super::packs::damaged(&path, error)),
+            },
+            Err(error) if error.kind() == backend::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let damage = damage.unwrap_or_else(|| Error::data_loss("both copies vanished"));
+    Err(damage.within(format!("no readable keyring of repository {id}; restore it from a copy of the store")))
+}
+
+/// A directory that looks like a repository but has no keyring: nothing yet, or a loss that must not be painted over.
+async fn without_keyring(backend: &Backend, layout: &Layout) -> Result<Option<(KeyringHeader, Bytes)>> {
+    if backend.list(&layout.packs_prefix(), None).await?.is_empty() {
+        return Ok(None);
+    }
+    let line = format!(
+        "{}: has packs but no keyring; without it they cannot be read, restore it from a copy of the store",
+        layout.keyrings_prefix()
+    );
+    Err(Error::data_loss(line))
+}
+
+async fn open_keyring(backend: &Backend, header: &RepositoryHeader, kek: &Kek) -> Result<Secrets> {
+    let Some((_, bytes)) = newest_keyring(backend, header.id).await? else {
+        return Err(Error::new(Reason::RepositoryNotFound, format!("repository {:?} is gone", header.name)));
+    };
+    keyring::open_keyring(&bytes, kek).map_err(|error| match &error {
+        format::Error::WrongKey { expected } => {
+            let line = format!(
+                "wrong key: repository {:?} is sealed under {expected}, this is {}; name the right file with --key-file",
+                header.name, kek.id
+            );
+            Error::new(Reason::WrongKey, line).caused_by(error)
+        }
+        _ => super::packs::damaged(&format!("keyring of repository {:?}", header.name), error),
+    })
+}
+
+/// Writes both copies of a first keyring and reads them back: secrets are used only after that.
+async fn write_keyring(inner: &Inner, secrets: &Secrets) -> Result<RepositoryHeader> {
+    let id = secrets.repository();
+    let layout = Layout::new(id);
+    let seed = WrapSeed::from_bytes(random()?);
+    let bytes = keyring::seal_keyring(secrets, &inner.kek, FIRST_GENERATION, Hash32::ZERO, seed);
+    for copy in [KeyringCopy::First, KeyringCopy::Second] {
+        let path = layout.keyring(FIRST_GENERATION, copy);
+        inner.backend.put(&path, Bytes::from(bytes.clone())).await?;
+        let read = inner.backend.get(&path).await?;
+        keyring::open_keyring(&read, &inner.kek).map_err(|error| super::packs::damaged(&path, error))?;
+    }
+    Ok(RepositoryHeader {
+        id,
+        name: secrets.parameters().name.as_str().to_owned(),
+        store_id: secrets.parameters().store_id,
+        key_id: inner.kek.id.clone(),
+        generation: FIRST_GENERATION,
+    })
+}
+
+/// Writes `metadata.yaml` if it is not there. It is informative only, so a store on a read-only volume does without.
+async fn restore_metadata(backend: &Backend, store_id: [u8; 16]) -> Result<()> {
+    match backend.size(METADATA).await {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == backend::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    let metadata = Metadata {
+        store_id,
+        created: jiff::Timestamp::now().to_string(),
+    };
+    match backend.create(METADATA, Bytes::from(metadata.encode())).await {
+        Ok(_) => Ok(()),
+        Err(error) if matches!(error.kind(), backend::ErrorKind::ReadOnly | backend::ErrorKind::PermissionDenied) => {
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes what interrupted writes left behind; a failure only costs space.
+async fn sweep(backend: &Backend) {
+    if let Err(error) = backend.sweep_staging("").await {
+        tracing::warn!(%error, "left-over staging files could not be removed");
+    }
+}
+
+/// Why there is no store here: nothing at all, or something else.
+async fn no_store(backend: &Backend) -> Result<Error> {
+    match refuse_foreign(backend).await {
+        Ok(()) => {
+            let line = format!(
+                "no store at {}; `cairn put` on a directory or `cairn repo create` makes one",
+                backend.location()
+            );
+            Ok(Error::new(Reason::StoreNotFound, line))
+        }
+        Err(error) => Ok(error),
+    }
+}
+
+/// A place that is not empty and has no keyring holds somebody else's files. What a first start that was interrupted
+/// may leave is ours: the lock file, and a repository directory without packs.
+async fn refuse_foreign(backend: &Backend) -> Result<()> {
+    let foreign = |path: &str| {
+        let line = format!(
+            "{}: holds {path:?} and no store of ours; name an empty or a new place",
+            backend.location()
+        );
+        Error::new(Reason::ForeignStore, line)
+    };
+    for file in backend.list("", None).await? {
+        let first = file.path.split('/').next().unwrap_or_default();
+        let ours = first.parse::<RepositoryId>().is_ok() || file.path == METADATA;
+        if !ours {
+            return Err(foreign(&file.path));
+        }
+    }
+    for directory in backend.list_directories("").await? {
+        if directory.parse::<RepositoryId>().is_err() {
+            return Err(foreign(&directory));
+        }
+    }
+    Ok(())
+}
+
+/// Two repositories of one name cannot be told apart by it.
+fn refuse_twins(headers: &[RepositoryHeader]) -> Result<()> {
+    let mut by_name: BTreeMap<&str, RepositoryId> = BTreeMap::new();
+    for header in headers {
+        if let Some(other) = by_name.insert(&header.name, header.id) {
+            let line = format!(
+                "two repositories are called {:?}: {other} and {}; name one of them by its id",
+                header.name, header.id
+            );
+            return Err(Error::new(Reason::RepositoryExists, line));
+        }
+    }
+    Ok(())
+}
+
+/// A catalog under the store would be listed, locked and evacuated with it.
+fn refuse_nested_catalog(options: &StoreOptions, backend: &Backend) -> Result<()> {
+    let (catalog::Location::Directory(directory), Location::Directory(root)) = (&options.catalog, backend.location())
+    else {
+        return Ok(());
+    };
+    let absolute = std::path::absolute(directory).unwrap_or_else(|_| PathBuf::from(directory));
+    let resolved = resolve(&absolute);
+    if resolved.starts_with(root) {
+        let line = format!(
+            "the catalog {} lies inside the store {}; keep it outside, `--catalog` names the place",
+            directory.display(),
+            root.display()
+        );
+        return Err(Error::new(Reason::InvalidArgument, line));
+    }
+    Ok(())
+}
+
+/// The path with its longest existing part resolved.
+fn resolve(path: &std::path::Path) -> PathBuf {
+    match (path.canonicalize(), path.parent(), path.file_name()) {
+        (Ok(resolved), _, _) => resolved,
+        (Err(_), Some(parent), Some(name)) => resolve(parent).join(name),
+        _ => path.to_path_buf(),
+    }
+}
+
+impl From<catalog::Error> for Error {
+    fn from(error: catalog::Error) -> Self {
+        let reason = match error {
+            catalog::Error::Held { .. } => Reason::StoreHeld,
+            catalog::Error::Foreign { .. } => Reason::ForeignStore,
+            _ => Reason::CatalogFailed,
+        };
+        Error::new(reason, error.to_string()).caused_by(error)
+    }
+}
+
+impl From<format::Error> for Error {
+    fn from(error: format::Error) -> Self {
+        let reason = match error {
+            format::Error::KeyMissing { .. } => Reason::KeysUnavailable,
+            format::Error::WrongKey { .. } => Reason::WrongKey,
+            _ => Reason::DataLoss,
+        };
+        Error::new(reason, error.to_string()).caused_by(error)
+    }
+}
