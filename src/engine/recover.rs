@@ -79,11 +79,12 @@ async fn tip_packs(core: &Arc<Core>, tip: &TipRow) -> Result<Vec<PackName>> {
     Ok(doubtful(&[LogEntry { pack, directory }]))
 }
 
+/// The packs of the newest entry. Those of the ones before are durable: each was, before the next was put.
 fn doubtful(entries: &[LogEntry]) -> Vec<PackName> {
     let mut packs = Vec::new();
-    for entry in entries {
-        packs.extend(introduced(entry.section()).iter().map(|pack| pack.name));
-        packs.push(entry.pack.name);
+    if let Some(newest) = entries.last() {
+        packs.extend(introduced(newest.section()).iter().map(|pack| pack.name));
+        packs.push(newest.pack.name);
     }
     packs
 }

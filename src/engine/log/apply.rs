@@ -239,8 +239,8 @@ impl Change {
 
     fn reference(&mut self, content: &Content) -> Result<()> {
         match content {
-            Content::Inline(chunks) => chunks.iter().try_for_each(|chunk| self.increment(&chunk.id)),
-            Content::Root(root) => self.increment(root),
+            Content::Inline(chunks) => chunks.iter().try_for_each(|chunk| self.increment(&chunk.id).map(drop)),
+            Content::Root(root) => self.increment(root).map(drop),
         }
     }
 
@@ -252,7 +252,7 @@ impl Change {
     }
 
     /// One more reference to `id`.
-    pub(crate) fn increment(&mut self, id: &ChunkId) -> Result<()> {
+    pub(crate) fn increment(&mut self, id: &ChunkId) -> Result<ChunkRow> {
         let mut row = self.known(id)?;
         row.count += 1;
         if row.count == 1 {
@@ -262,7 +262,7 @@ impl Change {
             }
         }
         self.tx.set_chunk(&row);
-        Ok(())
+        Ok(row)
     }
 
     /// One reference less to `id`. A manifest that nothing refers to any more is queued: its children are released
@@ -328,6 +328,12 @@ impl Change {
             self.stats.unique_bytes -= if data { plain } else { 0 };
         }
         Ok(())
+    }
+
+    /// Commits the transaction without a tip, as a rebuild does until its end. Returns the totals.
+    pub(crate) fn keep(self) -> Result<Stats> {
+        self.tx.commit()?;
+        Ok(self.stats)
     }
 
     /// Commits the transaction with `tip` and tells the caches what moved.
