@@ -1,3 +1,4 @@
 //! Cairn.
 
 pub mod catalog;
+pub mod codec;
