@@ -147,10 +147,10 @@ fn check_database_files(path: &Path) -> Result<(), Error> {
     }
     for entry in fs::read_dir(path.join("keyspaces")).map_err(|error| damaged(&error))? {
         let name = entry?.file_name();
-        if !name
+        let is_table = name
             .to_str()
-            .is_some_and(|name| name.parse::<u64>().is_ok())
-        {
+            .is_some_and(|name| name.parse::<u64>().is_ok());
+        if !is_table {
             return Err(Error::Damaged {
                 problem: format!("a foreign file {name:?} among its tables"),
             });

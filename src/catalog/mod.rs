@@ -1,10 +1,24 @@
 //! The catalog: the agent's database over everything stored. An index, never the truth: whatever it holds can be rebuilt
 //! from the store, so it is not fsynced with every commit, and a damaged one is removed rather than repaired.
+//!
+//! ```text
+//! RepositoryCatalog · Transaction     typed rows of one repository (rows: their bytes)
+//!             sealed                  row keys that say nothing, values that nobody else reads or forges
+//!             Tables                  ordered bytes in tables, atomic batches
+//!      EmbeddedTables · MemoryTables  a directory · this process
+//! ```
+//!
+//! [`Locality`] stands beside them: it answers for chunks whose pack was hit lately.
 
 mod embedded;
 mod error;
+mod locality;
 mod memory;
+mod repository;
+mod rows;
+mod sealed;
 mod tables;
+mod transaction;
 
 #[cfg(test)]
 mod tests;
@@ -14,8 +28,18 @@ use std::sync::Arc;
 
 pub use embedded::EmbeddedTables;
 pub use error::Error;
+pub use locality::{Locality, Place};
 pub use memory::MemoryTables;
+pub use repository::{DirtyKey, Lookup, RepositoryCatalog};
+pub use rows::{
+    ChunkRow, EntriesRow, PUT_IDS_KEPT, PackRow, PutIdRow, PutResult, ReleaseRow, Stats, TipRow,
+};
+pub use sealed::{RowKey, RowSealer};
 pub use tables::{Batch, KeyValue, Table, Tables};
+pub use transaction::Transaction;
+
+use crate::codec::RepositoryId;
+use crate::format::CatalogKeys;
 
 /// Where a catalog is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +95,31 @@ impl Catalog {
         };
         check_schema(&*tables)?;
         Ok(Self { tables })
+    }
+
+    /// The rows of one repository.
+    pub fn repository(&self, id: RepositoryId, keys: &CatalogKeys) -> RepositoryCatalog {
+        RepositoryCatalog::new(self.tables.clone(), id, keys)
+    }
+
+    /// Removes every row of a repository, in batches; what is interrupted can be done again. Needs no keys.
+    pub fn forget(&self, id: RepositoryId) -> Result<(), Error> {
+        const ROWS: usize = 1024;
+        // The tip goes first, so that a repository half forgotten is one without a tip: it is rebuilt.
+        for table in [Table::Meta].into_iter().chain(Table::ALL) {
+            loop {
+                let rows = self.tables.scan(table, &id.0, None, ROWS)?;
+                let mut batch = Batch::new();
+                for (key, _) in &rows {
+                    batch.delete(table, key.clone());
+                }
+                self.tables.commit(batch)?;
+                if rows.len() < ROWS {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Everything committed so far survives a loss of power once this returns.

@@ -1,4 +1,7 @@
-//! The contract of tables, run on every implementation.
+//! The contract of tables, run on every implementation; the claims about rows and repositories are below.
+
+mod repository;
+mod rows;
 
 use std::collections::BTreeMap;
 use std::fs;
