@@ -16,7 +16,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fjall::config::{
     BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, PartitioningPolicy, PinningPolicy,
@@ -190,27 +190,29 @@ fn table_options(table: Table, limits: &Limits) -> KeyspaceCreateOptions {
 struct Marker {
     /// Holds the lock.
     _file: File,
-    directory: std::path::PathBuf,
+    directory: PathBuf,
 }
 
 impl Marker {
     fn acquire(directory: &Path) -> Result<Self, Error> {
-        let unwritable = |source: io::Error| match Error::from(source) {
+        Self::try_acquire(directory).map_err(|error| match error {
             Error::Io { source } => Error::Unwritable {
                 path: directory.to_owned(),
                 source,
             },
             other => other,
-        };
-        fs::create_dir_all(directory).map_err(unwritable)?;
+        })
+    }
+
+    fn try_acquire(directory: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(directory)?;
         refuse_foreign(directory)?;
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .open(directory.join(MARKER))
-            .map_err(unwritable)?;
+            .open(directory.join(MARKER))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -219,9 +221,9 @@ impl Marker {
                     pid: read_pid(&mut file),
                 });
             }
-            Err(TryLockError::Error(source)) => return Err(unwritable(source)),
+            Err(TryLockError::Error(source)) => return Err(source.into()),
         }
-        write_pid(&mut file).map_err(unwritable)?;
+        write_pid(&mut file)?;
         Ok(Self {
             _file: file,
             directory: directory.to_owned(),
@@ -229,25 +231,20 @@ impl Marker {
     }
 }
 
+/// Refuses a directory that holds something and no marker.
 fn refuse_foreign(directory: &Path) -> Result<(), Error> {
-    if directory.join(MARKER).try_exists()? {
-        return Ok(());
-    }
-    match fs::read_dir(directory)?.next() {
-        None => Ok(()),
-        Some(found) => {
-            let found = found?.file_name().to_string_lossy().into_owned();
-            // Another process may have put its marker there since the look above.
-            if found == MARKER {
-                Ok(())
-            } else {
-                Err(Error::Foreign {
-                    path: directory.to_owned(),
-                    found,
-                })
-            }
+    for entry in fs::read_dir(directory)? {
+        let found = entry?.file_name();
+        // What a new filesystem holds at its root says nothing about who uses it.
+        if found == "lost+found" || directory.join(MARKER).try_exists()? {
+            continue;
         }
+        return Err(Error::Foreign {
+            path: directory.to_owned(),
+            found: found.to_string_lossy().into_owned(),
+        });
     }
+    Ok(())
 }
 
 fn read_pid(file: &mut File) -> Option<u32> {

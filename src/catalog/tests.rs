@@ -335,6 +335,14 @@ fn a_foreign_directory_is_refused_untouched() {
 }
 
 #[test]
+fn the_root_of_a_new_filesystem_is_not_foreign() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("lost+found")).unwrap();
+    let location = Location::Directory(directory.path().to_owned());
+    Catalog::open(&location, &small_limits()).unwrap();
+}
+
+#[test]
 fn a_file_in_place_of_the_directory_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
