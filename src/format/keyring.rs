@@ -849,3 +849,7 @@ fn wrap_context(section: Section, generation: u64, salt: &[u8; SALT_LEN]) -> [u8
     context[9..].copy_from_slice(salt);
     context
 }
+
+#[cfg(test)]
+#[path = "keyring/tests.rs"]
+mod tests;
