@@ -172,7 +172,7 @@ pub(super) fn object_versions(secrets: &Secrets, root: ChunkId) -> [ObjectVersio
         sequence: 7,
         size: 11,
         chunks: 1,
-        crc32c: 0x1234_5678,
+        crc32c: 0x5a64_c662,
         created_ms: 1_767_225_600_000,
         put_id: counting(0x20),
         metadata: vec![("content-type".into(), "text/plain".into())],
@@ -181,6 +181,7 @@ pub(super) fn object_versions(secrets: &Secrets, root: ChunkId) -> [ObjectVersio
     let large = ObjectVersion {
         name: name("large"),
         sequence: 8,
+        crc32c: 0xd8d6_ecff,
         size: 222,
         chunks: 3,
         put_id: counting(0x30),
@@ -204,8 +205,10 @@ pub(super) fn checkpoint() -> [(CheckpointName, CheckpointKind, Vec<u8>); 3] {
     let secrets = secrets();
     let (chunks, commit) = (chunk_pack(), commit_pack());
     let range = checkpoint::KeyRange::of([0; 16], 0);
-    let rows = object_versions(&secrets, commit.directory.entries[0].id).to_vec();
+    let mut rows = object_versions(&secrets, commit.directory.entries[0].id).to_vec();
     let put_ids = rows.iter().map(put_id_entry).collect();
+    // In the order of their hashed names, which these secrets make a34e1aaf… and ef22f4d7….
+    rows.reverse();
     let row = |pack, log_number| PackTableRow {
         pack: pack_ref(pack),
         kind: pack.kind,
