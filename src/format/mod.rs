@@ -30,6 +30,11 @@ pub mod padme;
 pub mod record;
 pub mod wire;
 
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod golden;
+
 pub use checkpoint::{
     CheckpointKind, CheckpointRoot, ObjectSegment, PackSegment, PackTableRow, SegmentRef,
 };
