@@ -31,9 +31,7 @@ pub mod record;
 pub mod wire;
 
 #[cfg(test)]
-mod fixtures;
-#[cfg(test)]
-mod golden;
+mod tests;
 
 pub use checkpoint::{
     CheckpointKind, CheckpointRoot, ObjectSegment, PackSegment, PackTableRow, SegmentRef,

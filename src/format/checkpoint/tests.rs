@@ -1,9 +1,9 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::fixtures::*;
 use super::*;
 use crate::codec::Secret;
+use crate::format::tests::fixtures::*;
 
 fn sealed(plain: Vec<u8>) -> (CheckpointName, Vec<u8>) {
     let name = checkpoint_name(1, 0xee);

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use super::super::fixtures::*;
 use super::*;
+use crate::format::tests::fixtures::*;
 
 fn wrap_seed() -> WrapSeed {
     WrapSeed::from_bytes(counting(0x80))

@@ -1,8 +1,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::fixtures::*;
 use super::*;
+use crate::format::tests::fixtures::*;
 
 /// A chunk whose id starts with `first`.
 fn chunk_with(first: u8) -> ChunkRef {

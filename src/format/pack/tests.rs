@@ -1,11 +1,11 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::fixtures::*;
 use super::super::record::{METADATA_LEN_MAX, Record};
 use super::super::{directory, keyring, wire};
 use super::*;
 use crate::codec::Secret;
+use crate::format::tests::fixtures::*;
 
 fn writer(counter: u64, target_bytes: usize) -> PackWriter {
     PackWriter::new(&secrets(), pack_name(counter), Vec::new(), target_bytes)

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use super::super::fixtures::*;
 use super::*;
+use crate::format::tests::fixtures::*;
 
 fn encoded(record: &Record) -> Vec<u8> {
     let mut bytes = Vec::new();

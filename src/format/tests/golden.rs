@@ -7,11 +7,11 @@
 use std::path::PathBuf;
 use std::{env, fs};
 
-use super::checkpoint::{open_checkpoint_file, seal_checkpoint_file};
 use super::fixtures::*;
-use super::keyring::{Section, open_keyring};
-use super::marker::{Metadata, Owner};
-use super::*;
+use crate::format::checkpoint::{open_checkpoint_file, seal_checkpoint_file};
+use crate::format::keyring::{Section, open_keyring};
+use crate::format::marker::{Metadata, Owner};
+use crate::format::*;
 
 fn golden(file: &str, made: &[u8]) -> Vec<u8> {
     let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/golden/1", file]

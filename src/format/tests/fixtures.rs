@@ -4,40 +4,41 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use super::keyring::{KeyringSeed, WrapSeed, seal_keyring};
-use super::pack::{open_pack_directory, parse_trailer, verify_pack};
-use super::*;
 use crate::codec::{
     ChunkId, ChunkSizes, Codec, Decompressor, Level, RepositoryId, Secret, TAG_LEN,
 };
+use crate::format::keyring::{KeyringSeed, WrapSeed, seal_keyring};
+use crate::format::pack::{open_pack_directory, parse_trailer, verify_pack};
+use crate::format::*;
 
-pub(super) const REPOSITORY: RepositoryId = RepositoryId(*b"repository golde");
+pub(in crate::format) const REPOSITORY: RepositoryId = RepositoryId(*b"repository golde");
 
 /// 200 times the letter a, as one zstd frame put together from RFC 8878: an RLE block. Stays the same whatever the
 /// compressor of the day does.
-pub(super) const ZSTD_FRAME: [u8; 10] = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 200, 0x43, 0x06, 0x00, b'a'];
-pub(super) const ZSTD_PLAIN: [u8; 200] = [b'a'; 200];
+pub(in crate::format) const ZSTD_FRAME: [u8; 10] =
+    [0x28, 0xb5, 0x2f, 0xfd, 0x20, 200, 0x43, 0x06, 0x00, b'a'];
+pub(in crate::format) const ZSTD_PLAIN: [u8; 200] = [b'a'; 200];
 
 /// `N` bytes that count up from `first`.
-pub(super) fn counting<const N: usize>(first: u8) -> [u8; N] {
+pub(in crate::format) fn counting<const N: usize>(first: u8) -> [u8; N] {
     std::array::from_fn(|index| first.wrapping_add(index as u8))
 }
 
-pub(super) fn kek() -> Kek {
+pub(in crate::format) fn kek() -> Kek {
     Kek {
         id: "file:golden".into(),
         secret: Secret::from_bytes(counting(0x40)),
     }
 }
 
-pub(super) fn other_kek() -> Kek {
+pub(in crate::format) fn other_kek() -> Kek {
     Kek {
         id: "file:other".into(),
         secret: Secret::from_bytes(counting(0x41)),
     }
 }
 
-pub(super) fn secrets() -> Secrets {
+pub(in crate::format) fn secrets() -> Secrets {
     let parameters = RepositoryParameters {
         name: RepositoryName::new("golden").unwrap(),
         store_id: *b"store id golden.",
@@ -51,7 +52,7 @@ pub(super) fn secrets() -> Secrets {
     )
 }
 
-pub(super) fn keyring() -> Vec<u8> {
+pub(in crate::format) fn keyring() -> Vec<u8> {
     seal_keyring(
         &secrets(),
         &kek(),
@@ -61,14 +62,14 @@ pub(super) fn keyring() -> Vec<u8> {
     )
 }
 
-pub(super) fn pack_name(counter: u64) -> PackName {
+pub(in crate::format) fn pack_name(counter: u64) -> PackName {
     PackName {
         number: PackNumber { epoch: 1, counter },
         id: PackId([0xc0 | counter as u8; 32]),
     }
 }
 
-pub(super) fn checkpoint_name(log_number: u64, id: u8) -> CheckpointName {
+pub(in crate::format) fn checkpoint_name(log_number: u64, id: u8) -> CheckpointName {
     CheckpointName {
         epoch: 1,
         log_number,
@@ -77,15 +78,15 @@ pub(super) fn checkpoint_name(log_number: u64, id: u8) -> CheckpointName {
 }
 
 /// Stands in for randomness.
-pub(super) fn padding(bytes: &mut [u8]) {
+pub(in crate::format) fn padding(bytes: &mut [u8]) {
     bytes.fill(0x5a);
 }
 
-pub(super) fn name(text: &str) -> ObjectName {
+pub(in crate::format) fn name(text: &str) -> ObjectName {
     ObjectName::new(text).unwrap()
 }
 
-pub(super) fn chunk(secrets: &Secrets, plain: &[u8]) -> ChunkRef {
+pub(in crate::format) fn chunk(secrets: &Secrets, plain: &[u8]) -> ChunkRef {
     ChunkRef {
         id: secrets.id_key().unwrap().id(plain),
         len: plain.len() as u32,
@@ -93,7 +94,7 @@ pub(super) fn chunk(secrets: &Secrets, plain: &[u8]) -> ChunkRef {
 }
 
 /// A pack of two chunks (one raw, one compressed) and a leaf over them.
-pub(super) fn chunk_pack() -> FinishedPack {
+pub(in crate::format) fn chunk_pack() -> FinishedPack {
     let secrets = secrets();
     let mut writer = PackWriter::new(&secrets, pack_name(1), Vec::new(), 1 << 20);
     let (raw, zstd) = (
@@ -112,7 +113,7 @@ pub(super) fn chunk_pack() -> FinishedPack {
 }
 
 /// The second commit pack of a log: a root born in it, a chunk moved in from [`chunk_pack`], a record of every kind.
-pub(super) fn commit_pack() -> FinishedPack {
+pub(in crate::format) fn commit_pack() -> FinishedPack {
     let secrets = secrets();
     let chunks = chunk_pack();
     let mut writer = PackWriter::new(&secrets, pack_name(2), Vec::new(), 1 << 20);
@@ -166,7 +167,7 @@ pub(super) fn commit_pack() -> FinishedPack {
 }
 
 /// An object with its chunks in the record, and one with a manifest.
-pub(super) fn object_versions(secrets: &Secrets, root: ChunkId) -> [ObjectVersion; 2] {
+pub(in crate::format) fn object_versions(secrets: &Secrets, root: ChunkId) -> [ObjectVersion; 2] {
     let small = ObjectVersion {
         name: name("small/ü"),
         sequence: 7,
@@ -192,7 +193,7 @@ pub(super) fn object_versions(secrets: &Secrets, root: ChunkId) -> [ObjectVersio
     [small, large]
 }
 
-pub(super) fn pack_ref(pack: &FinishedPack) -> PackRef {
+pub(in crate::format) fn pack_ref(pack: &FinishedPack) -> PackRef {
     PackRef {
         name: pack.name,
         size: pack.bytes.len() as u64,
@@ -201,7 +202,7 @@ pub(super) fn pack_ref(pack: &FinishedPack) -> PackRef {
 }
 
 /// Object segment, pack segment and root, with the names they are stored under.
-pub(super) fn checkpoint() -> [(CheckpointName, CheckpointKind, Vec<u8>); 3] {
+pub(in crate::format) fn checkpoint() -> [(CheckpointName, CheckpointKind, Vec<u8>); 3] {
     let secrets = secrets();
     let (chunks, commit) = (chunk_pack(), commit_pack());
     let range = checkpoint::KeyRange::of([0; 16], 0);
@@ -262,7 +263,7 @@ fn put_id_entry(version: &ObjectVersion) -> checkpoint::PutIdEntry {
 }
 
 /// Everything a reader can check of a pack: hashes, directory, block sums, every blob down to its id. The plaintexts.
-pub(super) fn read_whole_pack(
+pub(in crate::format) fn read_whole_pack(
     secrets: &Secrets,
     name: &PackName,
     pack: &[u8],
@@ -276,7 +277,7 @@ pub(super) fn read_whole_pack(
 }
 
 /// Opens, decompresses and identifies one blob.
-pub(super) fn read_blob(
+pub(in crate::format) fn read_blob(
     secrets: &Secrets,
     directory: &Directory,
     entry: &Entry,
@@ -306,7 +307,7 @@ pub(super) fn read_blob(
 }
 
 /// Hands `check` every copy of `bytes` with one byte changed, in one bit and in all.
-pub(super) fn each_flip(bytes: &[u8], mut check: impl FnMut(usize, &[u8])) {
+pub(in crate::format) fn each_flip(bytes: &[u8], mut check: impl FnMut(usize, &[u8])) {
     let mut flipped = bytes.to_vec();
     for index in 0..bytes.len() {
         for mask in [1 << (index % 8), 0xff] {
@@ -318,7 +319,7 @@ pub(super) fn each_flip(bytes: &[u8], mut check: impl FnMut(usize, &[u8])) {
 }
 
 /// Opens whatever can be opened in `bytes` as every kind of object; for tests that only want no panic.
-pub(super) fn read_as_everything(secrets: &Secrets, bytes: &[u8]) {
+pub(in crate::format) fn read_as_everything(secrets: &Secrets, bytes: &[u8]) {
     let _ = KeyringHeader::parse(bytes);
     let _ = keyring::open_keyring(bytes, &kek());
     let _ = pack::parse_header(bytes);
@@ -357,34 +358,34 @@ fn chunk_pack_header() -> Vec<u8> {
 }
 
 prop_compose! {
-    pub(super) fn any_chunk()(id: [u8; 32], len in 1..=pack::BLOB_PLAIN_MAX) -> ChunkRef {
+    pub(in crate::format) fn any_chunk()(id: [u8; 32], len in 1..=pack::BLOB_PLAIN_MAX) -> ChunkRef {
         ChunkRef { id: ChunkId(id), len }
     }
 }
 
 prop_compose! {
-    pub(super) fn any_pack_name()(epoch: u64, counter: u64, id: [u8; 32]) -> PackName {
+    pub(in crate::format) fn any_pack_name()(epoch: u64, counter: u64, id: [u8; 32]) -> PackName {
         PackName { number: PackNumber { epoch, counter }, id: PackId(id) }
     }
 }
 
 prop_compose! {
-    pub(super) fn any_pack_ref()(name in any_pack_name(), size: u64, hash: [u8; 32]) -> PackRef {
+    pub(in crate::format) fn any_pack_ref()(name in any_pack_name(), size: u64, hash: [u8; 32]) -> PackRef {
         PackRef { name, size, trailer_hash: Hash32(hash) }
     }
 }
 
 prop_compose! {
-    pub(super) fn any_tip()(pack in any_pack_name(), log_number: u64, hash: [u8; 32]) -> Tip {
+    pub(in crate::format) fn any_tip()(pack in any_pack_name(), log_number: u64, hash: [u8; 32]) -> Tip {
         Tip { pack, log_number, trailer_hash: Hash32(hash) }
     }
 }
 
-pub(super) fn any_object_name() -> impl Strategy<Value = ObjectName> {
+pub(in crate::format) fn any_object_name() -> impl Strategy<Value = ObjectName> {
     "\\PC{1,200}".prop_map(|text| ObjectName::new(text).unwrap())
 }
 
-pub(super) fn any_object_version() -> impl Strategy<Value = ObjectVersion> {
+pub(in crate::format) fn any_object_version() -> impl Strategy<Value = ObjectVersion> {
     let content = prop_oneof![
         vec(any_chunk(), 0..=record::INLINE_CHUNKS_MAX).prop_map(Content::Inline),
         any::<[u8; 32]>().prop_map(|id| Content::Root(ChunkId(id))),
@@ -421,7 +422,7 @@ pub(super) fn any_object_version() -> impl Strategy<Value = ObjectVersion> {
         )
 }
 
-pub(super) fn any_record() -> impl Strategy<Value = Record> {
+pub(in crate::format) fn any_record() -> impl Strategy<Value = Record> {
     prop_oneof![
         any_object_version().prop_map(Record::Put),
         (any_object_name(), any::<u64>())
@@ -442,6 +443,6 @@ pub(super) fn any_record() -> impl Strategy<Value = Record> {
 }
 
 /// A sealed length for a blob of `plain` bytes kept raw.
-pub(super) fn raw_len(plain: &[u8]) -> u32 {
+pub(in crate::format) fn raw_len(plain: &[u8]) -> u32 {
     (plain.len() + TAG_LEN) as u32
 }
