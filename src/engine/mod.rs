@@ -17,6 +17,9 @@ mod status;
 mod store;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use self::error::{Error, ErrorKind, Reason, Result};
 pub use self::log::commit::Precondition;
 pub use self::options::Options;
