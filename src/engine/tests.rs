@@ -1,7 +1,7 @@
 //! The engine from outside, in memory: what every caller relies on. The same claims on every backend, with restarts and
 //! reclaim in between, are in the integration tests.
 
-use rand::{RngCore, SeedableRng};
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
