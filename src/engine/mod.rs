@@ -7,6 +7,7 @@ mod core;
 mod error;
 mod in_flight;
 mod log;
+pub mod measure;
 mod options;
 mod packs;
 mod read;
