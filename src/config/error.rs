@@ -28,6 +28,9 @@ pub enum Error {
         /// The file looked for.
         path: PathBuf,
     },
+    /// A key file cannot be made.
+    #[error("cannot make a key file for the new store: {0}")]
+    KeyNotMade(#[source] keys::Error),
     /// The key file gave no key.
     #[error("key file {0}")]
     Key(#[source] keys::Error),
@@ -38,7 +41,7 @@ impl Error {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Store(_) | Self::Needed { .. } => Reason::InvalidArgument,
-            Self::KeyMissing { .. } | Self::Key(_) => Reason::KeysUnavailable,
+            Self::KeyMissing { .. } | Self::KeyNotMade(_) | Self::Key(_) => Reason::KeysUnavailable,
         }
     }
 }

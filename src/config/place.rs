@@ -120,7 +120,7 @@ impl Place {
         match keys::create_key_file(path) {
             Ok(_) => Ok(Some(path)),
             Err(keys::Error::Exists { .. }) => Ok(None),
-            Err(error) => Err(Error::Key(error)),
+            Err(error) => Err(Error::KeyNotMade(error)),
         }
     }
 
