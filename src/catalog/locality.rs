@@ -54,6 +54,12 @@ impl Locality {
         self.packs.lock().forget_pack(number);
     }
 
+    /// Forgets everything.
+    pub fn clear(&self) {
+        let mut packs = self.packs.lock();
+        *packs = Packs::new(packs.bytes_max);
+    }
+
     /// Answers no longer for this chunk, until its pack is inserted again.
     pub fn forget_chunk(&self, id: &ChunkId) {
         self.packs.lock().forget_chunk(id);

@@ -9,7 +9,7 @@ use crate::format::checkpoint::{PUT_IDS_MAX, PutIdEntry};
 use crate::format::wire::Reader;
 use crate::format::{
     Birth, BlobKind, CheckpointName, Entry, Error as FormatError, Hash32, ObjectName,
-    ObjectVersion, PackKind, PackName, PackNumber, Tip,
+    ObjectVersion, PackKind, PackName, PackNumber, PackRef, Tip,
 };
 
 use super::error::Error;
@@ -118,10 +118,40 @@ pub struct PackRow {
     pub live: u32,
     /// The stored bytes of those.
     pub live_bytes: u64,
+    /// The stored bytes of all its blobs.
+    pub blob_bytes: u64,
+    /// Chunks currently in it that are quarantined.
+    pub damaged: u32,
     /// Leaves and roots currently in it that are not referenced.
     pub idle_manifests: u32,
     /// Log number at which it was condemned; 0 if it was not.
     pub condemned_at: u64,
+}
+
+impl PackRow {
+    /// A pack of which nothing is known yet but that it is there.
+    pub fn new(pack: &PackRef, kind: PackKind, log_number: u64) -> Self {
+        Self {
+            name: pack.name,
+            kind,
+            size: pack.size,
+            trailer_hash: pack.trailer_hash,
+            log_number,
+            entries: 0,
+            current: 0,
+            live: 0,
+            live_bytes: 0,
+            blob_bytes: 0,
+            damaged: 0,
+            idle_manifests: 0,
+            condemned_at: 0,
+        }
+    }
+
+    /// Whether nothing in it is referenced, and nothing in it is needed to release something else.
+    pub fn is_dead(&self) -> bool {
+        self.live == 0 && self.idle_manifests == 0
+    }
 }
 
 impl Row for PackRow {
@@ -137,6 +167,8 @@ impl Row for PackRow {
         out.put_u32_le(self.current);
         out.put_u32_le(self.live);
         out.put_u64_le(self.live_bytes);
+        out.put_u64_le(self.blob_bytes);
+        out.put_u32_le(self.damaged);
         out.put_u32_le(self.idle_manifests);
         out.put_u64_le(self.condemned_at);
     }
@@ -152,6 +184,8 @@ impl Row for PackRow {
             current: reader.u32()?,
             live: reader.u32()?,
             live_bytes: reader.u64()?,
+            blob_bytes: reader.u64()?,
+            damaged: reader.u32()?,
             idle_manifests: reader.u32()?,
             condemned_at: reader.u64()?,
         })
@@ -159,7 +193,7 @@ impl Row for PackRow {
 }
 
 /// What is in a pack: its directory without records.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EntriesRow {
     /// The packs its blobs were born in; row 0 is the pack itself.
     pub births: Vec<Birth>,
@@ -208,6 +242,33 @@ pub struct PutIdRow {
     pub serial: u64,
     /// What was answered.
     pub result: PutResult,
+}
+
+impl PutIdRow {
+    /// The row of a put.
+    pub fn of(object: &ObjectVersion, serial: u64) -> Self {
+        Self {
+            put_id: object.put_id,
+            serial,
+            result: PutResult::from(object),
+        }
+    }
+
+    /// The row of a put as a checkpoint lists it.
+    pub fn from_entry(entry: &PutIdEntry, serial: u64) -> Self {
+        Self {
+            put_id: entry.put_id,
+            serial,
+            result: PutResult {
+                name: entry.name.clone(),
+                sequence: entry.sequence,
+                size: entry.size,
+                chunks: entry.chunks,
+                crc32c: entry.crc32c,
+                created_ms: entry.created_ms,
+            },
+        }
+    }
 }
 
 /// What a put gave, without its content.
@@ -347,6 +408,17 @@ pub struct ReleaseRow {
     pub cursor: u64,
 }
 
+impl ReleaseRow {
+    /// The row of a manifest none of whose children is released yet.
+    pub fn of(chunk: &ChunkRow) -> Self {
+        Self {
+            id: chunk.id,
+            kind: chunk.kind,
+            cursor: 0,
+        }
+    }
+}
+
 impl Row for ReleaseRow {
     const TABLE: Table = Table::Releases;
 
@@ -382,6 +454,40 @@ pub struct TipRow {
     pub checkpoints: [Option<(CheckpointName, u64)>; 2],
     /// Bytes of commit packs since the newest of them.
     pub log_bytes_since_checkpoint: u64,
+    /// The last commit that a process saw becoming durable. Later ones were only read, perhaps from a page cache.
+    pub durable_log_number: u64,
+}
+
+impl Default for TipRow {
+    fn default() -> Self {
+        Self {
+            tip: None,
+            head: Hash32::ZERO,
+            sequence: 0,
+            put_serial: 0,
+            stats: Stats::default(),
+            checkpoints: [None, None],
+            log_bytes_since_checkpoint: 0,
+            durable_log_number: 0,
+        }
+    }
+}
+
+impl TipRow {
+    /// The number of the last commit; 0 before the first.
+    pub fn log_number(&self) -> u64 {
+        self.tip.as_ref().map_or(0, |tip| tip.log_number)
+    }
+
+    /// The trailer hash of the last commit pack; zero before the first.
+    pub fn trailer_hash(&self) -> Hash32 {
+        self.tip.as_ref().map_or(Hash32::ZERO, |tip| tip.trailer_hash)
+    }
+
+    /// Commit packs from this number on are kept: the tip of the second-newest verified checkpoint.
+    pub fn kept_from(&self) -> u64 {
+        self.checkpoints[1].as_ref().map_or(0, |(_, log_number)| *log_number)
+    }
 }
 
 /// Totals of a repository.
@@ -399,6 +505,8 @@ pub struct Stats {
     pub live_bytes: u64,
     /// Bytes of packs that are not condemned.
     pub pack_bytes: u64,
+    /// Stored bytes of all blobs in them, referenced or not.
+    pub blob_bytes: u64,
     /// Packs that are not condemned.
     pub packs: u64,
 }
@@ -423,6 +531,7 @@ impl Row for TipRow {
             });
         }
         out.put_u64_le(self.log_bytes_since_checkpoint);
+        out.put_u64_le(self.durable_log_number);
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, FormatError> {
@@ -440,6 +549,7 @@ impl Row for TipRow {
             stats: read_stats(reader)?,
             checkpoints: [read_checkpoint(reader)?, read_checkpoint(reader)?],
             log_bytes_since_checkpoint: reader.u64()?,
+            durable_log_number: reader.u64()?,
         })
     }
 }
@@ -458,6 +568,7 @@ fn write_stats(stats: &Stats, out: &mut Vec<u8>) {
         unique_bytes,
         live_bytes,
         pack_bytes,
+        blob_bytes,
         packs,
     } = *stats;
     for total in [
@@ -467,6 +578,7 @@ fn write_stats(stats: &Stats, out: &mut Vec<u8>) {
         unique_bytes,
         live_bytes,
         pack_bytes,
+        blob_bytes,
         packs,
     ] {
         out.put_u64_le(total);
@@ -481,6 +593,7 @@ fn read_stats(reader: &mut Reader<'_>) -> Result<Stats, FormatError> {
         unique_bytes: reader.u64()?,
         live_bytes: reader.u64()?,
         pack_bytes: reader.u64()?,
+        blob_bytes: reader.u64()?,
         packs: reader.u64()?,
     })
 }

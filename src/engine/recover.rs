@@ -6,7 +6,7 @@ use super::core::Core;
 use super::error::Result;
 use super::log::rebuild;
 use super::log::replay::{Continuation, LogEntry, apply_entries, find_beyond, introduced};
-use crate::catalog::TipRow;
+use crate::catalog::{Lookup, TipRow};
 use crate::format::PackName;
 
 /// Applies what the catalog has not seen, for reading.

@@ -12,15 +12,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
-use crate::catalog::{ChunkRow, DirtyKey, EntriesRow, PackRow, PutIdRow, ReleaseRow, Stats, TipRow, Transaction};
+use crate::catalog::{ChunkRow, DirtyKey, EntriesRow, Lookup, PackRow, PutIdRow, ReleaseRow, Stats, TipRow, Transaction};
 use crate::codec::ChunkId;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::write::NewPack;
 use crate::format::{BlobKind, CommitSection, Content, ObjectVersion, PackKind, PackName, PackNumber, Record};
-
-/// Put ids whose results are kept.
-const PUT_IDS_MAX: u64 = 65_536;
 
 /// Heads that are kept, newest first.
 pub(crate) const HEADS_MAX: u64 = 1024;
@@ -40,7 +37,7 @@ pub(crate) struct Committed {
 /// # Errors
 /// `CatalogFailed` if the catalog cannot be read or written, `DataLoss` if the log contradicts it. Nothing is changed.
 pub(crate) fn apply(core: &Core, entry: &Committed) -> Result<TipRow> {
-    let mut change = Change::begin(core, entry.tip.stats.clone());
+    let mut change = Change::begin(core, entry.tip.stats);
     for pack in entry.introduced.iter().chain([&entry.commit]) {
         let log_number = match pack.kind {
             PackKind::Commit => entry.section.log_number,
@@ -157,10 +154,7 @@ impl Change {
             Record::Put(object) => {
                 self.put(object)?;
                 *put_serial += 1;
-                self.tx.set_put_id(&PutIdRow::of(object, *put_serial));
-                if let Some(serial) = put_serial.checked_sub(PUT_IDS_MAX) {
-                    self.tx.remove_put_id_by_serial(serial)?;
-                }
+                self.tx.set_put_id(&PutIdRow::of(object, *put_serial))?;
                 Ok(())
             }
             Record::Delete { name, .. } => self.delete(name),
@@ -340,7 +334,7 @@ impl Change {
     pub(crate) fn finish(mut self, core: &Core, mut tip: TipRow) -> Result<TipRow> {
         tip.stats = self.stats;
         if let Some(newest) = &tip.tip {
-            self.tx.set_head(newest.log_number, &tip.head);
+            self.tx.set_head(newest.log_number, tip.head);
             if let Some(old) = newest.log_number.checked_sub(HEADS_MAX) {
                 self.tx.prune_head(old);
             }

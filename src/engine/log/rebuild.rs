@@ -181,7 +181,7 @@ impl Rebuild {
     async fn read_packs(&mut self) -> Result<()> {
         for (name, kind, log_number) in self.packs.values() {
             let pack = load_pack(&self.core, name, *kind).await?;
-            let mut change = Change::begin(&self.core, self.tip.stats.clone());
+            let mut change = Change::begin(&self.core, self.tip.stats);
             change.introduce(&pack, *log_number)?;
             self.tip.stats = change.keep()?;
         }
@@ -213,7 +213,7 @@ impl Rebuild {
     async fn count_all(&mut self, ids: Vec<ChunkId>) -> Result<()> {
         let mut pending = vec![ids];
         while let Some(ids) = pending.pop() {
-            let mut change = Change::begin(&self.core, self.tip.stats.clone());
+            let mut change = Change::begin(&self.core, self.tip.stats);
             let mut reached = Vec::new();
             for id in &ids {
                 let row = change.increment(id)?;
@@ -243,7 +243,7 @@ impl Rebuild {
                 continue;
             }
             let entries = self.core.catalog.entries(*number)?.unwrap_or_default();
-            let mut change = Change::begin(&self.core, self.tip.stats.clone());
+            let mut change = Change::begin(&self.core, self.tip.stats);
             for entry in entries.entries.iter().filter(|entry| entry.kind != BlobKind::Data) {
                 if let Some(chunk) = self.core.catalog.chunk(&entry.id)?
                     && chunk.count == 0

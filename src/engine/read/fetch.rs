@@ -145,16 +145,10 @@ impl<'a> Opener<'a> {
         self.decompressor
             .decompress(entry.codec, compressed, entry.plain_len as usize, &mut plain)
             .map_err(|error| failed(Error::data_loss(error.to_string()).caused_by(error)))?;
-        let id = self.core.secrets.id_key()?.id(&plain);
+        let id = self.core.secrets.id_key().map_err(Error::from)?.id(&plain);
         if id != wanted.chunk.id || plain.len() != wanted.chunk.len as usize {
             return Err(failed(Error::data_loss("a chunk does not match its id")));
         }
         Ok(Bytes::from(plain).slice(wanted.part.clone()))
-    }
-}
-
-impl From<Error> for Box<Failed> {
-    fn from(error: Error) -> Self {
-        Box::new(error.into())
     }
 }

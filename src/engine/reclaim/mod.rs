@@ -107,7 +107,7 @@ fn dissolve(core: &Core, queued: &ReleaseRow, children: &[crate::codec::ChunkId]
     if row.count > 0 {
         return Ok(false);
     }
-    let mut change = Change::begin(core, tip.stats.clone());
+    let mut change = Change::begin(core, tip.stats);
     change.dissolve(&row, children)?;
     change.finish(core, tip)?;
     // A lookup that began before must look again.
