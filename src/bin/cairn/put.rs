@@ -40,8 +40,22 @@ pub(crate) struct Put {
 
 /// What is to be stored: open already, so that nothing is made in a store for a file that cannot be read.
 struct Input {
-    reader: Box<dyn Read + Send>,
+    reader: Reader,
     bytes: Option<u64>,
+}
+
+enum Reader {
+    File(File),
+    StandardInput(io::Stdin),
+}
+
+impl Read for Reader {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.read(target),
+            Self::StandardInput(input) => input.read(target),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -78,7 +92,7 @@ impl Put {
             read_back(&repository, &outcome, &hasher.value()).await?;
         }
         let stored = Stored::of(outcome, seconds, self.verify);
-        let place = if session.output().is_table() { place(store, &repository).await } else { Vec::new() };
+        let place = if session.output().is_table() { place(&store, &repository).await } else { Vec::new() };
         session.output().print(&stored, |out| stored.table(out, place))
     }
 
@@ -110,9 +124,9 @@ fn open_input(file: Option<&Path>, name: &str) -> Result<Input, Failure> {
         return Err(Failure::usage(line));
     }
     Ok(Input {
-        reader: Box::new(file),
+        reader: Reader::File(file),
         // A device or a pipe has no length worth showing.
-        bytes: metadata.is_file().then(|| metadata.len()),
+        bytes: metadata.is_file().then_some(metadata.len()),
     })
 }
 
@@ -123,14 +137,14 @@ fn standard_input() -> Result<Input, Failure> {
         return Err(Failure::usage(line));
     }
     Ok(Input {
-        reader: Box::new(input),
+        reader: Reader::StandardInput(input),
         bytes: None,
     })
 }
 
 /// A directory gets its store when something is first put there; a bucket gets it from `cairn repo create` only, since a
 /// mistyped bucket would else hold a store that nobody looks for.
-async fn open_repository(session: &Session) -> Result<(&Store, Repository), Failure> {
+async fn open_repository(session: &Session) -> Result<(Store, Repository), Failure> {
     let store = match session.place().location {
         Location::Directory(_) => {
             let first = NewRepository::named(session.repository_name())?;

@@ -12,7 +12,7 @@ use cairn_agent::engine::{Precondition, Repository};
 use crate::failure::{Failure, name_some};
 use crate::ls::all_objects;
 use crate::output::printable;
-use crate::progress::Progress;
+use crate::progress::{Counter, Progress};
 use crate::session::{Session, object_name};
 
 /// Deletes under way at once: together they share commits.
@@ -72,15 +72,11 @@ impl Removed {
 async fn remove(repository: &Repository, names: Vec<String>) -> Result<Removed, Failure> {
     let progress = Progress::objects("rm", names.len() as u64);
     let counter = progress.counter();
-    let outcomes: Vec<(String, bool)> = stream::iter(names)
-        .map(|name| {
-            let (repository, counter) = (repository.clone(), counter.clone());
-            async move {
-                let found = repository.delete(&name, Precondition::None).await?;
-                counter.add(1);
-                Ok::<_, Failure>((name, found))
-            }
-        })
+    let deletes: Vec<_> = names
+        .into_iter()
+        .map(|name| delete(repository.clone(), name, counter.clone()))
+        .collect();
+    let outcomes: Vec<(String, bool)> = stream::iter(deletes)
         .buffered(DELETES_MAX)
         .try_collect()
         .await?;
@@ -93,4 +89,10 @@ async fn remove(repository: &Repository, names: Vec<String>) -> Result<Removed, 
         }
     }
     Ok(removed)
+}
+
+async fn delete(repository: Repository, name: String, counter: Counter) -> Result<(String, bool), Failure> {
+    let found = repository.delete(&name, Precondition::None).await?;
+    counter.add(1);
+    Ok((name, found))
 }

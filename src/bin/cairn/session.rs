@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
-use tokio::sync::OnceCell;
+use parking_lot::Mutex;
 
 use cairn_agent::config::{self, Place, PlaceFlags};
 use cairn_agent::engine::{NewRepository, Reason, Repository, Store};
@@ -44,7 +44,7 @@ pub(crate) struct Session {
     place: Place,
     repository: String,
     output: Output,
-    store: OnceCell<Store>,
+    store: Mutex<Option<Store>>,
 }
 
 impl Session {
@@ -58,7 +58,7 @@ impl Session {
             place,
             repository: flags.repo,
             output: Output::new(flags.output),
-            store: OnceCell::new(),
+            store: Mutex::new(None),
         })
     }
 
@@ -76,8 +76,11 @@ impl Session {
     }
 
     /// The store, which must exist.
-    pub(crate) async fn store(&self) -> Result<&Store, Failure> {
-        self.store.get_or_try_init(|| self.open()).await
+    pub(crate) async fn store(&self) -> Result<Store, Failure> {
+        match self.opened() {
+            Some(store) => Ok(store),
+            None => Ok(self.keep(self.open().await?)),
+        }
     }
 
     /// The repository, which must exist.
@@ -86,15 +89,24 @@ impl Session {
     }
 
     /// The store; made with `first` in it if there is none.
-    pub(crate) async fn store_or_new(&self, first: NewRepository) -> Result<&Store, Failure> {
-        self.store.get_or_try_init(|| self.open_or_create(first)).await
+    pub(crate) async fn store_or_new(&self, first: NewRepository) -> Result<Store, Failure> {
+        Ok(self.keep(self.open_or_create(first).await?))
     }
 
     /// Finishes what is in flight.
     pub(crate) async fn close(&self) {
-        if let Some(store) = self.store.get() {
+        if let Some(store) = self.opened() {
             store.close().await;
         }
+    }
+
+    fn opened(&self) -> Option<Store> {
+        self.store.lock().clone()
+    }
+
+    fn keep(&self, store: Store) -> Store {
+        *self.store.lock() = Some(store.clone());
+        store
     }
 
     async fn open(&self) -> Result<Store, Failure> {

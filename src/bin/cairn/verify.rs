@@ -43,12 +43,13 @@ impl Verify {
         let repository = session.repository().await?;
         let report = if names.is_empty() {
             let objects = all_objects(&repository, "").await?;
-            let mut report = check(&repository, objects.iter().map(|object| object.name.as_str())).await?;
+            let names: Vec<&str> = objects.iter().map(|object| object.name.as_str()).collect();
+            let mut report = check(&repository, &names).await?;
             // Removed since the listing: nobody asked for these by name.
             report.missing.clear();
             report
         } else {
-            check(&repository, names.into_iter()).await?
+            check(&repository, &names).await?
         };
         session.output().print(&report, |out| {
             for damage in &report.damaged {
@@ -76,14 +77,11 @@ impl Report {
 }
 
 /// Goes through all of them: damage to one says nothing about the next.
-async fn check<'a>(
-    repository: &Repository,
-    names: impl ExactSizeIterator<Item = &'a str>,
-) -> Result<Report, Failure> {
+async fn check(repository: &Repository, names: &[&str]) -> Result<Report, Failure> {
     let progress = Progress::objects("verify", names.len() as u64);
     let counter = progress.counter();
     let mut report = Report::default();
-    for name in names {
+    for &name in names {
         match repository.verify(name).await {
             Ok(object) => {
                 report.objects += 1;
