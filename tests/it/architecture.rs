@@ -236,7 +236,7 @@ fn sources() -> Vec<Source> {
         let relative = path.strip_prefix(&root).expect("the file was found below the root");
         Source::new(
             relative.to_str().expect("our file names are ASCII"),
-            &fs::read_to_string(&path).unwrap(),
+            &fs::read_to_string(&path).expect("the sources can be read"),
         )
     };
     files_below(&root)
@@ -248,8 +248,8 @@ fn sources() -> Vec<Source> {
 
 fn files_below(directory: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(directory).expect("the sources can be listed") {
+        let path = entry.expect("the sources can be listed").path();
         if path.is_dir() {
             files.extend(files_below(&path));
         } else {
