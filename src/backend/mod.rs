@@ -286,6 +286,13 @@ impl Backend {
         self.put(path, contents).await
     }
 
+    /// On a volume, removes a directory whose objects are deleted, with whatever else is in it; elsewhere nothing.
+    pub async fn remove_directory(&self, directory: &str) -> Result<(), Error> {
+        let _valid = self.directory(directory)?;
+        self.on_volume(directory, |volume, directory| volume.remove_directory(directory)).await?;
+        Ok(())
+    }
+
     /// On a volume, makes everything written to its file system so far durable; elsewhere nothing.
     pub async fn sync(&self) -> Result<(), Error> {
         self.on_volume("", |volume, _| volume.sync()).await?;

@@ -120,6 +120,14 @@ impl Volume {
     }
 
     /// Makes everything written to the file system so far survive a power cut, whoever wrote it.
+    pub(super) fn remove_directory(&self, directory: &str) -> Result<(), Error> {
+        let path = self.root.join(directory);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&path, error)),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn sync(&self) -> Result<(), Error> {
         let root = File::open(&self.root).map_err(|error| at(&self.root, error))?;
         rustix::fs::syncfs(&root).map_err(|errno| at(&self.root, errno.into()))

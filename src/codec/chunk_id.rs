@@ -35,3 +35,37 @@ impl IdKey {
         ChunkId(blake3::keyed_hash(self.0.expose(), plain).into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From the test vectors published with BLAKE3.
+    #[test]
+    fn ids_are_keyed_blake3() {
+        let key = IdKey::new(&Secret::from_bytes(*b"whats the Elvish word for friend"));
+        for (plain, id) in [
+            (
+                &[][..],
+                "92b2b75604ed3c761f9d6f62392c8a9227ad0ea3f09573e783f1498a4ed60d26",
+            ),
+            (
+                &[0][..],
+                "6d7878dfff2f485635d39013278ae14f1454b8c0a3a2d34bc1ab38228a80c95b",
+            ),
+        ] {
+            assert_eq!(hex::encode(key.id(plain).0), id);
+        }
+    }
+
+    #[test]
+    fn ids_of_two_keys_are_unrelated() {
+        let [data, leaf] = [1, 2].map(|byte| IdKey::new(&Secret::from_bytes([byte; 32])));
+        assert_ne!(data.id(b"same"), leaf.id(b"same"));
+    }
+
+    #[test]
+    fn an_id_is_not_printed_whole() {
+        assert_eq!(format!("{:?}", ChunkId([0xab; 32])), "ChunkId(abababab..)");
+    }
+}

@@ -177,11 +177,12 @@ impl Chunker {
     pub fn next(&mut self, bytes: &[u8], more: More) -> Option<usize> {
         let max = self.sizes.max as usize;
         let visible = bytes.len().min(max);
-        let cut = self.scan(&bytes[..visible & !1]).or_else(|| match more {
+        let whole = match more {
             _ if visible == max => Some(max),
             More::End if visible > 0 => Some(visible),
             _ => None,
-        })?;
+        };
+        let cut = self.scan(&bytes[..visible & !1]).or(whole)?;
         self.scanned = self.sizes.min as usize;
         self.hash = 0;
         Some(cut)
@@ -208,3 +209,6 @@ impl Chunker {
         matched
     }
 }
+
+#[cfg(test)]
+mod tests;

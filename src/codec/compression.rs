@@ -253,3 +253,6 @@ fn check_frame(stored: &[u8], plain_len: usize) -> Result<(), Error> {
 fn damaged(reason: &'static str) -> Error {
     Error::Decompression { reason }
 }
+
+#[cfg(test)]
+mod tests;

@@ -169,3 +169,6 @@ mod aws_lc {
         RawNonce::assume_unique_for_key(nonce.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

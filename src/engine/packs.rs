@@ -7,10 +7,8 @@ use bytes::Bytes;
 use super::core::Core;
 use super::error::{Error, Result};
 use crate::codec::{ChunkId, Decompressor};
-use crate::format::{
-    BlobKind, BlobOpener, Birth, Directory, Entry, HEADER_LEN, Leaf, PACK_TAIL_GUESS, PackKind, PackName, PackRef,
-    Root, open_directory, parse_header, parse_trailer,
-};
+use crate::format::pack::{HEADER_LEN, PACK_TAIL_GUESS, open_directory, parse_header, parse_trailer};
+use crate::format::{BlobKind, BlobOpener, Birth, Directory, Entry, Leaf, PackKind, PackName, PackRef, Root};
 
 /// What a pack's header says.
 pub(crate) struct PackHead {
@@ -27,7 +25,7 @@ pub(crate) async fn read_head(core: &Core, name: PackName, size: u64) -> Result<
     let len = size.min(HEADER_LEN as u64);
     let bytes = core.backend.get_range(&path, 0..len).await.map_err(|error| Error::from(error).within("reading the log"))?;
     let header = parse_header(&bytes).map_err(|error| damaged(&path, error))?;
-    if header.pack != name.id {
+    if header.id != name.id {
         return Err(Error::data_loss(format!("{path}: its header belongs to another pack; the file was moved or replaced")));
     }
     Ok(PackHead {
@@ -41,14 +39,14 @@ pub(crate) async fn read_directory(core: &Core, name: &PackName) -> Result<(Pack
     let path = core.layout.pack(name);
     let (tail, size) = core.backend.get_tail(&path, PACK_TAIL_GUESS).await?;
     let trailer = parse_trailer(&tail, size).map_err(|error| damaged(&path, error))?;
-    let wanted = trailer.tail_len();
-    let tail = if wanted > tail.len() as u64 {
-        core.backend.get_range(&path, size - wanted..size).await?
-    } else {
-        tail.slice(tail.len() - wanted as usize..)
+    let tail = match trailer.tail_len() {
+        wanted if wanted > tail.len() as u64 => core.backend.get_range(&path, size - wanted..size).await?,
+        _ => tail,
     };
-    let header = if wanted == size { tail.slice(..HEADER_LEN) } else { core.backend.get_range(&path, 0..HEADER_LEN as u64).await? };
-    let directory = open_directory(&core.secrets, name, &header, &tail).map_err(|error| damaged(&path, error))?;
+    let header = core.backend.get_range(&path, 0..HEADER_LEN as u64).await?;
+    let (sealed, sums) = trailer.split_tail(&tail).expect("as long as the trailer says");
+    let directory =
+        open_directory(&core.secrets, name, &header, &trailer, sealed, sums).map_err(|error| damaged(&path, error))?;
     let pack = PackRef {
         name: *name,
         size,

@@ -6,7 +6,7 @@ use super::core::Core;
 use super::error::Result;
 use super::log::rebuild;
 use super::log::replay::{Continuation, LogEntry, apply_entries, find_beyond, introduced};
-use crate::catalog::TipRow;
+use crate::catalog::{Lookup, TipRow};
 use crate::format::PackName;
 
 /// Applies what the catalog has not seen, for reading.
@@ -79,11 +79,12 @@ async fn tip_packs(core: &Arc<Core>, tip: &TipRow) -> Result<Vec<PackName>> {
     Ok(doubtful(&[LogEntry { pack, directory }]))
 }
 
+/// The packs of the newest entry. Those of the ones before are durable: each was, before the next was put.
 fn doubtful(entries: &[LogEntry]) -> Vec<PackName> {
     let mut packs = Vec::new();
-    for entry in entries {
-        packs.extend(introduced(entry.section()).iter().map(|pack| pack.name));
-        packs.push(entry.pack.name);
+    if let Some(newest) = entries.last() {
+        packs.extend(introduced(newest.section()).iter().map(|pack| pack.name));
+        packs.push(newest.pack.name);
     }
     packs
 }

@@ -16,7 +16,8 @@ use super::random;
 use super::read::{ObjectReader, ByteRange, manifest_leaves};
 use super::reclaim::{self, ReclaimOptions, Reclaimed};
 use super::write::{Draft, Ledger, ManifestBuilder, Packer, Source, ingest_stream, upload};
-use crate::catalog::Stats;
+use crate::catalog::{Lookup, Stats};
+use crate::format::record::{METADATA_LEN_MAX, metadata_len};
 use crate::format::{Content, Hash32, ObjectName, ObjectVersion, Record, RepositoryName};
 use crate::codec::RepositoryId;
 
@@ -157,7 +158,7 @@ impl Repository {
 
     /// The repository's id.
     pub fn id(&self) -> RepositoryId {
-        *self.core().secrets.repository()
+        self.core().secrets.repository()
     }
 
     /// Stores `source` under `name`. When this returns, the object survives a power cut.
@@ -552,9 +553,9 @@ fn object_name(name: &str) -> Result<ObjectName> {
 }
 
 fn check_metadata(metadata: &Metadata) -> Result<()> {
-    let bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-    if bytes > crate::format::METADATA_BYTES_MAX {
-        let line = format!("metadata of {bytes} bytes is too large; at most {} are kept", crate::format::METADATA_BYTES_MAX);
+    let bytes = metadata_len(metadata);
+    if bytes > METADATA_LEN_MAX {
+        let line = format!("metadata of {bytes} bytes is too large; at most {} are kept", METADATA_LEN_MAX);
         return Err(Error::new(Reason::InvalidArgument, line));
     }
     Ok(())

@@ -26,7 +26,9 @@ use crate::catalog::{self, Catalog, Locality};
 use crate::codec::{ChunkSizes, Level, RepositoryId};
 use crate::format::keyring::{self, FIRST_GENERATION, KeyringSeed, WrapSeed};
 use crate::format::names::{KeyringCopy, parse_keyring};
-use crate::format::{self, Hash32, Kek, KeyringHeader, Layout, METADATA, Metadata, RepositoryName, RepositoryParameters, Secrets};
+use crate::format::marker::Metadata;
+use crate::format::names::METADATA;
+use crate::format::{self, Hash32, Kek, KeyringHeader, Layout, RepositoryName, RepositoryParameters, Secrets};
 
 /// Where a store is, and what is needed to open it.
 #[derive(Clone, Debug)]

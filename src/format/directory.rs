@@ -1,7 +1,7 @@
 //! A pack's directory: what is in the pack, and in a commit pack the records of the log. Owns the bytes of its plaintext
 //! and every rule an opened directory keeps, so that readers may rely on them; sealing it is `pack`'s.
 //!
-//! What [`Directory::decode`] returns has been checked: row 0 of the births is the pack itself; entries lie inside the
+//! What is decoded has been checked: row 0 of the births is the pack itself; entries lie inside the
 //! pack's blobs, in order, without overlap; no ordinal of a birth stands twice; every length is within its limit.
 
 use std::collections::HashSet;

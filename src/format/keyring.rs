@@ -203,9 +203,12 @@ impl Data {
 
 /// A keyring, opened: everything a repository's keys are derived from.
 ///
-/// A maintenance role has no data part: what needs one answers [`Error::KeyMissing`].
+/// A maintenance role has no data part: what needs one answers [`Error::KeyMissing`]. A clone shares the same memory.
 #[derive(Clone)]
-pub struct Secrets {
+pub struct Secrets(Arc<Opened>);
+
+#[derive(Clone)]
+struct Opened {
     repository: RepositoryId,
     parameters: RepositoryParameters,
     generation: u64,
@@ -219,8 +222,8 @@ pub struct Secrets {
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Secrets")
-            .field("repository", &self.repository)
-            .field("generation", &self.generation)
+            .field("repository", &self.0.repository)
+            .field("generation", &self.0.generation)
             .finish_non_exhaustive()
     }
 }
@@ -250,7 +253,7 @@ impl Secrets {
     fn assemble(shared: Shared, data: Option<SectionSecrets>, directory: SectionSecrets) -> Self {
         let repository = shared.repository;
         let id_key = |label| IdKey::new(&derive(&directory.identity, &repository, label, &[]));
-        Self {
+        Self(Arc::new(Opened {
             leaf_id_key: id_key(label::LEAF_ID),
             root_id_key: id_key(label::ROOT_ID),
             repository,
@@ -259,76 +262,76 @@ impl Secrets {
             previous: shared.previous,
             data: data.map(|secrets| Data::new(secrets, &repository)),
             directory,
-        }
+        }))
     }
 
     /// The same secrets and a new data epoch, which new packs will use once a keyring with it was written and read back.
     ///
     /// # Panics
-    /// Without a data part: only a role with both parts writes keyrings.
+    /// Without a data part: a maintenance role rotates nothing.
     pub fn with_data_epoch(&self, secret: Secret) -> Self {
         let data = self
+            .0
             .data
             .as_ref()
             .expect("who rotates data secrets holds them");
-        Self {
-            data: Some(Data {
-                secrets: data.secrets.with_next(secret),
-                ..data.clone()
-            }),
-            ..self.clone()
-        }
+        let data = Data {
+            secrets: data.secrets.with_next(secret),
+            ..data.clone()
+        };
+        self.with(|opened| opened.data = Some(data))
     }
 
     /// The same secrets and a new directory epoch.
     pub fn with_directory_epoch(&self, secret: Secret) -> Self {
-        Self {
-            directory: self.directory.with_next(secret),
-            ..self.clone()
-        }
+        let directory = self.0.directory.with_next(secret);
+        self.with(|opened| opened.directory = directory)
     }
 
     /// The same secrets without the data part: what a maintenance role works with.
     pub fn without_data(&self) -> Self {
-        Self {
-            data: None,
-            ..self.clone()
-        }
+        self.with(|opened| opened.data = None)
+    }
+
+    fn with(&self, change: impl FnOnce(&mut Opened)) -> Self {
+        let mut opened = Opened::clone(&self.0);
+        change(&mut opened);
+        Self(Arc::new(opened))
     }
 
     /// Whose secrets these are.
     pub fn repository(&self) -> RepositoryId {
-        self.repository
+        self.0.repository
     }
 
     /// What was chosen when the repository was created.
     pub fn parameters(&self) -> &RepositoryParameters {
-        &self.parameters
+        &self.0.parameters
     }
 
     /// Generation of the keyring these came from; the first one for new secrets.
     pub fn generation(&self) -> u64 {
-        self.generation
+        self.0.generation
     }
 
     /// BLAKE3 of the keyring file of the generation before; zero for the first.
     pub fn previous(&self) -> Hash32 {
-        self.previous
+        self.0.previous
     }
 
     /// The newest data epoch; 0 without a data part.
     pub fn data_epoch(&self) -> u64 {
-        self.data.as_ref().map_or(0, |data| data.secrets.newest())
+        self.0.data.as_ref().map_or(0, |data| data.secrets.newest())
     }
 
     /// The newest directory epoch.
     pub fn directory_epoch(&self) -> u64 {
-        self.directory.newest()
+        self.0.directory.newest()
     }
 
     /// Whether users' data can be read and written with these.
     pub fn has_data(&self) -> bool {
-        self.data.is_some()
+        self.0.data.is_some()
     }
 
     /// Names chunks.
@@ -343,17 +346,17 @@ impl Secrets {
 
     /// Names manifest leaves.
     pub fn leaf_id_key(&self) -> &IdKey {
-        &self.leaf_id_key
+        &self.0.leaf_id_key
     }
 
     /// Names manifest roots.
     pub fn root_id_key(&self) -> &IdKey {
-        &self.root_id_key
+        &self.0.root_id_key
     }
 
     /// Seals the catalog.
     pub fn catalog_keys(&self) -> CatalogKeys {
-        let key = |label| derive(&self.directory.identity, &self.repository, label, &[]);
+        let key = |label| derive(&self.0.directory.identity, &self.0.repository, label, &[]);
         CatalogKeys {
             chunk: key(label::CATALOG_CHUNK),
             name: key(label::CATALOG_NAME),
@@ -371,7 +374,7 @@ impl Secrets {
     ) -> Result<Secret, Error> {
         let secrets = match section {
             Section::Data => &self.data()?.secrets,
-            Section::Directory => &self.directory,
+            Section::Directory => &self.0.directory,
         };
         let secret = secrets
             .epochs
@@ -380,11 +383,11 @@ impl Secrets {
         let mut context = [0; 40];
         context[..8].copy_from_slice(&epoch.to_le_bytes());
         context[8..].copy_from_slice(id);
-        Ok(derive(secret, &self.repository, label, &context))
+        Ok(derive(secret, &self.0.repository, label, &context))
     }
 
     fn data(&self) -> Result<&Data, Error> {
-        self.data.as_ref().ok_or(Error::KeyMissing {
+        self.0.data.as_ref().ok_or(Error::KeyMissing {
             section: Section::Data,
             epoch: 0,
         })
@@ -520,20 +523,21 @@ pub fn seal_keyring(
         "a KEK's id has at most {KEK_ID_LEN_MAX} bytes"
     );
     let shared = Shared {
-        repository: secrets.repository,
-        store_id: secrets.parameters.store_id,
+        repository: secrets.0.repository,
+        store_id: secrets.0.parameters.store_id,
         generation,
-        parameters: secrets.parameters.clone(),
+        parameters: secrets.0.parameters.clone(),
         previous,
     };
     let data = &secrets
+        .0
         .data
         .as_ref()
         .expect("who writes keyrings holds both parts")
         .secrets;
     let parts = [
         (Section::Data, data),
-        (Section::Directory, &secrets.directory),
+        (Section::Directory, &secrets.0.directory),
     ];
 
     let mut file = Vec::new();
@@ -845,3 +849,7 @@ fn wrap_context(section: Section, generation: u64, salt: &[u8; SALT_LEN]) -> [u8
     context[9..].copy_from_slice(salt);
     context
 }
+
+#[cfg(test)]
+#[path = "keyring/tests.rs"]
+mod tests;

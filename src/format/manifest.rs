@@ -163,3 +163,7 @@ impl LeafCutter {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "manifest/tests.rs"]
+mod tests;

@@ -30,6 +30,9 @@ pub mod padme;
 pub mod record;
 pub mod wire;
 
+#[cfg(test)]
+mod tests;
+
 pub use checkpoint::{
     CheckpointKind, CheckpointRoot, ObjectSegment, PackSegment, PackTableRow, SegmentRef,
 };

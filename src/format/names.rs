@@ -515,7 +515,10 @@ mod tests {
         assert_eq!(parse_pack(&path), Some(name));
         assert_eq!(parse_pack(&name.to_string()), Some(name));
         assert_eq!(parse_pack(&path.to_uppercase()), None);
-        assert_eq!(parse_pack(&path.replace("/000", "/001")), None);
+        assert_eq!(
+            parse_pack(&path.replacen("/packs/0000", "/packs/0010", 1)),
+            None
+        );
         assert_eq!(parse_pack(&format!("{path}#1")), None);
         assert_eq!(parse_pack(""), None);
         assert_eq!(parse_owner("+000000000000001"), None);

@@ -348,11 +348,26 @@ pub fn open_pack_directory(
     name: &PackName,
     pack: &[u8],
 ) -> Result<Directory, Error> {
+    let (trailer, directory, sums) = split_pack(pack)?;
+    open_directory(secrets, name, pack, &trailer, directory, sums)
+}
+
+/// Opens the directory of a pack that is wholly in memory and checks its blocks: everything that can be checked without
+/// opening its blobs.
+pub fn verify_pack(secrets: &Secrets, name: &PackName, pack: &[u8]) -> Result<Directory, Error> {
+    let (trailer, directory, sums) = split_pack(pack)?;
+    let opened = open_directory(secrets, name, pack, &trailer, directory, sums)?;
+    verify_block_sums(sums, 0, &pack[..trailer.body_len as usize])?;
+    Ok(opened)
+}
+
+/// Trailer, sealed directory, block sums.
+fn split_pack(pack: &[u8]) -> Result<(Trailer, &[u8], &[u8]), Error> {
     let trailer = parse_trailer(pack, pack.len() as u64)?;
     let (directory, sums) = trailer
         .split_tail(pack)
         .expect("the trailer's lengths are those of the pack");
-    open_directory(secrets, name, pack, &trailer, directory, sums)
+    Ok((trailer, directory, sums))
 }
 
 /// Compares a commitment of a birth with the keys at hand: without a match no key is tried.
@@ -406,17 +421,6 @@ pub fn verify_block_sums(sums: &[u8], offset: u64, bytes: &[u8]) -> Result<(), E
         None => Ok(()),
         Some(block) => Err(Error::DamagedBlock { block }),
     }
-}
-
-/// Checks everything in a pack that can be checked without opening its blobs.
-pub fn verify_pack(secrets: &Secrets, name: &PackName, pack: &[u8]) -> Result<Directory, Error> {
-    let directory = open_pack_directory(secrets, name, pack)?;
-    let trailer = parse_trailer(pack, pack.len() as u64)?;
-    let (_, sums) = trailer
-        .split_tail(pack)
-        .expect("the trailer's lengths are those of the pack");
-    verify_block_sums(sums, 0, &pack[..trailer.body_len as usize])?;
-    Ok(directory)
 }
 
 /// Associated data of a blob: everything that says what it is, so that no blob passes for another.
@@ -555,8 +559,8 @@ pub struct PackWriter {
 }
 
 impl PackWriter {
-    /// Starts a pack with a fresh random id, under the newest epochs. `buffer` is cleared and reused; the target is
-    /// lowered to a Padmé size, so that a full pack needs little padding.
+    /// Starts a pack with a fresh random id, under the newest epochs. `buffer` is cleared and reused, best with
+    /// [`Self::buffer_capacity`]; the target is lowered to a Padmé size, so that a full pack needs little padding.
     pub fn new(
         secrets: &Secrets,
         name: PackName,
@@ -600,6 +604,11 @@ impl PackWriter {
             birth_rows: HashMap::from([(name.id, 0)]),
             moved: HashSet::new(),
         }
+    }
+
+    /// Capacity with which a buffer never grows, unless the directory is far longer than usual.
+    pub const fn buffer_capacity(target_bytes: usize) -> usize {
+        target_bytes + PACK_TAIL_GUESS as usize
     }
 
     /// The name it will have.

@@ -424,3 +424,7 @@ pub(super) fn read_rows<'a, T>(
     }
     Ok(rows)
 }
+
+#[cfg(test)]
+#[path = "record/tests.rs"]
+mod tests;

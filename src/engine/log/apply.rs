@@ -12,15 +12,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
-use crate::catalog::{ChunkRow, DirtyKey, EntriesRow, PackRow, PutIdRow, ReleaseRow, Stats, TipRow, Transaction};
+use crate::catalog::{ChunkRow, DirtyKey, EntriesRow, Lookup, PackRow, PutIdRow, ReleaseRow, Stats, TipRow, Transaction};
 use crate::codec::ChunkId;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::write::NewPack;
 use crate::format::{BlobKind, CommitSection, Content, ObjectVersion, PackKind, PackName, PackNumber, Record};
-
-/// Put ids whose results are kept.
-const PUT_IDS_MAX: u64 = 65_536;
 
 /// Heads that are kept, newest first.
 pub(crate) const HEADS_MAX: u64 = 1024;
@@ -40,7 +37,7 @@ pub(crate) struct Committed {
 /// # Errors
 /// `CatalogFailed` if the catalog cannot be read or written, `DataLoss` if the log contradicts it. Nothing is changed.
 pub(crate) fn apply(core: &Core, entry: &Committed) -> Result<TipRow> {
-    let mut change = Change::begin(core, entry.tip.stats.clone());
+    let mut change = Change::begin(core, entry.tip.stats);
     for pack in entry.introduced.iter().chain([&entry.commit]) {
         let log_number = match pack.kind {
             PackKind::Commit => entry.section.log_number,
@@ -157,10 +154,7 @@ impl Change {
             Record::Put(object) => {
                 self.put(object)?;
                 *put_serial += 1;
-                self.tx.set_put_id(&PutIdRow::of(object, *put_serial));
-                if let Some(serial) = put_serial.checked_sub(PUT_IDS_MAX) {
-                    self.tx.remove_put_id_by_serial(serial)?;
-                }
+                self.tx.set_put_id(&PutIdRow::of(object, *put_serial))?;
                 Ok(())
             }
             Record::Delete { name, .. } => self.delete(name),
@@ -239,8 +233,8 @@ impl Change {
 
     fn reference(&mut self, content: &Content) -> Result<()> {
         match content {
-            Content::Inline(chunks) => chunks.iter().try_for_each(|chunk| self.increment(&chunk.id)),
-            Content::Root(root) => self.increment(root),
+            Content::Inline(chunks) => chunks.iter().try_for_each(|chunk| self.increment(&chunk.id).map(drop)),
+            Content::Root(root) => self.increment(root).map(drop),
         }
     }
 
@@ -252,7 +246,7 @@ impl Change {
     }
 
     /// One more reference to `id`.
-    pub(crate) fn increment(&mut self, id: &ChunkId) -> Result<()> {
+    pub(crate) fn increment(&mut self, id: &ChunkId) -> Result<ChunkRow> {
         let mut row = self.known(id)?;
         row.count += 1;
         if row.count == 1 {
@@ -262,7 +256,7 @@ impl Change {
             }
         }
         self.tx.set_chunk(&row);
-        Ok(())
+        Ok(row)
     }
 
     /// One reference less to `id`. A manifest that nothing refers to any more is queued: its children are released
@@ -330,11 +324,17 @@ impl Change {
         Ok(())
     }
 
+    /// Commits the transaction without a tip, as a rebuild does until its end. Returns the totals.
+    pub(crate) fn keep(self) -> Result<Stats> {
+        self.tx.commit()?;
+        Ok(self.stats)
+    }
+
     /// Commits the transaction with `tip` and tells the caches what moved.
     pub(crate) fn finish(mut self, core: &Core, mut tip: TipRow) -> Result<TipRow> {
         tip.stats = self.stats;
         if let Some(newest) = &tip.tip {
-            self.tx.set_head(newest.log_number, &tip.head);
+            self.tx.set_head(newest.log_number, tip.head);
             if let Some(old) = newest.log_number.checked_sub(HEADS_MAX) {
                 self.tx.prune_head(old);
             }

@@ -14,7 +14,7 @@ use super::apply::{Committed, apply};
 use super::checkpoint;
 use super::ownership::Ownership;
 use crate::backend;
-use crate::catalog::TipRow;
+use crate::catalog::{Lookup, TipRow};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::in_flight::Holder;
@@ -155,7 +155,8 @@ impl Committer {
         };
         let core = self.core.clone();
         let _applying = core.apply.lock().await;
-        let mut decided = match self.decide(batch) {
+        let decided = self.refresh().and_then(|()| self.decide(batch));
+        let mut decided = match decided {
             Ok(decided) => decided,
             Err(error) => return self.ledger.fail(error),
         };
@@ -174,6 +175,14 @@ impl Committer {
         for answer in answers {
             answer.send(&outcome);
         }
+    }
+
+    /// Takes over what others changed in the totals: reclaim does.
+    fn refresh(&mut self) -> Result<()> {
+        if let Some(tip) = self.core.catalog.tip()? {
+            self.tip = tip;
+        }
+        Ok(())
     }
 
     /// The open pack, and every durable pack below it.
@@ -257,6 +266,7 @@ impl Committer {
     async fn checkpoint(&mut self) -> Result<()> {
         let core = self.core.clone();
         let _applying = core.apply.lock().await;
+        self.refresh()?;
         let written = checkpoint::write(&core, self.ownership.epoch(), &self.tip).await;
         match written {
             Ok(tip) => self.tip = tip,
@@ -353,7 +363,7 @@ impl Committer {
         let first = match decided.put_ids.get(&object.put_id) {
             Some(first) => first.clone(),
             None => match self.core.catalog.put_id(&object.put_id)? {
-                Some(row) => row.result(),
+                Some(row) => repeated(row.result, object),
                 None => return Ok(None),
             },
         };
@@ -404,6 +414,21 @@ impl Committer {
             Some(version) => Ok(*version),
             None => Ok(self.core.catalog.object(name)?.map(|object| object.sequence)),
         }
+    }
+}
+
+/// The result of a put that is sent again. Its content is not kept, and not needed.
+fn repeated(first: crate::catalog::PutResult, again: &NewObject) -> ObjectVersion {
+    ObjectVersion {
+        name: first.name,
+        sequence: first.sequence,
+        size: first.size,
+        chunks: first.chunks,
+        crc32c: first.crc32c,
+        created_ms: first.created_ms,
+        put_id: again.put_id,
+        metadata: again.metadata.clone(),
+        content: Content::Inline(Vec::new()),
     }
 }
 

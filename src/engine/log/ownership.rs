@@ -10,7 +10,8 @@ use crate::backend::Created;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::random;
-use crate::format::OwnerFile;
+use crate::format::marker::Owner;
+use crate::format::names::parse_owner;
 
 /// Other processes that may take the next epoch first before this one gives up.
 const ATTEMPTS_MAX: usize = 16;
@@ -30,7 +31,12 @@ impl Ownership {
         let instance = random::<16>()?;
         for _ in 0..ATTEMPTS_MAX {
             let epoch = newest(core).await?.unwrap_or(0) + 1;
-            let file = OwnerFile { epoch, instance }.encode();
+            let owner = Owner {
+                repository: core.secrets.repository(),
+                epoch,
+                instance,
+            };
+            let file = owner.encode();
             let path = core.layout.owner(epoch);
             // After an answer that got lost, "exists" may mean that this very process created it: reading tells.
             let _: Created = core.backend.create(&path, Bytes::from(file.clone())).await?;
@@ -60,7 +66,7 @@ impl Ownership {
             return;
         };
         for file in files {
-            let older = core.layout.parse_owner(&file.path).is_some_and(|epoch| epoch < self.epoch);
+            let older = parse_owner(&file.path).is_some_and(|epoch| epoch < self.epoch);
             if older && let Err(error) = core.backend.delete(&file.path).await {
                 tracing::warn!(%error, "the file of a former owner could not be deleted; it does no harm");
             }
@@ -82,5 +88,5 @@ pub(crate) async fn check_fence(core: &Core, epoch: u64) -> Result<()> {
 /// The newest epoch that was ever taken. A file counts by its name, whatever it holds.
 async fn newest(core: &Core) -> Result<Option<u64>> {
     let files = core.backend.list(&core.layout.owners_prefix(), None).await?;
-    Ok(files.iter().filter_map(|file| core.layout.parse_owner(&file.path)).max())
+    Ok(files.iter().filter_map(|file| parse_owner(&file.path)).max())
 }

@@ -12,6 +12,7 @@ use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
 use crate::engine::packs::{PackHead, read_children, read_directory, read_head};
 use crate::engine::write::NewPack;
+use crate::format::names::parse_pack;
 use crate::format::{CommitSection, Directory, Hash32, PackKind, PackName, PackRef, Record, Tip, next_head};
 
 /// A commit pack as read from the store.
@@ -77,7 +78,7 @@ async fn list_heads(core: &Core, tip: Option<&Tip>) -> Result<Vec<PackHead>> {
     let listed = core.backend.list(&core.layout.packs_prefix(), after.as_deref()).await?;
     let mut heads = Vec::new();
     for file in listed {
-        if let Some(name) = core.layout.parse_pack(&file.path) {
+        if let Some(name) = parse_pack(&file.path) {
             heads.push(read_head(core, name, file.size).await?);
         }
     }
@@ -106,7 +107,7 @@ async fn walk_back(
     newest: LogEntry,
     tip: Option<&Tip>,
 ) -> Result<Option<Vec<LogEntry>>> {
-    let (base, base_hash) = tip.map_or((0, Hash32::default()), |tip| (tip.log_number, tip.trailer_hash));
+    let (base, base_hash) = tip.map_or((0, Hash32::ZERO), |tip| (tip.log_number, tip.trailer_hash));
     let mut by_hash: HashMap<Hash32, LogEntry> = HashMap::new();
     for head in heads.iter().filter(|head| head.kind == PackKind::Commit) {
         let entry = read_entry(core, head).await?;

@@ -112,11 +112,11 @@ pub(crate) struct Progress {
 const CRC: crc_fast::CrcAlgorithm = crc_fast::CrcAlgorithm::Crc32Iscsi;
 
 impl Ingest {
-    pub(crate) fn new(core: Arc<Core>, packer: Arc<Packer>, holder: Arc<Holder>) -> Arc<Self> {
+    pub(crate) fn new(core: Arc<Core>, packer: Arc<Packer>, holder: Arc<Holder>) -> Result<Arc<Self>> {
         let sizes = core.secrets.parameters().chunk_sizes;
-        let chunker = Chunker::new(sizes, core.secrets.gear_table());
+        let chunker = Chunker::new(sizes, core.secrets.gear_table()?);
         let slots_max = core.compute.threads() as u32 + 2;
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             packer,
             holder,
             stored: Arc::new(AtomicU64::new(0)),
@@ -134,7 +134,7 @@ impl Ingest {
             order: Mutex::new(Order::default()),
             spares: Mutex::new(Vec::new()),
             core,
-        })
+        }))
     }
 
     pub(crate) fn slab_bytes(&self) -> usize {
@@ -252,7 +252,7 @@ impl Ingest {
             ..
         } = filled;
         let crc = crc_fast::checksum(CRC, &slab.bytes[self.headroom..end]);
-        let id_key = self.core.secrets.id_key();
+        let id_key = self.core.secrets.id_key()?;
         let mut ids = Vec::with_capacity(lengths.len());
         let mut chunks = Vec::with_capacity(lengths.len());
         let mut at = start;

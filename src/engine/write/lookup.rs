@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::catalog::EntriesRow;
+use crate::catalog::{EntriesRow, Lookup};
 use crate::codec::ChunkId;
 use crate::engine::core::Core;
 use crate::engine::error::Result;
@@ -70,7 +70,7 @@ fn load_locality(core: &Core, pack: PackNumber) -> Result<()> {
     let (Some(row), Some(mut entries)) = (core.catalog.pack(pack)?, core.catalog.entries(pack)?) else {
         return Ok(());
     };
-    if row.current != row.entries {
+    if row.current != row.entries || row.damaged > 0 {
         keep_current(core, pack, &mut entries)?;
     }
     core.locality.insert(pack, Arc::new(entries));

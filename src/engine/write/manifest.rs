@@ -11,7 +11,8 @@ use crate::codec::ChunkId;
 use crate::engine::core::Core;
 use crate::engine::error::Result;
 use crate::engine::in_flight::{Holder, Known};
-use crate::format::{BlobKind, ChunkRef, Content, INLINE_CHUNKS_MAX, Leaf, LeafCutter, LeafRef, ObjectName, Root};
+use crate::format::record::INLINE_CHUNKS_MAX;
+use crate::format::{BlobKind, ChunkRef, Content, Leaf, LeafCutter, LeafRef, ObjectName, Root};
 
 /// Collects the chunks of one stream.
 pub(crate) struct ManifestBuilder {
@@ -20,7 +21,6 @@ pub(crate) struct ManifestBuilder {
     holder: Arc<Holder>,
     stored: StoredBytes,
     cutter: LeafCutter,
-    pending: Vec<ChunkRef>,
     leaves: Vec<LeafRef>,
 }
 
@@ -32,7 +32,6 @@ impl ManifestBuilder {
             holder,
             stored,
             cutter: LeafCutter::default(),
-            pending: Vec::new(),
             leaves: Vec::new(),
         }
     }
@@ -40,9 +39,8 @@ impl ManifestBuilder {
     /// Adds chunks in stream order and stores the leaves that end among them.
     pub(crate) async fn add(&mut self, chunks: Vec<ChunkRef>) -> Result<()> {
         for chunk in chunks {
-            self.pending.push(chunk);
-            if self.cutter.ends_after(&chunk.id) {
-                self.store_leaf().await?;
+            if let Some(leaf) = self.cutter.push(chunk) {
+                self.store_leaf(leaf).await?;
             }
         }
         Ok(())
@@ -50,12 +48,13 @@ impl ManifestBuilder {
 
     /// What the record of the object says about its content.
     pub(crate) async fn finish(mut self, name: &ObjectName, size: u64) -> Result<Content> {
-        if self.leaves.is_empty() && self.pending.len() <= INLINE_CHUNKS_MAX {
+        let last = std::mem::take(&mut self.cutter).finish().unwrap_or(Leaf { chunks: Vec::new() });
+        if self.leaves.is_empty() && last.chunks.len() <= INLINE_CHUNKS_MAX {
             self.holder.settled().await?;
-            return Ok(Content::Inline(self.pending));
+            return Ok(Content::Inline(last.chunks));
         }
-        if !self.pending.is_empty() {
-            self.store_leaf().await?;
+        if !last.chunks.is_empty() {
+            self.store_leaf(last).await?;
         }
         let leaves = std::mem::take(&mut self.leaves);
         self.store_root(name, size, leaves).await.map(Content::Root)
@@ -72,16 +71,13 @@ impl ManifestBuilder {
         self.store(BlobKind::Root, root.encode(), children).await
     }
 
-    async fn store_leaf(&mut self) -> Result<()> {
-        let chunks = std::mem::take(&mut self.pending);
-        let bytes = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
-        let count = chunks.len() as u32;
-        let children = chunks.iter().map(|chunk| chunk.id).collect();
-        let id = self.store(BlobKind::Leaf, Leaf { chunks }.encode(), children).await?;
+    async fn store_leaf(&mut self, leaf: Leaf) -> Result<()> {
+        let children = leaf.chunks.iter().map(|chunk| chunk.id).collect();
+        let id = self.store(BlobKind::Leaf, leaf.encode(), children).await?;
         self.leaves.push(LeafRef {
             id,
-            bytes,
-            chunks: count,
+            bytes: leaf.bytes(),
+            chunks: leaf.chunks.len() as u32,
         });
         Ok(())
     }

@@ -41,7 +41,7 @@ pub(crate) async fn ingest_stream<S: Source>(
     name: &ObjectName,
     mut source: S,
 ) -> Result<Draft> {
-    let ingest = Ingest::new(core.clone(), packer.clone(), holder.clone());
+    let ingest = Ingest::new(core.clone(), packer.clone(), holder.clone())?;
     let stored = ingest.stored().clone();
     let mut manifest = ManifestBuilder::new(core.clone(), packer.clone(), holder.clone(), stored.clone());
     let mut index = 0;

@@ -1,0 +1,161 @@
+//! The catalog: the agent's database over everything stored. An index, never the truth: whatever it holds can be rebuilt
+//! from the store, so it is not fsynced with every commit, and a damaged one is removed rather than repaired.
+//!
+//! ```text
+//! RepositoryCatalog · Transaction     typed rows of one repository (rows: their bytes)
+//!             sealed                  row keys that say nothing, values that nobody else reads or forges
+//!             Tables                  ordered bytes in tables, atomic batches
+//!      EmbeddedTables · MemoryTables  a directory · this process
+//! ```
+//!
+//! [`Locality`] stands beside them: it answers for chunks whose pack was hit lately.
+
+mod embedded;
+mod error;
+mod locality;
+mod memory;
+mod repository;
+mod rows;
+mod sealed;
+mod tables;
+mod transaction;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use embedded::EmbeddedTables;
+pub use error::Error;
+pub use locality::{Locality, Place};
+pub use memory::MemoryTables;
+pub use repository::{DirtyKey, Lookup, RepositoryCatalog};
+pub use rows::{
+    ChunkRow, EntriesRow, PUT_IDS_KEPT, PackRow, PutIdRow, PutResult, ReleaseRow, Stats, TipRow,
+};
+pub use sealed::{RowKey, RowSealer};
+pub use tables::{Batch, KeyValue, Table, Tables};
+pub use transaction::Transaction;
+
+use crate::codec::RepositoryId;
+use crate::format::CatalogKeys;
+
+/// Where a catalog is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// A directory of its own.
+    Directory(PathBuf),
+    /// Memory: it ends with the process, and every open makes a new one.
+    Memory,
+}
+
+/// What a catalog may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory for rows and index blocks read from disk.
+    pub cache_bytes: u64,
+    /// Memory for rows of one of the large tables before they go to disk; small tables get an eighth. Holds from the
+    /// creation of a catalog on.
+    pub write_buffer_bytes: u64,
+    /// Disk for journals before the oldest is emptied; at least 64 MiB. One journal more can be in use.
+    pub journal_bytes: u64,
+    /// Memory for entries of packs that were hit lately.
+    pub locality_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 32 << 20,
+            write_buffer_bytes: 8 << 20,
+            journal_bytes: 64 << 20,
+            locality_bytes: 16 << 20,
+        }
+    }
+}
+
+/// An open catalog, of all repositories of a store.
+#[derive(Clone)]
+pub struct Catalog {
+    tables: Arc<dyn Tables>,
+}
+
+/// The meaning of rows and keys. Another number makes a catalog one to rebuild.
+const SCHEMA: u32 = 1;
+/// Shorter than any repository's key in this table.
+const SCHEMA_KEY: &[u8] = b"schema";
+
+impl Catalog {
+    /// Opens the catalog, creating it if it is not there.
+    pub fn open(location: &Location, limits: &Limits) -> Result<Self, Error> {
+        let tables: Arc<dyn Tables> = match location {
+            Location::Directory(directory) => Arc::new(EmbeddedTables::open(directory, limits)?),
+            Location::Memory => Arc::new(MemoryTables::default()),
+        };
+        check_schema(&*tables)?;
+        Ok(Self { tables })
+    }
+
+    /// The rows of one repository.
+    pub fn repository(&self, id: RepositoryId, keys: &CatalogKeys) -> RepositoryCatalog {
+        RepositoryCatalog::new(self.tables.clone(), id, keys)
+    }
+
+    /// Removes every row of a repository, in batches; what is interrupted can be done again. Needs no keys.
+    pub fn forget(&self, id: RepositoryId) -> Result<(), Error> {
+        const ROWS: usize = 1024;
+        // The tip goes first, so that a repository half forgotten is one without a tip: it is rebuilt.
+        for table in [Table::Meta].into_iter().chain(Table::ALL) {
+            loop {
+                let rows = self.tables.scan(table, &id.0, None, ROWS)?;
+                let mut batch = Batch::new();
+                for (key, _) in &rows {
+                    batch.delete(table, key.clone());
+                }
+                self.tables.commit(batch)?;
+                if rows.len() < ROWS {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything committed so far survives a loss of power once this returns.
+    pub fn persist(&self) -> Result<(), Error> {
+        self.tables.persist()
+    }
+
+    /// Bytes taken on the filesystem.
+    pub fn disk_bytes(&self) -> Result<u64, Error> {
+        self.tables.disk_bytes()
+    }
+}
+
+fn check_schema(tables: &dyn Tables) -> Result<(), Error> {
+    match tables.get(Table::Meta, SCHEMA_KEY)? {
+        None => {
+            let mut batch = Batch::new();
+            batch.put(
+                Table::Meta,
+                SCHEMA_KEY.to_vec(),
+                SCHEMA.to_le_bytes().to_vec(),
+            );
+            tables.commit(batch)
+        }
+        Some(found) => {
+            let found = <[u8; 4]>::try_from(found.as_slice()).map_err(|_| Error::Row {
+                table: Table::Meta,
+                problem: "the schema is not a number",
+            })?;
+            match u32::from_le_bytes(found) {
+                SCHEMA => Ok(()),
+                found => Err(Error::Schema {
+                    found,
+                    known: SCHEMA,
+                }),
+            }
+        }
+    }
+}

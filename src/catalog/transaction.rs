@@ -1,0 +1,230 @@
+//! Changes to the rows of one repository that are applied together.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use crate::codec::ChunkId;
+use crate::format::{Hash32, ObjectName, ObjectVersion, PackNumber};
+
+use super::error::Error;
+use super::repository::{DirtyKey, Lookup, RepositoryCatalog, put_id_key, row, tip_key};
+use super::rows::{
+    ChunkRow, EntriesRow, HeadRow, PUT_IDS_KEPT, PackRow, PutIdRow, PutOrderRow, ReleaseRow, Row,
+    TipRow,
+};
+use super::sealed::{RowKey, RowSealer};
+use super::tables::{Batch, Table};
+
+/// A set of changes, which its own reads see. Dropped without [`Transaction::commit`] it leaves nothing.
+pub struct Transaction {
+    catalog: RepositoryCatalog,
+    /// Encoded rows, sealed only once they are committed: counters of one pack may change many times before.
+    changes: BTreeMap<(Table, RowKey), Option<Vec<u8>>>,
+}
+
+impl Transaction {
+    pub(super) fn new(catalog: RepositoryCatalog) -> Self {
+        Self {
+            catalog,
+            changes: BTreeMap::new(),
+        }
+    }
+
+    /// Rows changed so far: what a caller bounds its transactions by.
+    pub fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Whether nothing changed so far.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Applies all changes or none. They survive the end of the process, but a loss of power only after
+    /// [`Catalog::persist`](super::Catalog::persist). After an error it is unknown whether they were applied: open the
+    /// catalog again and replay the log.
+    pub fn commit(self) -> Result<(), Error> {
+        let sealer = &self.catalog.sealer;
+        let mut batch = Batch::new();
+        for ((table, key), row) in self.changes {
+            match row {
+                Some(row) => batch.put(
+                    table,
+                    sealer.stored_key(&key),
+                    sealer.seal(table, &key, row),
+                ),
+                None => batch.delete(table, sealer.stored_key(&key)),
+            }
+        }
+        self.catalog.tables.commit(batch)
+    }
+
+    /// Sets the row of a chunk, leaf or root.
+    pub fn set_chunk(&mut self, row: &ChunkRow) {
+        self.set(self.catalog.sealer.chunk_key(&row.id), row);
+    }
+
+    /// Makes a chunk, leaf or root unknown.
+    pub fn remove_chunk(&mut self, id: &ChunkId) {
+        self.remove(Table::Chunks, self.catalog.sealer.chunk_key(id));
+    }
+
+    /// Sets the row of a pack.
+    pub fn set_pack(&mut self, row: &PackRow) {
+        self.set(RowKey::pack(row.name.number), row);
+    }
+
+    /// Removes the row of a pack.
+    pub fn remove_pack(&mut self, number: PackNumber) {
+        self.remove(Table::Packs, RowKey::pack(number));
+    }
+
+    /// Sets what is in a pack.
+    pub fn set_entries(&mut self, number: PackNumber, row: &EntriesRow) {
+        self.set(RowKey::pack(number), row);
+    }
+
+    /// Removes what is in a pack.
+    pub fn remove_entries(&mut self, number: PackNumber) {
+        self.remove(Table::Entries, RowKey::pack(number));
+    }
+
+    /// Sets the newest version of an object.
+    pub fn set_object(&mut self, object: &ObjectVersion) {
+        self.set(RowKey::new(&[&self.object_key(&object.name)]), object);
+    }
+
+    /// Removes an object.
+    pub fn remove_object(&mut self, name: &ObjectName) {
+        self.remove(Table::Objects, RowKey::new(&[&self.object_key(name)]));
+    }
+
+    /// Keeps the result of a put, and drops the one that is [`PUT_IDS_KEPT`] serials older: serials are dense.
+    pub fn set_put_id(&mut self, row: &PutIdRow) -> Result<(), Error> {
+        if let Some(evicted) = row.serial.checked_sub(PUT_IDS_KEPT) {
+            self.remove_put_id_by_serial(evicted)?;
+        }
+        // An id that is set again keeps its new serial only, so that there is one row an id in either table.
+        if let Some(old) = self.put_id(&row.put_id)? {
+            self.remove(Table::PutOrder, RowKey::number(old.serial));
+        }
+        self.set(put_id_key(&self.catalog.sealer, &row.put_id), row);
+        self.set(
+            RowKey::number(row.serial),
+            &PutOrderRow {
+                serial: row.serial,
+                put_id: row.put_id,
+            },
+        );
+        Ok(())
+    }
+
+    /// Drops the result of the put with this serial, if it is there.
+    pub fn remove_put_id_by_serial(&mut self, serial: u64) -> Result<(), Error> {
+        let order_key = RowKey::number(serial);
+        let Some(order) = row::<PutOrderRow>(self, &order_key)? else {
+            return Ok(());
+        };
+        let id_key = put_id_key(&self.catalog.sealer, &order.put_id);
+        self.remove(Table::PutIds, id_key);
+        self.remove(Table::PutOrder, order_key);
+        Ok(())
+    }
+
+    /// Sets the head of the log at a log number.
+    pub fn set_head(&mut self, log_number: u64, head: Hash32) {
+        self.set(RowKey::number(log_number), &HeadRow { log_number, head });
+    }
+
+    /// Forgets the head of the log at a log number.
+    pub fn prune_head(&mut self, log_number: u64) {
+        self.remove(Table::Heads, RowKey::number(log_number));
+    }
+
+    /// Sets how far the release of a manifest's children got.
+    pub fn set_release(&mut self, row: &ReleaseRow) {
+        self.set(self.catalog.sealer.chunk_key(&row.id), row);
+    }
+
+    /// Ends the release of a manifest's children.
+    pub fn remove_release(&mut self, id: &ChunkId) {
+        self.remove(Table::Releases, self.catalog.sealer.chunk_key(id));
+    }
+
+    /// Sets where the catalog stands on the log.
+    pub fn set_tip(&mut self, row: &TipRow) {
+        self.set(tip_key(), row);
+    }
+
+    /// Notes that a part of a table differs from its last checkpoint.
+    pub fn mark_dirty(&mut self, key: DirtyKey) {
+        self.changes
+            .insert((Table::Dirty, key.row_key()), Some(Vec::new()));
+    }
+
+    /// Notes that a part of a table is as in a checkpoint.
+    pub fn clear_dirty(&mut self, key: DirtyKey) {
+        self.remove(Table::Dirty, key.row_key());
+    }
+
+    fn set<R: Row>(&mut self, key: RowKey, row: &R) {
+        self.changes.insert((R::TABLE, key), Some(row.to_bytes()));
+    }
+
+    fn remove(&mut self, table: Table, key: RowKey) {
+        self.changes.insert((table, key), None);
+    }
+
+    /// The changes of one table behind a key.
+    fn changes_after(
+        &self,
+        table: Table,
+        after: Option<&RowKey>,
+    ) -> impl Iterator<Item = (RowKey, Option<&Vec<u8>>)> {
+        let start = match after {
+            Some(after) => Bound::Excluded((table, *after)),
+            None => Bound::Included((table, RowKey::new(&[]))),
+        };
+        let changes = self.changes.range((start, Bound::Unbounded));
+        changes
+            .take_while(move |((of, _), _)| *of == table)
+            .map(|((_, key), row)| (*key, row.as_ref()))
+    }
+}
+
+impl Lookup for Transaction {
+    fn encoded(&self, table: Table, key: &RowKey) -> Result<Option<Vec<u8>>, Error> {
+        match self.changes.get(&(table, *key)) {
+            Some(change) => Ok(change.clone()),
+            None => self.catalog.encoded(table, key),
+        }
+    }
+
+    fn encoded_page(
+        &self,
+        table: Table,
+        after: Option<&RowKey>,
+        limit: usize,
+    ) -> Result<Vec<(RowKey, Vec<u8>)>, Error> {
+        // With so many rows from the tables, the first `limit` remain after every removal.
+        let removed = self
+            .changes_after(table, after)
+            .filter(|(_, row)| row.is_none())
+            .count();
+        let stored = self
+            .catalog
+            .encoded_page(table, after, limit.saturating_add(removed))?;
+        let mut rows: BTreeMap<RowKey, Vec<u8>> = stored.into_iter().collect();
+        for (key, change) in self.changes_after(table, after) {
+            match change {
+                Some(row) => rows.insert(key, row.clone()),
+                None => rows.remove(&key),
+            };
+        }
+        Ok(rows.into_iter().take(limit).collect())
+    }
+
+    fn sealer(&self) -> &RowSealer {
+        &self.catalog.sealer
+    }
+}

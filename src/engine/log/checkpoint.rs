@@ -1,0 +1,326 @@
+//! Checkpoints: what shortens the log.
+//!
+//! A checkpoint is a root over segments of the object table and of the pack table, all sealed files. Segments whose
+//! range saw no change since the last checkpoint are referred to again. The two newest verified ones are kept; a
+//! checkpoint counts only if its tip is on the log.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use super::apply::HEADS_MAX;
+use super::ownership::check_fence;
+use crate::catalog::{DirtyKey, Lookup, TipRow};
+use crate::engine::core::Core;
+use crate::engine::error::{Error, Result};
+use crate::engine::packs::damaged;
+use crate::engine::random;
+use crate::format::checkpoint::{CHECKPOINT_HEADER_LEN, CheckpointHeader, KeyRange, open_checkpoint_file, seal_checkpoint_file};
+use crate::format::names::parse_checkpoint;
+use crate::format::{
+    CheckpointId, CheckpointKind, CheckpointName, CheckpointRoot, ObjectSegment, PackNumber, PackRef, PackSegment,
+    PackTableRow, SegmentRef, Tip,
+};
+
+/// Objects in a segment, about; half of it to all of it.
+const SEGMENT_OBJECTS: u64 = 4096;
+/// Dirty marks know 12 bits of an object's key.
+const OBJECT_BITS_MAX: u8 = 12;
+/// Most packs in a segment.
+const SEGMENT_PACKS: usize = 4096;
+/// Rows read from the catalog at a time.
+const PAGE: usize = 1024;
+
+/// Writes a checkpoint at `tip`, which the catalog stands at, verifies it, and forgets what it makes superfluous.
+/// Called under the apply lock. Returns the tip row that knows of it.
+///
+/// # Errors
+/// Nothing is lost if it fails: the log stays as long as it was.
+pub(crate) async fn write(core: &Core, epoch: u64, tip: &TipRow) -> Result<TipRow> {
+    let Some(at) = &tip.tip else {
+        return Ok(tip.clone());
+    };
+    let former = match &tip.checkpoints[0] {
+        Some((name, _)) => read_root(core, name).await.ok(),
+        None => None,
+    };
+    let dirty = core.catalog.dirty()?;
+    let writer = SegmentWriter {
+        core,
+        epoch,
+        log_number: at.log_number,
+        dirty: &dirty,
+        former: former.as_ref(),
+    };
+    let root = CheckpointRoot {
+        tip: at.clone(),
+        head: tip.head,
+        sequence: tip.sequence,
+        heads: core.catalog.heads_page(None, HEADS_MAX as usize)?,
+        put_ids: put_ids(core)?,
+        put_serial: tip.put_serial,
+        object_segments: writer.objects(tip.stats.objects).await?,
+        pack_segments: writer.packs().await?,
+    };
+    let name = writer.put(CheckpointKind::Root, root.encode()).await?.0;
+    let verified = read_root(core, &name).await?;
+    if verified != root {
+        return Err(Error::data_loss("a checkpoint reads back differently from what was written"));
+    }
+    let mut next = tip.clone();
+    next.checkpoints = [Some((name, at.log_number)), tip.checkpoints[0].clone()];
+    next.log_bytes_since_checkpoint = 0;
+    let mut tx = core.catalog.begin();
+    dirty.into_iter().for_each(|key| tx.clear_dirty(key));
+    tx.set_tip(&next);
+    tx.commit()?;
+    forget_others(core, epoch, &next, &root).await;
+    Ok(next)
+}
+
+/// Reads and opens a root.
+pub(crate) async fn read_root(core: &Core, name: &CheckpointName) -> Result<CheckpointRoot> {
+    let path = core.layout.checkpoint(name);
+    let file = core.backend.get(&path).await?;
+    let plain = open_checkpoint_file(&core.secrets, CheckpointKind::Root, name, &file).map_err(|error| damaged(&path, error))?;
+    CheckpointRoot::decode(&plain).map_err(|error| damaged(&path, error))
+}
+
+/// Reads and opens a segment of the object table.
+pub(crate) async fn read_objects(core: &Core, segment: &SegmentRef) -> Result<ObjectSegment> {
+    let (path, plain) = read_segment(core, segment, CheckpointKind::Objects).await?;
+    ObjectSegment::decode(&plain).map_err(|error| damaged(&path, error))
+}
+
+/// Reads and opens a segment of the pack table.
+pub(crate) async fn read_packs(core: &Core, segment: &SegmentRef) -> Result<PackSegment> {
+    let (path, plain) = read_segment(core, segment, CheckpointKind::Packs).await?;
+    PackSegment::decode(&plain).map_err(|error| damaged(&path, error))
+}
+
+async fn read_segment(core: &Core, segment: &SegmentRef, kind: CheckpointKind) -> Result<(String, Vec<u8>)> {
+    let path = core.layout.checkpoint(&segment.name);
+    let file = core.backend.get(&path).await?;
+    if !segment.matches(&file) {
+        return Err(Error::data_loss(format!("{path}: a checkpoint segment is not the one its root lists")));
+    }
+    let plain = open_checkpoint_file(&core.secrets, kind, &segment.name, &file).map_err(|error| damaged(&path, error))?;
+    Ok((path, plain))
+}
+
+/// The roots in the store, newest first. Their tips may or may not be on the log.
+pub(crate) async fn roots(core: &Core) -> Result<Vec<CheckpointName>> {
+    let mut roots = Vec::new();
+    for file in core.backend.list(&core.layout.checkpoints_prefix(), None).await? {
+        let Some(name) = parse_checkpoint(&file.path) else {
+            continue;
+        };
+        let len = file.size.min(CHECKPOINT_HEADER_LEN as u64);
+        let header = core.backend.get_range(&file.path, 0..len).await?;
+        match CheckpointHeader::parse(&header) {
+            Ok(header) if header.kind == CheckpointKind::Root => roots.push(name),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(path = %file.path, %error, "a checkpoint file is damaged"),
+        }
+    }
+    roots.sort_by_key(|name| std::cmp::Reverse((name.epoch, name.log_number)));
+    Ok(roots)
+}
+
+fn put_ids(core: &Core) -> Result<Vec<crate::format::checkpoint::PutIdEntry>> {
+    let mut entries = Vec::new();
+    let mut after = None;
+    loop {
+        let page = core.catalog.put_ids_page(after, PAGE)?;
+        let Some(last) = page.last() else {
+            return Ok(entries);
+        };
+        after = Some(last.serial);
+        entries.extend(page.into_iter().map(Into::into));
+    }
+}
+
+/// Writes the segments of one checkpoint.
+struct SegmentWriter<'a> {
+    core: &'a Core,
+    epoch: u64,
+    log_number: u64,
+    dirty: &'a [DirtyKey],
+    former: Option<&'a CheckpointRoot>,
+}
+
+impl SegmentWriter<'_> {
+    async fn objects(&self, objects: u64) -> Result<Vec<SegmentRef>> {
+        let segments = objects.div_ceil(SEGMENT_OBJECTS).next_power_of_two();
+        let bits = (segments.trailing_zeros() as u8).min(OBJECT_BITS_MAX);
+        let mut refs = Vec::new();
+        for index in 0..1u128 << bits {
+            let first = if bits == 0 { 0 } else { index << (128 - u32::from(bits)) };
+            let range = KeyRange::of(first.to_be_bytes(), bits);
+            let former = self.former.map_or(&[][..], |root| &root.object_segments);
+            if let Some(same) = self.unchanged(former, &range) {
+                refs.push(same);
+                continue;
+            }
+            let rows = self.object_rows(&range)?;
+            if !rows.is_empty() {
+                refs.push(self.segment(CheckpointKind::Objects, range, ObjectSegment { range, rows }.encode()).await?);
+            }
+        }
+        Ok(refs)
+    }
+
+    fn object_rows(&self, range: &KeyRange) -> Result<Vec<crate::format::ObjectVersion>> {
+        let mut after = u128::from_be_bytes(range.first()).checked_sub(1).map(u128::to_be_bytes);
+        let mut rows = Vec::new();
+        loop {
+            let page = self.core.catalog.objects_page(after, PAGE)?;
+            let Some((last, _)) = page.last() else {
+                return Ok(rows);
+            };
+            after = Some(*last);
+            for (key, object) in page {
+                if !range.contains(&key) {
+                    return Ok(rows);
+                }
+                rows.push(object);
+            }
+        }
+    }
+
+    async fn packs(&self) -> Result<Vec<SegmentRef>> {
+        let mut rows: Vec<PackTableRow> = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.core.catalog.packs_page(after, PAGE)?;
+            let Some(last) = page.last() else {
+                break;
+            };
+            after = Some(last.name.number);
+            rows.extend(page.iter().filter(|row| row.condemned_at == 0).map(|row| PackTableRow {
+                pack: PackRef {
+                    name: row.name,
+                    size: row.size,
+                    trailer_hash: row.trailer_hash,
+                },
+                kind: row.kind,
+                log_number: row.log_number,
+            }));
+        }
+        let mut refs = Vec::new();
+        for (range, rows) in split(KeyRange::of([0; 16], 0), &rows) {
+            let former = self.former.map_or(&[][..], |root| &root.pack_segments);
+            match self.unchanged(former, &range) {
+                Some(same) => refs.push(same),
+                None => {
+                    let plain = PackSegment {
+                        range,
+                        rows: rows.to_vec(),
+                    };
+                    refs.push(self.segment(CheckpointKind::Packs, range, plain.encode()).await?);
+                }
+            }
+        }
+        Ok(refs)
+    }
+
+    /// The segment of the former checkpoint with this very range, if nothing in it has changed.
+    fn unchanged(&self, former: &[SegmentRef], range: &KeyRange) -> Option<SegmentRef> {
+        let same = former.iter().find(|segment| segment.range == *range)?;
+        let same_table = |key: &DirtyKey| matches!(key, DirtyKey::Objects(_)) == self.is_objects(former);
+        let touched = self.dirty.iter().filter(|key| same_table(key)).any(|key| overlaps(range, key));
+        (!touched).then_some(*same)
+    }
+
+    fn is_objects(&self, former: &[SegmentRef]) -> bool {
+        self.former.is_some_and(|root| std::ptr::eq(former, root.object_segments.as_slice()))
+    }
+
+    async fn segment(&self, kind: CheckpointKind, range: KeyRange, plain: Vec<u8>) -> Result<SegmentRef> {
+        let (name, file) = self.put(kind, plain).await?;
+        let read = self.core.backend.get(&self.core.layout.checkpoint(&name)).await?;
+        let segment = SegmentRef::to(range, name, &self.core.secrets, &file);
+        if !segment.matches(&read) {
+            return Err(Error::data_loss("a checkpoint segment reads back differently from what was written"));
+        }
+        Ok(segment)
+    }
+
+    async fn put(&self, kind: CheckpointKind, plain: Vec<u8>) -> Result<(CheckpointName, Bytes)> {
+        let name = CheckpointName {
+            epoch: self.epoch,
+            log_number: self.log_number,
+            id: CheckpointId(random()?),
+        };
+        let file = Bytes::from(seal_checkpoint_file(&self.core.secrets, kind, &name, plain));
+        self.core.backend.put(&self.core.layout.checkpoint(&name), file.clone()).await?;
+        Ok((name, file))
+    }
+}
+
+/// Divides rows, sorted by pack number, into ranges of at most [`SEGMENT_PACKS`]. A range is halved until its rows fit,
+/// so old ranges stay what they are while new packs come at the end.
+fn split(range: KeyRange, rows: &[PackTableRow]) -> Vec<(KeyRange, &[PackTableRow])> {
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    if rows.len() <= SEGMENT_PACKS || range.bits() == 128 {
+        return vec![(range, rows)];
+    }
+    let bits = range.bits() + 1;
+    let lower = KeyRange::of(range.first(), bits);
+    let at = rows.partition_point(|row| lower.contains(&row.pack.name.number.to_bytes()));
+    let upper_first = u128::from_be_bytes(range.first()) | 1 << (128 - u32::from(bits));
+    let mut parts = split(lower, &rows[..at]);
+    parts.extend(split(KeyRange::of(upper_first.to_be_bytes(), bits), &rows[at..]));
+    parts
+}
+
+/// Whether a dirty mark touches a range.
+fn overlaps(range: &KeyRange, key: &DirtyKey) -> bool {
+    let (first, bits) = match key {
+        DirtyKey::Objects(prefix) => (u128::from(*prefix) << 116, 12),
+        DirtyKey::Packs { epoch, directory } => {
+            let number = PackNumber {
+                epoch: *epoch,
+                counter: directory * 4096,
+            };
+            (u128::from_be_bytes(number.to_bytes()), 116)
+        }
+    };
+    let first = first.to_be_bytes();
+    range.contains(&first) || KeyRange::of(first, bits).contains(&range.first())
+}
+
+/// Deletes checkpoint files that none of the two kept roots needs. A failure costs space only.
+async fn forget_others(core: &Core, epoch: u64, tip: &TipRow, newest: &CheckpointRoot) {
+    let second = match &tip.checkpoints[1] {
+        Some((name, _)) => read_root(core, name).await,
+        None => Ok(newest.clone()),
+    };
+    let Ok(second) = second else {
+        return;
+    };
+    let mut kept: HashSet<CheckpointName> = tip.checkpoints.iter().flatten().map(|(name, _)| *name).collect();
+    for root in [newest, &second] {
+        kept.extend(root.object_segments.iter().chain(&root.pack_segments).map(|segment| segment.name));
+    }
+    if check_fence(core, epoch).await.is_err() {
+        return;
+    }
+    let Ok(files) = core.backend.list(&core.layout.checkpoints_prefix(), None).await else {
+        return;
+    };
+    for file in files {
+        let superfluous = parse_checkpoint(&file.path).is_some_and(|name| !kept.contains(&name));
+        if superfluous && let Err(error) = core.backend.delete(&file.path).await {
+            tracing::warn!(%error, "an old checkpoint file could not be deleted");
+        }
+    }
+}
+
+/// Whether the commit pack a checkpoint was written at is in the store, unchanged.
+pub(crate) async fn tip_is_there(core: &Core, tip: &Tip) -> bool {
+    let found = crate::engine::packs::read_directory(core, &tip.pack).await;
+    found.is_ok_and(|(pack, _)| pack.trailer_hash == tip.trailer_hash)
+}

@@ -1,0 +1,154 @@
+//! Fetching a window: blobs that lie together in a pack come in one request, and are opened on the CPU pool.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::try_join_all;
+
+use super::plan::{Place, Wanted};
+use crate::codec::Decompressor;
+use crate::engine::core::Core;
+use crate::engine::error::{Error, Reason, Result};
+use crate::format::{BlobOpener, PackName, PackNumber};
+
+/// Bytes between two blobs that are fetched along rather than leaving a gap: a request costs more than they do.
+const GAP_MAX: u64 = 64 * 1024;
+
+/// A failure to read one chunk, with what is needed to quarantine it.
+pub(crate) struct Failed {
+    pub(crate) error: Error,
+    pub(crate) damaged: Option<(crate::codec::ChunkId, PackNumber)>,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, damaged: None }
+    }
+}
+
+/// One request: a range of a pack that holds some of a window's blobs.
+struct Request {
+    pack: PackName,
+    start: u64,
+    end: u64,
+    /// Positions in the window.
+    members: Vec<usize>,
+}
+
+/// Reads the chunks of a window: the wanted part of each, authenticated, in order.
+pub(crate) async fn fetch(
+    core: Arc<Core>,
+    window: Vec<Wanted>,
+    places: Vec<Place>,
+) -> std::result::Result<Vec<Bytes>, Failed> {
+    let requests = group(&places);
+    let fetched = try_join_all(requests.iter().map(|request| read(&core, request))).await?;
+    let shared = core.clone();
+    let work = move || {
+        let mut parts = vec![Bytes::new(); window.len()];
+        let mut opener = Opener::new(&shared);
+        for (request, bytes) in requests.iter().zip(fetched) {
+            let mut bytes = Vec::from(bytes);
+            for &member in &request.members {
+                parts[member] = opener.open(&window[member], &places[member], request, &mut bytes)?;
+            }
+        }
+        Ok(parts)
+    };
+    core.compute.run(work).await?
+}
+
+async fn read(core: &Core, request: &Request) -> Result<Bytes> {
+    let path = core.layout.pack(&request.pack);
+    core.backend.get_range(&path, request.start..request.end).await.map_err(|error| {
+        let error = Error::from(error);
+        match error.reason() {
+            Reason::DataLoss => error.within("a pack of it is missing or too short"),
+            _ => error,
+        }
+    })
+}
+
+/// Groups a window's blobs into requests: neighbours in one pack come together.
+fn group(places: &[Place]) -> Vec<Request> {
+    let mut order: Vec<usize> = (0..places.len()).collect();
+    order.sort_by_key(|&member| (places[member].pack, places[member].entries.entries[places[member].index].offset));
+    let mut requests: Vec<Request> = Vec::new();
+    for member in order {
+        let place = &places[member];
+        let entry = &place.entries.entries[place.index];
+        let start = u64::from(entry.offset);
+        let end = entry.end();
+        match requests.last_mut() {
+            Some(last) if last.pack == place.pack && start <= last.end + GAP_MAX => {
+                last.end = last.end.max(end);
+                last.members.push(member);
+            }
+            _ => requests.push(Request {
+                pack: place.pack,
+                start,
+                end,
+                members: vec![member],
+            }),
+        }
+    }
+    requests
+}
+
+/// Opens blobs, keeping the keys of packs it has met.
+struct Opener<'a> {
+    core: &'a Core,
+    keys: HashMap<(PackNumber, u16), BlobOpener>,
+    decompressor: Decompressor,
+    sealed: Vec<u8>,
+}
+
+impl<'a> Opener<'a> {
+    fn new(core: &'a Core) -> Self {
+        Self {
+            core,
+            keys: HashMap::new(),
+            decompressor: Decompressor::new(),
+            sealed: Vec::new(),
+        }
+    }
+
+    fn open(
+        &mut self,
+        wanted: &Wanted,
+        place: &Place,
+        request: &Request,
+        bytes: &mut [u8],
+    ) -> std::result::Result<Bytes, Failed> {
+        let entry = &place.entries.entries[place.index];
+        let failed = |error: Error| Failed {
+            error: error.within(format!(
+                "offset {} (pack {})",
+                wanted.offset,
+                self.core.layout.pack(&place.pack)
+            )),
+            damaged: Some((wanted.chunk.id, place.pack.number)),
+        };
+        let from = (u64::from(entry.offset) - request.start) as usize;
+        // A chunk that occurs twice in the window is opened twice, so the ciphertext stays as it is.
+        self.sealed.clear();
+        self.sealed.extend_from_slice(&bytes[from..from + entry.stored_len as usize]);
+        let key = (place.pack.number, entry.birth);
+        if !self.keys.contains_key(&key) {
+            let birth = &place.entries.births[entry.birth as usize];
+            let opener = BlobOpener::new(&self.core.secrets, birth).map_err(|error| failed(error.into()))?;
+            self.keys.insert(key, opener);
+        }
+        let compressed = self.keys[&key].open(entry, &mut self.sealed).map_err(|error| failed(error.into()))?;
+        let mut plain = Vec::with_capacity(entry.plain_len as usize);
+        self.decompressor
+            .decompress(entry.codec, compressed, entry.plain_len as usize, &mut plain)
+            .map_err(|error| failed(Error::data_loss(error.to_string()).caused_by(error)))?;
+        let id = self.core.secrets.id_key().map_err(Error::from)?.id(&plain);
+        if id != wanted.chunk.id || plain.len() != wanted.chunk.len as usize {
+            return Err(failed(Error::data_loss("a chunk does not match its id")));
+        }
+        Ok(Bytes::from(plain).slice(wanted.part.clone()))
+    }
+}

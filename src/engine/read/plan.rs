@@ -1,0 +1,248 @@
+//! Which chunks a range needs, and where they are.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::catalog::{EntriesRow, Lookup};
+use crate::codec::ChunkId;
+use crate::engine::core::Core;
+use crate::engine::error::{Error, Result};
+use crate::engine::in_flight::Holder;
+use crate::engine::packs::{damaged, read_manifest};
+use crate::format::{BlobKind, ChunkRef, Content, Leaf, LeafRef, ObjectVersion, PackName, PackNumber, Root};
+
+/// Packs whose entries a reader keeps at hand. Streams are stored in runs, so a few suffice.
+const RECENT_PACKS: usize = 8;
+
+/// A chunk of a window and the part of it that is wanted.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) chunk: ChunkRef,
+    pub(crate) part: Range<usize>,
+    /// Where the part begins in the object.
+    pub(crate) offset: u64,
+}
+
+/// Where a blob is.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) pack: PackName,
+    pub(crate) entries: Arc<EntriesRow>,
+    pub(crate) index: usize,
+}
+
+/// Finds the places of blobs, and holds their packs.
+pub(crate) struct Finder {
+    core: Arc<Core>,
+    holder: Arc<Holder>,
+    recent: Vec<(PackName, Arc<EntriesRow>)>,
+    /// The place after the last one found: in a run, the next.
+    next: Option<(PackNumber, usize)>,
+}
+
+impl Finder {
+    pub(crate) fn new(core: Arc<Core>, holder: Arc<Holder>) -> Self {
+        Self {
+            core,
+            holder,
+            recent: Vec::new(),
+            next: None,
+        }
+    }
+
+    /// The place of the blob with this id.
+    ///
+    /// # Errors
+    /// `DataLoss` if no pack holds it.
+    pub(crate) fn find(&mut self, id: &ChunkId) -> Result<Place> {
+        if let Some(place) = self.follow_run(id) {
+            return Ok(place);
+        }
+        // A pack condemned between lookup and pin was left by this id before: look again.
+        for _ in 0..16 {
+            let Some(row) = self.core.catalog.chunk(id)? else {
+                break;
+            };
+            if row.quarantined {
+                return Err(Error::data_loss("a chunk of it was found damaged before and is quarantined"));
+            }
+            if self.holder.pin(row.pack) {
+                return self.place(row.pack, row.index as usize);
+            }
+        }
+        Err(Error::data_loss("a chunk of it is in no pack of the store"))
+    }
+
+    /// In a run the next chunk lies behind the last, in a pack that is held already.
+    fn follow_run(&mut self, id: &ChunkId) -> Option<Place> {
+        let (number, index) = self.next?;
+        let (pack, entries) = self.recent.iter().find(|(pack, _)| pack.number == number)?;
+        if entries.entries.get(index)?.id != *id {
+            return None;
+        }
+        self.next = Some((number, index + 1));
+        Some(Place {
+            pack: *pack,
+            entries: entries.clone(),
+            index,
+        })
+    }
+
+    fn place(&mut self, number: PackNumber, index: usize) -> Result<Place> {
+        let (pack, entries) = self.entries(number)?;
+        if index >= entries.entries.len() {
+            return Err(Error::data_loss("the catalog names a place its pack does not have; run `cairn rebuild`"));
+        }
+        self.next = Some((number, index + 1));
+        Ok(Place { pack, entries, index })
+    }
+
+    fn entries(&mut self, number: PackNumber) -> Result<(PackName, Arc<EntriesRow>)> {
+        if let Some((pack, entries)) = self.recent.iter().find(|(pack, _)| pack.number == number) {
+            return Ok((*pack, entries.clone()));
+        }
+        let (Some(row), Some(entries)) = (self.core.catalog.pack(number)?, self.core.catalog.entries(number)?) else {
+            return Err(Error::data_loss("the catalog does not know a pack of it; run `cairn rebuild`"));
+        };
+        if self.recent.len() == RECENT_PACKS {
+            self.recent.remove(0);
+        }
+        self.recent.push((row.name, Arc::new(entries)));
+        let (pack, entries) = self.recent.last().expect("pushed above");
+        Ok((*pack, entries.clone()))
+    }
+
+    async fn manifest(&mut self, id: &ChunkId) -> Result<Vec<u8>> {
+        let place = self.find(id)?;
+        let entry = &place.entries.entries[place.index];
+        read_manifest(&self.core, &place.pack, entry, &place.entries.births[entry.birth as usize]).await
+    }
+}
+
+/// The leaves of an object, checked to be those of this object.
+pub(crate) async fn manifest_leaves(
+    core: &Arc<Core>,
+    holder: &Arc<Holder>,
+    object: &ObjectVersion,
+    root: &ChunkId,
+) -> Result<Vec<LeafRef>> {
+    let mut finder = Finder::new(core.clone(), holder.clone());
+    read_root(&mut finder, object, root).await
+}
+
+async fn read_root(finder: &mut Finder, object: &ObjectVersion, root: &ChunkId) -> Result<Vec<LeafRef>> {
+    let plain = finder.manifest(root).await?;
+    let root = Root::decode(&plain).map_err(|error| damaged("its manifest", error))?;
+    let bytes: u64 = root.leaves.iter().map(|leaf| leaf.bytes).sum();
+    if root.name != object.name || root.size != object.size || bytes != object.size {
+        return Err(Error::data_loss("its manifest belongs to another object"));
+    }
+    Ok(root.leaves)
+}
+
+/// Hands out the chunks of a range, window by window, reading leaves as they are needed.
+pub(crate) struct Plan {
+    pub(crate) finder: Finder,
+    leaves: std::vec::IntoIter<LeafRef>,
+    chunks: std::collections::VecDeque<ChunkRef>,
+    /// Where the next chunk begins in the object.
+    at: u64,
+    range: Range<u64>,
+}
+
+impl Plan {
+    pub(crate) async fn new(core: Arc<Core>, holder: Arc<Holder>, object: &ObjectVersion, range: Range<u64>) -> Result<Self> {
+        let mut finder = Finder::new(core, holder);
+        let (leaves, chunks) = match &object.content {
+            Content::Inline(chunks) => (Vec::new(), chunks.clone()),
+            Content::Root(root) => (read_root(&mut finder, object, root).await?, Vec::new()),
+        };
+        let mut plan = Self {
+            finder,
+            leaves: leaves.into_iter(),
+            chunks: chunks.into(),
+            at: 0,
+            range,
+        };
+        plan.skip_leaves();
+        Ok(plan)
+    }
+
+    /// Passes over leaves that end before the range begins, without reading them.
+    fn skip_leaves(&mut self) {
+        while let Some(leaf) = self.leaves.as_slice().first() {
+            if self.at + leaf.bytes > self.range.start {
+                break;
+            }
+            self.at += leaf.bytes;
+            self.leaves.next();
+        }
+    }
+
+    /// The next chunks, at least one, of together about `bytes`; none at the end.
+    pub(crate) async fn window(&mut self, bytes: usize) -> Result<Vec<Wanted>> {
+        let mut window = Vec::new();
+        let mut sum = 0;
+        while sum < bytes && self.at < self.range.end {
+            let Some(chunk) = self.next_chunk().await? else {
+                return Err(Error::data_loss("its manifest ends before its last byte"));
+            };
+            let (start, end) = (self.at, self.at + u64::from(chunk.len));
+            self.at = end;
+            if end <= self.range.start {
+                continue;
+            }
+            let first = self.range.start.saturating_sub(start);
+            let last = end.min(self.range.end) - start;
+            sum += chunk.len as usize;
+            window.push(Wanted {
+                chunk,
+                part: first as usize..last as usize,
+                offset: start + first,
+            });
+        }
+        Ok(window)
+    }
+
+    async fn next_chunk(&mut self) -> Result<Option<ChunkRef>> {
+        while self.chunks.is_empty() {
+            let Some(leaf) = self.leaves.next() else {
+                return Ok(None);
+            };
+            let plain = self.finder.manifest(&leaf.id).await?;
+            let decoded = Leaf::decode(&plain).map_err(|error| damaged("its manifest", error))?;
+            if decoded.bytes() != leaf.bytes {
+                return Err(Error::data_loss("a leaf of its manifest has another length than its root says"));
+            }
+            self.chunks = decoded.chunks.into();
+        }
+        Ok(self.chunks.pop_front())
+    }
+
+    /// Finds where the chunks of a window are, and holds their packs.
+    pub(crate) fn places(&mut self, window: &[Wanted]) -> Result<Vec<Place>> {
+        window.iter().map(|wanted| self.finder.find(&wanted.chunk.id)).collect()
+    }
+}
+
+/// Keeps damaged chunks from being found again: reads fail at once, and the next put of the same bytes heals them.
+pub(crate) async fn quarantine(core: &Core, id: &ChunkId, found_in: PackNumber) -> Result<()> {
+    let _applying = core.apply.lock().await;
+    let Some(mut row) = core.catalog.chunk(id)? else {
+        return Ok(());
+    };
+    if row.pack != found_in || row.quarantined || row.kind != BlobKind::Data {
+        return Ok(());
+    }
+    row.quarantined = true;
+    let mut tx = core.catalog.begin();
+    tx.set_chunk(&row);
+    if let Some(mut pack) = core.catalog.pack(row.pack)? {
+        pack.damaged += 1;
+        tx.set_pack(&pack);
+    }
+    tx.commit()?;
+    core.locality.forget_chunk(id);
+    core.moves.fetch_add(1, std::sync::atomic::Ordering::Release);
+    Ok(())
+}
