@@ -11,7 +11,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
 use cairn_agent::format::names::parse_pack;
 use cairn_agent::format::pack::{HEADER_LEN, parse_header};
@@ -97,7 +97,7 @@ fn the_claim_to_write_is_durable_before_the_first_pack() {
 fn the_key_is_durable_before_the_first_keyring_that_it_opens() {
     let Some(first) = traced_puts().first() else { return };
     let key = format!("{}.key", first.store);
-    let durable = first.history.created_durably(&key).unwrap();
+    let durable = first.history.durable(&key).unwrap();
     let keyrings = first.history.created_in(&first.store, "/keyring/");
     assert!(!keyrings.is_empty(), "a new store has a keyring");
     for keyring in keyrings {
@@ -144,12 +144,24 @@ impl History {
         Ok(event.began)
     }
 
+    /// From when on `path` survives a power cut, by whichever way it came.
+    fn durable(&self, path: &str) -> Result<usize, String> {
+        if self.renames(path) {
+            self.put_durably(path)
+        } else {
+            self.created_durably(path)
+        }
+    }
+
     /// From when on `path` survives a power cut, if every write of it went under a staging name and was synced before
     /// the file got its own name.
     fn put_durably(&self, path: &str) -> Result<usize, String> {
         let mut durable = Err(format!("{path} was not renamed into place"));
         for (staging, renamed) in self.renamings(path) {
-            if !staging.strip_prefix(path).is_some_and(|rest| rest.starts_with('#')) {
+            if !staging
+                .strip_prefix(path)
+                .is_some_and(|rest| rest.starts_with(['#', '.']))
+            {
                 return Err(format!("{path} came from {staging}, which is no staging name of it"));
             }
             let contents = self.synced_after(staging, self.last_write(staging, renamed.began)?)?;
@@ -263,8 +275,8 @@ const FILE_BYTES: usize = 70 << 20;
 
 /// A put that makes its store and one into a store that is there, traced once for all tests. Empty if there is no tracing.
 fn traced_puts() -> &'static [Put] {
-    static PUTS: OnceLock<Result<[Put; 2], &str>> = OnceLock::new();
-    match PUTS.get_or_init(trace_puts) {
+    static PUTS: LazyLock<Result<[Put; 2], &str>> = LazyLock::new(trace_puts);
+    match &*PUTS {
         Ok(puts) => puts,
         Err(reason) => {
             assert!(env::var("CI").as_deref() != Ok("true"), "cannot run: {reason}");
