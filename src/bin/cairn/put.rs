@@ -14,7 +14,7 @@ use cairn_agent::engine::{Blocking, ByteRange, NewRepository, Precondition, PutO
 
 use crate::failure::{DAMAGED, Failure};
 use crate::metered::{Metered, SharedHasher};
-use crate::output::{Field, fields, size};
+use crate::output::{Field, fields, rate, size};
 use crate::progress::Progress;
 use crate::session::{Session, object_name};
 
@@ -210,7 +210,7 @@ impl Stored {
     fn table(&self, out: &mut dyn Write, place: Vec<Field>) -> io::Result<()> {
         let mut lines = vec![
             ("object", format!("{}, version {}", crate::output::printable(&self.name), self.version)),
-            ("bytes", format!("{}, {}/s", size(self.bytes), size(self.rate()))),
+            ("bytes", format!("{}, {}", size(self.bytes), rate(self.rate() as f64))),
             (
                 "chunks",
                 format!("{}: {} new, {} duplicate", self.chunks, self.new_chunks, self.duplicate_chunks),
