@@ -86,12 +86,15 @@ impl InFlight {
         }
     }
 
-    /// Records that the blobs `ids`, claimed before, are now in `pack`: everybody who waits for them pins it.
+    /// Records that the blobs `ids`, claimed before, are now in `pack`: everybody who waits for them pins it. Claims
+    /// that were dropped meanwhile stay dropped: their writer has given up.
     pub(crate) fn place(&self, ids: impl IntoIterator<Item = ChunkId>, pack: PackNumber) {
         let mut state = self.state.lock();
         for id in ids {
-            let claim = state.claims.insert(id, Claim::Placed(pack));
-            if let Some(Claim::Unplaced(holders)) = claim {
+            let Some(claim) = state.claims.get_mut(&id) else {
+                continue;
+            };
+            if let Claim::Unplaced(holders) = std::mem::replace(claim, Claim::Placed(pack)) {
                 for holder in holders {
                     state.pin(holder, pack);
                     state.settle(holder, true);

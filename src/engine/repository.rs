@@ -400,8 +400,9 @@ impl Repository {
                     return Err(fenced());
                 }
                 Some(_) => {
+                    // Streams of the failed writer end by themselves, at their next slab; nothing waits for them.
                     let writer = slot.take().expect("checked above");
-                    writer.close().await;
+                    tokio::spawn(writer.close());
                 }
             }
         }

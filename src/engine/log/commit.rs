@@ -158,7 +158,7 @@ impl Committer {
         let decided = self.refresh().and_then(|()| self.decide(batch));
         let mut decided = match decided {
             Ok(decided) => decided,
-            Err(error) => return self.ledger.fail(error),
+            Err(error) => return self.fail(error, Vec::new()),
         };
         if decided.records.is_empty() && introduced.is_empty() && open.writer.is_empty() {
             return;
@@ -200,7 +200,7 @@ impl Committer {
             .await
             .map_err(|error| in_doubt(error, &name))?;
         self.ownership.check(&self.core).await?;
-        self.apply(commit, introduced, section, decided.sequence).await?;
+        self.apply(commit, introduced, section, decided.sequence).await.map_err(applied_later)?;
         drop(decided.holders);
         self.after_opening().await;
         Ok(())
@@ -497,6 +497,12 @@ fn in_doubt(error: Error, name: &PackName) -> Error {
             Error::new(Reason::OutcomeUnknown, line).caused_by(error)
         }
     }
+}
+
+/// The commit is durable and on the log; the next writer brings the catalog up to it.
+fn applied_later(error: Error) -> Error {
+    let line = format!("the commit is durable but the catalog did not take it ({error}); repeat with the same put id");
+    Error::new(Reason::OutcomeUnknown, line).caused_by(error)
 }
 
 impl From<backend::Error> for Error {
