@@ -148,7 +148,7 @@ async fn open_repository(session: &Session) -> Result<(Store, Repository), Failu
     let store = match session.place().location {
         Location::Directory(_) => {
             let first = NewRepository::named(session.repository_name())?;
-            session.store_or_new(first).await?
+            session.store_or_new(first).await?.store().clone()
         }
         _ => session.store().await?,
     };

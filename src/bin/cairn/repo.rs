@@ -10,7 +10,7 @@ use cairn_agent::engine::{NewRepository, RepositoryHeader, Store};
 use crate::failure::Failure;
 use crate::output::{Field, fields, table};
 use crate::progress::Progress;
-use crate::session::Session;
+use crate::session::{Opened, Session};
 use crate::status::RepositoryView;
 
 /// Make, list, describe and remove repositories
@@ -75,12 +75,11 @@ impl Create {
         let mut new = NewRepository::named(&self.name)?;
         new.chunk_sizes = self.chunk_avg.unwrap_or(new.chunk_sizes);
         new.level = self.level.unwrap_or(new.level);
-        let existing = Store::headers(&session.place().location).await;
-        let store = session.store_or_new(new.clone()).await?;
-        if existing.is_ok() {
+        let opened = session.store_or_new(new.clone()).await?;
+        if let Opened::Existing(store) = &opened {
             store.create_repository(new).await?;
         }
-        let header = find(store.repositories().await, &self.name)?;
+        let header = find(opened.store().repositories().await, &self.name)?;
         let view = HeaderView::from(header);
         session.output().print(&view, |out| fields(out, &view.lines()))
     }

@@ -89,8 +89,14 @@ impl Session {
     }
 
     /// The store; made with `first` in it if there is none.
-    pub(crate) async fn store_or_new(&self, first: NewRepository) -> Result<Store, Failure> {
-        Ok(self.keep(self.open_or_create(first).await?))
+    pub(crate) async fn store_or_new(&self, first: NewRepository) -> Result<Opened, Failure> {
+        let opened = match Store::headers(&self.place.location).await {
+            Ok(_) => Opened::Existing(self.open().await?),
+            Err(error) if error.reason() == Reason::StoreNotFound => Opened::New(self.create(first).await?),
+            Err(error) => return Err(error.into()),
+        };
+        self.keep(opened.store().clone());
+        Ok(opened)
     }
 
     /// Finishes what is in flight.
@@ -121,16 +127,24 @@ impl Session {
         }
     }
 
-    async fn open_or_create(&self, first: NewRepository) -> Result<Store, Failure> {
-        match Store::headers(&self.place.location).await {
-            Ok(_) => self.open().await,
-            Err(error) if error.reason() == Reason::StoreNotFound => {
-                if let Some(path) = self.place.create_missing_key()? {
-                    introduce_key(path);
-                }
-                Ok(Store::open_or_create(self.place.store_options()?, first).await?)
-            }
-            Err(error) => Err(error.into()),
+    async fn create(&self, first: NewRepository) -> Result<Store, Failure> {
+        if let Some(path) = self.place.create_missing_key()? {
+            introduce_key(path);
+        }
+        Ok(Store::open_or_create(self.place.store_options()?, first).await?)
+    }
+}
+
+/// A store, and whether it was made just now.
+pub(crate) enum Opened {
+    Existing(Store),
+    New(Store),
+}
+
+impl Opened {
+    pub(crate) fn store(&self) -> &Store {
+        match self {
+            Self::Existing(store) | Self::New(store) => store,
         }
     }
 }

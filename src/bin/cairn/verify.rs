@@ -55,7 +55,7 @@ impl Verify {
             for damage in &report.damaged {
                 writeln!(out, "damaged {}: {}", printable(&damage.name), damage.message)?;
             }
-            writeln!(out, "{} objects intact, {}", report.objects, size(report.bytes))
+            writeln!(out, "objects intact: {} ({})", report.objects, size(report.bytes))
         })?;
         report.complain()
     }
