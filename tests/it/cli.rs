@@ -59,7 +59,10 @@ fn the_first_put_makes_store_and_key_and_says_so_once() {
     assert_eq!(second.stderr(), "");
     second.ok();
     assert_eq!(fs::read(&key).unwrap(), before);
-    let mut places: Vec<_> = fs::read_dir(home.root()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut places: Vec<_> = fs::read_dir(home.root())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     places.sort();
     assert_eq!(places, ["cairn-store", "cairn-store.catalog", "cairn-store.key"]);
 }
@@ -73,7 +76,10 @@ fn a_key_file_without_a_store_is_used() {
     put.ok();
     let other = home.file("copy of the key", &fs::read(key).unwrap());
     fs::remove_file(home.path("cairn-store.key")).unwrap();
-    assert_eq!(home.run(&["--key-file", other.to_str().unwrap(), "get", "a"]).ok(), b"1");
+    assert_eq!(
+        home.run(&["--key-file", other.to_str().unwrap(), "get", "a"]).ok(),
+        b"1"
+    );
 }
 
 #[test]
@@ -84,7 +90,15 @@ fn put_tells_what_it_did() {
     let file = file.to_str().unwrap();
     let first = home.run(&["-o", "json", "put", "first", file]).json();
     let mut expected = vec![
-        "name", "version", "bytes", "chunks", "new_chunks", "duplicate_chunks", "stored_bytes", "crc32c", "seconds",
+        "name",
+        "version",
+        "bytes",
+        "chunks",
+        "new_chunks",
+        "duplicate_chunks",
+        "stored_bytes",
+        "crc32c",
+        "seconds",
     ];
     expected.sort_unstable();
     assert_eq!(fields(&first), expected);
@@ -103,7 +117,15 @@ fn put_tells_what_it_did() {
     assert_eq!(second["verified"], true);
 
     let table = String::from_utf8(home.run(&["put", "third", file, "--verify"]).ok()).unwrap();
-    for part in ["1.9 MiB", "/s", "0 new", "duplicate", "read back, identical", " free", "packs"] {
+    for part in [
+        "1.9 MiB",
+        "/s",
+        "0 new",
+        "duplicate",
+        "read back, identical",
+        " free",
+        "packs",
+    ] {
         assert!(table.contains(part), "{part:?} is not in: {table}");
     }
 }
@@ -111,10 +133,13 @@ fn put_tells_what_it_did() {
 #[test]
 fn preconditions_are_kept() {
     let home = Home::with_object(b"1");
-    home.run_with_input(&["put", "before", "--create-only"], b"2").fails(1, &["before"]);
-    home.run_with_input(&["put", "before", "--if-version", "77"], b"2").fails(1, &["before"]);
+    home.run_with_input(&["put", "before", "--create-only"], b"2")
+        .fails(1, &["before"]);
+    home.run_with_input(&["put", "before", "--if-version", "77"], b"2")
+        .fails(1, &["before"]);
     let version = home.run(&["stat", "before", "-o", "json"]).json()["version"].to_string();
-    home.run_with_input(&["put", "before", "--if-version", &version], b"3").ok();
+    home.run_with_input(&["put", "before", "--if-version", &version], b"3")
+        .ok();
     home.run_with_input(&["put", "new", "--create-only"], b"4").ok();
     assert_eq!(home.get("before"), b"3");
     let both = home.run_with_input(&["put", "x", "--create-only", "--if-version", "1"], b"");
@@ -191,10 +216,16 @@ fn removed_objects_are_gone_and_their_space_comes_back() {
     home.put("logs/2", b"2");
     home.run(&["rm", "--prefix", "logs/"]).ok();
     assert_eq!(home.names(), ["before", "large"]);
-    home.run(&["rm", "nothing", "large", "nor this"]).fails(1, &["\"nothing\"", "\"nor this\"", "the other one was removed"]);
+    home.run(&["rm", "nothing", "large", "nor this"])
+        .fails(1, &["\"nothing\"", "\"nor this\"", "the other one was removed"]);
     assert_eq!(home.names(), ["before"]);
 
-    let used = |home: &Home| home.store_files("/packs/").iter().map(|file| fs::metadata(file).unwrap().len()).sum::<u64>();
+    let used = |home: &Home| {
+        home.store_files("/packs/")
+            .iter()
+            .map(|file| fs::metadata(file).unwrap().len())
+            .sum::<u64>()
+    };
     let before = used(&home);
     home.run(&["gc", "--dry-run"]).ok();
     assert_eq!(used(&home), before);
@@ -228,21 +259,41 @@ fn status_shows_room_and_totals() {
     let home = Home::with_object(&random_bytes(8, 400_000));
     home.put("again", &random_bytes(8, 400_000));
     let status = home.run(&["status", "-o", "json"]).json();
-    assert_eq!(fields(&status), ["capacity", "causes", "mode", "repositories", "sequence", "since"]);
+    assert_eq!(
+        fields(&status),
+        ["capacity", "causes", "mode", "repositories", "sequence", "since"]
+    );
     let mut capacity = vec![
-        "total_bytes", "free_bytes", "used_bytes", "reserved_bytes", "used_other_bytes", "limit_bytes", "inodes_total",
+        "total_bytes",
+        "free_bytes",
+        "used_bytes",
+        "reserved_bytes",
+        "used_other_bytes",
+        "limit_bytes",
+        "inodes_total",
         "inodes_free",
     ];
     capacity.sort_unstable();
     assert_eq!(fields(&status["capacity"]), capacity);
     let repository = &status["repositories"][0];
     let mut expected = vec![
-        "name", "id", "objects", "chunks", "logical_bytes", "unique_bytes", "stored_bytes", "garbage_bytes", "log_number",
+        "name",
+        "id",
+        "objects",
+        "chunks",
+        "logical_bytes",
+        "unique_bytes",
+        "stored_bytes",
+        "garbage_bytes",
+        "log_number",
         "head",
     ];
     expected.sort_unstable();
     assert_eq!(fields(repository), expected);
-    assert_eq!((&repository["objects"], &repository["logical_bytes"]), (&json!(2), &json!(800_000)));
+    assert_eq!(
+        (&repository["objects"], &repository["logical_bytes"]),
+        (&json!(2), &json!(800_000))
+    );
     assert_eq!(repository["unique_bytes"], 400_000);
     let table = String::from_utf8(home.run(&["status"]).ok()).unwrap();
     assert!(table.starts_with("mode") && table.contains("default"), "{table}");
@@ -254,14 +305,19 @@ fn an_expected_head_is_found_or_refused() {
     let head = |home: &Home| {
         let status = home.run(&["status", "-o", "json"]).json();
         let repository = status["repositories"][0].clone();
-        (repository["log_number"].as_u64().unwrap(), repository["head"].as_str().unwrap().to_owned())
+        (
+            repository["log_number"].as_u64().unwrap(),
+            repository["head"].as_str().unwrap().to_owned(),
+        )
     };
     let (number, seen) = head(&home);
     home.put("later", b"2");
     home.run(&["status", "--expect-head", &format!("{number}:{seen}")]).ok();
     let other = "0".repeat(64);
-    home.run(&["status", "--expect-head", &format!("{number}:{other}")]).fails(65, &["set back or replaced"]);
-    home.run(&["status", "--expect-head", &format!("9999:{seen}")]).fails(65, &["9999"]);
+    home.run(&["status", "--expect-head", &format!("{number}:{other}")])
+        .fails(65, &["set back or replaced"]);
+    home.run(&["status", "--expect-head", &format!("9999:{seen}")])
+        .fails(65, &["9999"]);
     assert_eq!(home.run(&["status", "--expect-head", "12"]).code(), Some(64));
 }
 
@@ -277,25 +333,44 @@ fn a_lost_catalog_is_made_anew() {
 #[test]
 fn repositories_come_and_go() {
     let home = Home::new();
-    let made = home.run(&["repo", "create", "pictures", "--chunk-avg", "16KiB", "--level", "0", "-o", "json"]);
+    let made = home.run(&[
+        "repo",
+        "create",
+        "pictures",
+        "--chunk-avg",
+        "16KiB",
+        "--level",
+        "0",
+        "-o",
+        "json",
+    ]);
     assert!(made.stderr().contains("cairn-store.key"), "{}", made.stderr());
     let id = made.json()["id"].as_str().unwrap().to_owned();
-    home.run(&["repo", "create", "pictures"]).fails(1, &["\"pictures\" exists already", &id]);
+    home.run(&["repo", "create", "pictures"])
+        .fails(1, &["\"pictures\" exists already", &id]);
     home.run(&["repo", "create", "letters"]).ok();
     let listed = home.run(&["repo", "ls", "-o", "json"]).json();
-    assert_eq!((&listed[0]["name"], &listed[1]["name"]), (&json!("letters"), &json!("pictures")));
+    assert_eq!(
+        (&listed[0]["name"], &listed[1]["name"]),
+        (&json!("letters"), &json!("pictures"))
+    );
 
-    home.run_with_input(&["--repo", "pictures", "put", "a"], &vec![7; 300_000]).ok();
+    home.run_with_input(&["--repo", "pictures", "put", "a"], &vec![7; 300_000])
+        .ok();
     assert_eq!(home.run(&["--repo", &id, "get", "a"]).ok(), vec![7; 300_000]);
     home.run(&["--repo", "letters", "get", "a"]).fails(1, &["\"a\""]);
     home.run(&["ls"]).fails(1, &["\"default\"", "cairn repo ls"]);
     let described = home.run(&["repo", "describe", "pictures", "-o", "json"]).json();
     assert_eq!((&described["id"], &described["objects"]), (&json!(id), &json!(1)));
 
-    home.run(&["repo", "rm", "pictures", "--confirm", "pictures"]).fails(64, &[&id]);
+    home.run(&["repo", "rm", "pictures", "--confirm", "pictures"])
+        .fails(64, &[&id]);
     home.run(&["repo", "rm", "pictures", "--confirm", &id]).ok();
     assert!(!home.store().join(&id).exists());
-    assert_eq!(home.run(&["repo", "ls", "-o", "json"]).json().as_array().unwrap().len(), 1);
+    assert_eq!(
+        home.run(&["repo", "ls", "-o", "json"]).json().as_array().unwrap().len(),
+        1
+    );
 }
 
 #[test]
@@ -316,14 +391,37 @@ fn environment_stands_in_for_flags() {
     assert_eq!(run(&["get", "a"]).ok(), b"1");
     assert_eq!(run(&["repo", "ls", "-o", "json"]).json()[0]["name"], "mine");
     assert!(home.path("catalog").is_dir() && !home.path("cairn-store").exists());
-    home.run(&["--store", "elsewhere", "--key-file", "key", "--repo", "mine", "get", "a"]).ok();
+    home.run(&[
+        "--store",
+        "elsewhere",
+        "--key-file",
+        "key",
+        "--repo",
+        "mine",
+        "get",
+        "a",
+    ])
+    .ok();
 }
 
 #[test]
 fn help_and_version_succeed_and_wrong_flags_are_refused() {
     let home = Home::new();
     let help = String::from_utf8(home.run(&["--help"]).ok()).unwrap();
-    for command in ["put", "get", "ls", "stat", "cp", "rm", "verify", "status", "repo", "gc", "rebuild", "completions"] {
+    for command in [
+        "put",
+        "get",
+        "ls",
+        "stat",
+        "cp",
+        "rm",
+        "verify",
+        "status",
+        "repo",
+        "gc",
+        "rebuild",
+        "completions",
+    ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
     }
     let version = String::from_utf8(home.run(&["version"]).ok()).unwrap();
@@ -351,7 +449,11 @@ fn help_and_version_succeed_and_wrong_flags_are_refused() {
 #[test]
 fn a_reader_that_stops_early_is_no_failure() {
     let home = Home::with_object(&random_bytes(10, 5_000_000));
-    for arguments in [&["get", "before"][..], &["status", "--watch", "-o", "json"], &["completions", "bash"]] {
+    for arguments in [
+        &["get", "before"][..],
+        &["status", "--watch", "-o", "json"],
+        &["completions", "bash"],
+    ] {
         let mut command = home.command(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut first = [0; 10];
@@ -378,10 +480,16 @@ fn an_interrupted_put_leaves_nothing() {
 #[test]
 fn an_interrupted_get_leaves_no_file() {
     let home = Home::with_object(&random_bytes(12, 60_000_000));
-    let mut child = home.command(&["get", "before", "target"]).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = home
+        .command(&["get", "before", "target"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let part = |home: &Home| {
         let entries = fs::read_dir(home.root()).unwrap();
-        entries.map(|entry| entry.unwrap().path()).find(|path| path.to_string_lossy().ends_with(".part"))
+        entries
+            .map(|entry| entry.unwrap().path())
+            .find(|path| path.to_string_lossy().ends_with(".part"))
     };
     eventually("a partial file", || part(&home));
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();

@@ -51,7 +51,10 @@ fn neither_store_nor_catalog_shows_contents_names_ids_or_keys() {
                 assert!(!contains(&bytes, form), "{} shows the {what}", file.display());
             }
             let path = file.to_string_lossy();
-            assert!(!path.contains(&hex) && !path.contains(NAME), "the name of {path} shows the {what}");
+            assert!(
+                !path.contains(&hex) && !path.contains(NAME),
+                "the name of {path} shows the {what}"
+            );
         }
     }
 }

@@ -26,10 +26,7 @@ impl Home {
         let directory = tempfile::tempdir().unwrap();
         // Other users take part in some tests.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        Self {
-            directory,
-            store: None,
-        }
+        Self { directory, store: None }
     }
 
     /// With the store at `store`, which may be anywhere.
@@ -85,7 +82,10 @@ impl Home {
     /// Runs with `bytes` on standard input.
     pub(crate) fn run_with_input(&self, arguments: &[&str], bytes: &[u8]) -> Run {
         let mut command = self.command(arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
         let bytes = bytes.to_vec();
@@ -109,7 +109,10 @@ impl Home {
     /// A put that has read `bytes` from its standard input and waits for more.
     pub(crate) fn start_put(&self, name: &str, bytes: &[u8]) -> Child {
         let mut command = self.command(&["put", name]);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let fed = child.stdin.as_mut().unwrap().write_all(bytes);
         fed.expect("the put reads all that it is given");
@@ -120,7 +123,10 @@ impl Home {
     pub(crate) fn names(&self) -> Vec<String> {
         let listed = self.run(&["ls", "-o", "json"]).json();
         let objects = listed.as_array().unwrap();
-        objects.iter().map(|object| object["name"].as_str().unwrap().to_owned()).collect()
+        objects
+            .iter()
+            .map(|object| object["name"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// Files below the store whose paths contain `part`.
@@ -221,15 +227,27 @@ pub(crate) fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) ->
             return value;
         }
         assert!(Instant::now() < deadline, "{what} did not happen");
-        std::thread::sleep(Duration::from_millis(2));
+        pause(Duration::from_millis(2));
     }
+}
+
+/// Lets another process go on.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "there is no event to wait for in what another process does inside"
+)]
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// Says why a test does not run here; where everything has to run, that is a failure.
 #[track_caller]
 pub(crate) fn not_run(reason: &str) {
     println!("not run: {reason}");
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "not run, with CI=true: {reason}");
+    assert!(
+        std::env::var("CI").as_deref() != Ok("true"),
+        "not run, with CI=true: {reason}"
+    );
 }
 
 pub(crate) fn is_root() -> bool {

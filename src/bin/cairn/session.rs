@@ -16,13 +16,31 @@ use crate::output::{Format, Output};
 #[derive(Args)]
 pub(crate) struct GlobalFlags {
     /// Where the store is: a directory or s3://bucket/prefix [default: ./cairn-store]
-    #[arg(long, value_name = "DIR|URL", global = true, env = "CAIRN_STORE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "DIR|URL",
+        global = true,
+        env = "CAIRN_STORE",
+        hide_env_values = true
+    )]
     store: Option<OsString>,
     /// Where the catalog is, an index that can be rebuilt [default: <store>.catalog]
-    #[arg(long, value_name = "DIR", global = true, env = "CAIRN_CATALOG", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "DIR",
+        global = true,
+        env = "CAIRN_CATALOG",
+        hide_env_values = true
+    )]
     catalog: Option<PathBuf>,
     /// The file with the key: 32 bytes or 64 hex digits [default: <store>.key]
-    #[arg(long, value_name = "FILE", global = true, env = "CAIRN_KEY_FILE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "CAIRN_KEY_FILE",
+        hide_env_values = true
+    )]
     key_file: Option<PathBuf>,
     /// The repository, by name or id
     #[arg(
