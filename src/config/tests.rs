@@ -99,7 +99,7 @@ fn a_bucket_needs_both_flags() {
     assert!(error.to_string().starts_with("--catalog DIR is needed"), "{error}");
     flags.catalog = Some("/data/catalog".into());
     let options = Place::resolve(flags).unwrap().store_options().unwrap();
-    assert!(matches!(options.catalog, catalog::Location::Directory(path) if path == "/data/catalog"));
+    assert!(matches!(options.catalog, catalog::Location::Directory(path) if path == Path::new("/data/catalog")));
 }
 
 #[test]
