@@ -155,6 +155,11 @@ pub(crate) fn size(bytes: u64) -> String {
     Size(bytes).to_string()
 }
 
+/// Bytes per second, for people.
+pub(crate) fn rate(bytes_per_second: f64) -> String {
+    format!("{}/s", size(bytes_per_second as u64))
+}
+
 /// A name for a terminal: what would move its cursor or colour it is escaped.
 pub(crate) fn printable(name: &str) -> String {
     if name.chars().any(char::is_control) {

@@ -16,7 +16,7 @@ use cairn_agent::engine::{
 
 use crate::failure::{DAMAGED, Failure};
 use crate::metered::{Metered, SharedHasher};
-use crate::output::{Field, fields, size};
+use crate::output::{Field, fields, rate, size};
 use crate::progress::Progress;
 use crate::session::{Session, object_name};
 
@@ -220,7 +220,7 @@ impl Stored {
                 "object",
                 format!("{}, version {}", crate::output::printable(&self.name), self.version),
             ),
-            ("bytes", format!("{}, {}/s", size(self.bytes), size(self.rate()))),
+            ("bytes", format!("{}, {}", size(self.bytes), rate(self.rate() as f64))),
             (
                 "chunks",
                 format!(
