@@ -189,13 +189,28 @@ impl View {
     fn table(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut lines = vec![("mode", self.mode.to_owned())];
         for cause in &self.causes {
-            lines.push(("cause", format!("{}: {} ({} against {})", cause.code, cause.message, cause.value, cause.threshold)));
+            lines.push((
+                "cause",
+                format!(
+                    "{}: {} ({} against {})",
+                    cause.code, cause.message, cause.value, cause.threshold
+                ),
+            ));
         }
         lines.extend(self.capacity.lines());
         fields(out, &lines)?;
         writeln!(out)?;
         let rows: Vec<_> = self.repositories.iter().map(RepositoryView::cells).collect();
-        let headings = ["REPOSITORY", ">OBJECTS", ">CHUNKS", ">LOGICAL", ">UNIQUE", ">STORED", ">GARBAGE", "HEAD"];
+        let headings = [
+            "REPOSITORY",
+            ">OBJECTS",
+            ">CHUNKS",
+            ">LOGICAL",
+            ">UNIQUE",
+            ">STORED",
+            ">GARBAGE",
+            "HEAD",
+        ];
         table(out, headings, &rows)
     }
 }
