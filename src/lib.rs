@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod catalog;
 pub mod codec;
+pub mod config;
 pub mod engine;
 pub mod format;
 pub mod keys;

@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 const KEY_LEN: usize = 32;
@@ -98,45 +100,76 @@ pub fn load_key_file(path: &Path) -> Result<FileKek, Error> {
 
 /// Makes a fresh key and writes it as hex to a file of its own, mode 0600; it survives a power cut when this returns.
 ///
-/// Leaves no file behind if it fails.
+/// The file appears whole: a process killed on the way leaves no key file, at worst a `.new` file that nobody reads.
 pub fn create_key_file(path: &Path) -> Result<FileKek, Error> {
     let mut secret = Zeroizing::new([0; KEY_LEN]);
     getrandom::fill(secret.as_mut_slice()).map_err(Error::Random)?;
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path);
-    let file = file.map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => Error::Exists {
-            path: path.to_owned(),
-        },
-        _ => Error::Io {
-            path: path.to_owned(),
-            source,
-        },
-    })?;
-    if let Err(source) = write_durably(file, path, &secret) {
-        // Half a key would be in the way of the next attempt; that it cannot be removed either is not worth another message.
-        let _ = std::fs::remove_file(path);
-        return Err(Error::Io {
-            path: path.to_owned(),
-            source,
-        });
+    let written = if path.exists() {
+        Err(io::ErrorKind::AlreadyExists.into())
+    } else {
+        write_whole(path, &secret)
+    };
+    match written {
+        Ok(()) => Ok(kek(secret)),
+        Err(source) => Err(match source.kind() {
+            io::ErrorKind::AlreadyExists => Error::Exists {
+                path: path.to_owned(),
+            },
+            _ => Error::Io {
+                path: path.to_owned(),
+                source,
+            },
+        }),
     }
-    Ok(kek(secret))
 }
 
-fn write_durably(mut file: File, path: &Path, secret: &[u8; KEY_LEN]) -> io::Result<()> {
-    let mut text = Zeroizing::new(hex::encode(secret));
-    text.push('\n');
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
+/// Writes beside the place, then moves there unless something has appeared: of two processes at it at once, one fails.
+fn write_whole(path: &Path, secret: &[u8; KEY_LEN]) -> io::Result<()> {
+    let new = beside(path)?;
+    let moved = write_new(&new, secret).and_then(|()| match move_new(&new, path) {
+        // Network file systems may know no such move. There a kill at the wrong moment leaves an empty file.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => write_new(path, secret),
+        moved => moved.map_err(io::Error::from),
+    });
+    // After a move there is nothing of this name; that it cannot be removed otherwise is not worth another message.
+    let _ = std::fs::remove_file(&new);
+    moved?;
     let directory = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
+}
+
+/// A name of its own: in containers all processes have the same id.
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", hex::encode(random)));
+    Ok(path.with_file_name(name))
+}
+
+fn move_new(new: &Path, path: &Path) -> Result<(), Errno> {
+    rustix::fs::renameat_with(CWD, new, CWD, path, RenameFlags::NOREPLACE)
+}
+
+fn write_new(path: &Path, secret: &[u8; KEY_LEN]) -> io::Result<()> {
+    let mut text = Zeroizing::new(hex::encode(secret));
+    text.push('\n');
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    let written = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all());
+    if written.is_err() {
+        // Half a key would be in the way of the next attempt.
+        let _ = std::fs::remove_file(path);
+    }
+    written
 }
 
 /// Far above the right lengths, so that the message can tell how long the wrong file is.

@@ -95,3 +95,11 @@ fn nothing_is_created_in_a_missing_directory() {
     let path = directory.path().join("none/key");
     assert!(matches!(create_key_file(&path), Err(Error::Io { .. })));
 }
+
+#[test]
+fn a_created_key_leaves_nothing_beside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    create_key_file(&directory.path().join("key")).unwrap();
+    assert!(create_key_file(&directory.path().join("key")).is_err());
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}

@@ -1,2 +1,142 @@
-//! The command line.
-fn main() {}
+//! The process: flags in, exit code out. What commands do is in their files, what they print with in [`output`].
+
+mod completions;
+mod cp;
+mod failure;
+mod gc;
+mod get;
+mod interrupt;
+mod ls;
+mod metered;
+mod output;
+mod progress;
+mod put;
+mod rebuild;
+mod repo;
+mod rm;
+mod session;
+mod stat;
+mod status;
+mod telemetry;
+mod verify;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::{Failure, USAGE};
+use session::{GlobalFlags, Session};
+
+/// Threads of the async runtime. It moves buffers and waits; work on bytes has threads of its own.
+const RUNTIME_THREADS: usize = 2;
+
+#[derive(Parser)]
+#[command(
+    name = "cairn",
+    version,
+    about = "Deduplicates, compresses and encrypts byte streams into a directory or a bucket",
+    after_help = "Exit codes: 0 done; 1 not found, exists already, failed; 64 wrong usage; 65 damaged data, wrong key or \
+                  foreign store; 69 store missing or held, key or backend not available; 75 no room.",
+    disable_help_subcommand = true
+)]
+struct CommandLine {
+    #[command(flatten)]
+    flags: GlobalFlags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Put(put::Put),
+    Get(get::Get),
+    Ls(ls::Ls),
+    Stat(stat::Stat),
+    Cp(cp::Cp),
+    Rm(rm::Rm),
+    Verify(verify::Verify),
+    Status(status::Status),
+    #[command(subcommand)]
+    Repo(repo::Repo),
+    Gc(gc::Gc),
+    Rebuild(rebuild::Rebuild),
+    Version(version::Version),
+    Completions(completions::Completions),
+}
+
+impl Command {
+    async fn run(self, session: &Session) -> Result<(), Failure> {
+        match self {
+            Self::Put(command) => command.run(session).await,
+            Self::Get(command) => command.run(session).await,
+            Self::Ls(command) => command.run(session).await,
+            Self::Stat(command) => command.run(session).await,
+            Self::Cp(command) => command.run(session).await,
+            Self::Rm(command) => command.run(session).await,
+            Self::Verify(command) => command.run(session).await,
+            Self::Status(command) => command.run(session).await,
+            Self::Repo(command) => command.run(session).await,
+            Self::Gc(command) => command.run(session).await,
+            Self::Rebuild(command) => command.run(session).await,
+            Self::Version(command) => command.run(session),
+            Self::Completions(command) => command.run::<CommandLine>(session),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    keep_secrets_out_of_core_dumps();
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => return refuse_usage(&error),
+    };
+    if let Err(failure) = telemetry::init() {
+        return failure.report();
+    }
+    match run(line) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// A core dump of this process would hold keys and plaintext. Best effort: without the call everything else works.
+fn keep_secrets_out_of_core_dumps() {
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
+/// Help and version go to standard output and are no failure; clap's own code for the rest, 2, is not one of ours.
+fn refuse_usage(error: &clap::Error) -> ExitCode {
+    // Nothing can be said about a closed terminal to that terminal.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
+}
+
+fn run(line: CommandLine) -> Result<(), Failure> {
+    let session = Session::new(line.flags)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("the operating system gives no threads: {error}")))?;
+    let work = async move {
+        let done = line.command.run(&session).await;
+        session.close().await;
+        done
+    };
+    let done = runtime.block_on(interrupt::until_signalled(work));
+    // A blocked read of standard input would keep an orderly shutdown waiting for input that nobody sends.
+    runtime.shutdown_background();
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        CommandLine::command().debug_assert();
+    }
+}

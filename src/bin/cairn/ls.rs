@@ -1,0 +1,47 @@
+//! `cairn ls`: which objects there are.
+
+use clap::Args;
+
+use cairn_agent::engine::{ObjectInfo, Repository};
+
+use crate::failure::Failure;
+use crate::output::{ObjectView, table};
+use crate::session::Session;
+
+/// Objects asked for at once.
+const PAGE: usize = 10_000;
+
+/// List objects, sorted by name
+#[derive(Args)]
+pub(crate) struct Ls {
+    /// Only objects whose names start with this
+    #[arg(default_value = "", hide_default_value = true)]
+    prefix: String,
+}
+
+impl Ls {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
+        let repository = session.repository().await?;
+        let objects = all_objects(&repository, &self.prefix).await?;
+        let views: Vec<ObjectView> = objects.iter().map(ObjectView::from).collect();
+        session.output().print(&views, |out| {
+            let rows: Vec<_> = views.iter().map(ObjectView::cells).collect();
+            table(out, ["NAME", ">VERSION", ">BYTES", "CREATED"], &rows)
+        })
+    }
+}
+
+/// All objects whose names start with `prefix`, sorted by name. The engine's own order is that of keyed hashes.
+pub(crate) async fn all_objects(repository: &Repository, prefix: &str) -> Result<Vec<ObjectInfo>, Failure> {
+    let mut objects = Vec::new();
+    let mut after = None;
+    loop {
+        let page = repository.list(prefix, after, PAGE).await?;
+        objects.extend(page.objects);
+        after = page.next;
+        if after.is_none() {
+            objects.sort_by(|a, b| a.name.cmp(&b.name));
+            return Ok(objects);
+        }
+    }
+}

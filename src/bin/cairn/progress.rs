@@ -1,0 +1,95 @@
+//! A bar for work that takes longer than a moment, on standard error and only if that is a terminal.
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::task::JoinHandle;
+
+/// Work that is done before this never shows a bar.
+const DELAY: Duration = Duration::from_secs(1);
+const REDRAW: Duration = Duration::from_millis(100);
+
+/// Shows how far the work is until it is dropped.
+pub(crate) struct Progress {
+    done: Counter,
+    bar: ProgressBar,
+    drawing: Option<JoinHandle<()>>,
+}
+
+/// How much is done: added to by the work, read by the bar.
+#[derive(Clone, Default)]
+pub(crate) struct Counter(Arc<AtomicU64>);
+
+impl Counter {
+    pub(crate) fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Progress {
+    /// Counts bytes; without a total it shows the amount and the rate.
+    pub(crate) fn bytes(doing: &'static str, total: Option<u64>) -> Self {
+        let template = match total {
+            Some(_) => "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+            None => "{prefix} {spinner} {bytes} {bytes_per_sec}",
+        };
+        Self::start(doing, total, template)
+    }
+
+    /// Counts objects.
+    pub(crate) fn objects(doing: &'static str, total: u64) -> Self {
+        Self::start(doing, Some(total), "{prefix} {wide_bar} {pos}/{len} {eta}")
+    }
+
+    /// Shows only that something is going on.
+    pub(crate) fn unmeasured(doing: &'static str) -> Self {
+        Self::start(doing, None, "{prefix} {spinner} {elapsed}")
+    }
+
+    pub(crate) fn counter(&self) -> Counter {
+        self.done.clone()
+    }
+
+    fn start(doing: &'static str, total: Option<u64>, template: &'static str) -> Self {
+        let done = Counter::default();
+        let bar = ProgressBar::hidden();
+        let drawing = io::stderr().is_terminal().then(|| {
+            bar.set_prefix(doing);
+            if let Some(total) = total {
+                bar.set_length(total);
+            }
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            tokio::spawn(draw(bar.clone(), done.clone()))
+        });
+        Self { done, bar, drawing }
+    }
+}
+
+async fn draw(bar: ProgressBar, done: Counter) {
+    tokio::time::sleep(DELAY).await;
+    bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+    loop {
+        bar.set_position(done.value());
+        bar.tick();
+        tokio::time::sleep(REDRAW).await;
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(drawing) = &self.drawing {
+            drawing.abort();
+            // Finished before the task has ended: a finished bar draws no more.
+            self.bar.finish_and_clear();
+        }
+    }
+}

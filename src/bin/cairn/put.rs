@@ -1,0 +1,238 @@
+//! `cairn put`: a file or standard input becomes an object.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+
+use cairn_agent::backend::Location;
+use cairn_agent::engine::{Blocking, ByteRange, NewRepository, Precondition, PutOptions, PutOutcome, Repository, Store};
+
+use crate::failure::{DAMAGED, Failure};
+use crate::metered::{Metered, SharedHasher};
+use crate::output::{Field, fields, size};
+use crate::progress::Progress;
+use crate::session::{Session, object_name};
+
+/// Store a file, or what comes on standard input, as an object
+///
+/// In a directory that holds no store yet, the store and its key file are made first.
+#[derive(Args)]
+pub(crate) struct Put {
+    /// The object's name: 1 to 1024 bytes of UTF-8
+    name: OsString,
+    /// What to store; - or nothing is standard input
+    file: Option<PathBuf>,
+    /// Refuse if the object exists
+    #[arg(long, conflicts_with = "if_version")]
+    create_only: bool,
+    /// Refuse unless the object is at this version
+    #[arg(long, value_name = "N")]
+    if_version: Option<u64>,
+    /// Read the object back when it is stored and compare it with what was read
+    #[arg(long)]
+    verify: bool,
+}
+
+/// What is to be stored: open already, so that nothing is made in a store for a file that cannot be read.
+struct Input {
+    reader: Reader,
+    bytes: Option<u64>,
+}
+
+enum Reader {
+    File(File),
+    StandardInput(io::Stdin),
+}
+
+impl Read for Reader {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.read(target),
+            Self::StandardInput(input) => input.read(target),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Stored {
+    name: String,
+    version: u64,
+    bytes: u64,
+    chunks: u64,
+    new_chunks: u64,
+    duplicate_chunks: u64,
+    stored_bytes: u64,
+    /// Eight hexadecimal digits.
+    crc32c: String,
+    seconds: f64,
+    /// Present if it was asked for; a difference is a failure.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    verified: bool,
+}
+
+impl Put {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
+        let name = object_name(&self.name)?;
+        let input = open_input(self.file.as_deref(), name)?;
+        let (store, repository) = open_repository(session).await?;
+
+        let started = Instant::now();
+        let hasher = self.verify.then(SharedHasher::default);
+        let progress = Progress::bytes("put", input.bytes);
+        let source = Metered::new(input.reader, progress.counter(), hasher.clone());
+        let outcome = repository.put(name, Blocking::new(source), self.options()).await?;
+        drop(progress);
+        let seconds = started.elapsed();
+        if let Some(hasher) = &hasher {
+            read_back(&repository, &outcome, &hasher.value()).await?;
+        }
+        let stored = Stored::of(outcome, seconds, self.verify);
+        let place = if session.output().is_table() { place(&store, &repository).await } else { Vec::new() };
+        session.output().print(&stored, |out| stored.table(out, place))
+    }
+
+    fn options(&self) -> PutOptions {
+        let precondition = match self.if_version {
+            Some(version) => Precondition::IfVersion(version),
+            None if self.create_only => Precondition::CreateOnly,
+            None => Precondition::None,
+        };
+        PutOptions {
+            precondition,
+            ..PutOptions::default()
+        }
+    }
+}
+
+fn open_input(file: Option<&Path>, name: &str) -> Result<Input, Failure> {
+    let Some(path) = file.filter(|path| *path != Path::new("-")) else {
+        return standard_input();
+    };
+    let failed = |error: io::Error| Failure::local("read", path, &error);
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.is_dir() {
+        let line = format!(
+            "{path} is a directory; an object is one stream of bytes, so pack it: tar -C {path} -cf - . | cairn put {name}",
+            path = path.display()
+        );
+        return Err(Failure::usage(line));
+    }
+    Ok(Input {
+        reader: Reader::File(file),
+        // A device or a pipe has no length worth showing.
+        bytes: metadata.is_file().then_some(metadata.len()),
+    })
+}
+
+fn standard_input() -> Result<Input, Failure> {
+    let input = io::stdin();
+    if input.is_terminal() {
+        let line = "standard input is a terminal; name a file, or send the bytes through a pipe";
+        return Err(Failure::usage(line));
+    }
+    Ok(Input {
+        reader: Reader::StandardInput(input),
+        bytes: None,
+    })
+}
+
+/// A directory gets its store when something is first put there; a bucket gets it from `cairn repo create` only, since a
+/// mistyped bucket would else hold a store that nobody looks for.
+async fn open_repository(session: &Session) -> Result<(Store, Repository), Failure> {
+    let store = match session.place().location {
+        Location::Directory(_) => {
+            let first = NewRepository::named(session.repository_name())?;
+            session.store_or_new(first).await?
+        }
+        _ => session.store().await?,
+    };
+    Ok((store, session.repository().await?))
+}
+
+/// Compares what a reader gets now with what was put.
+async fn read_back(repository: &Repository, outcome: &PutOutcome, put: &blake3::Hash) -> Result<(), Failure> {
+    let name = &outcome.object.name;
+    let progress = Progress::bytes("verify", Some(outcome.object.bytes));
+    let counter = progress.counter();
+    let mut reader = repository.get(name, ByteRange::All).await?;
+    if reader.info().version != outcome.object.version {
+        let line = format!("{name:?} was stored and overwritten by another put before it could be read back");
+        return Err(Failure::failed(line));
+    }
+    let hasher = SharedHasher::default();
+    while let Some(bytes) = reader.next().await? {
+        hasher.update(&bytes);
+        counter.add(bytes.len() as u64);
+    }
+    if hasher.value() != *put {
+        let line = format!("{name:?} was stored but reads back different; do not rely on it, put it again and report this");
+        return Err(Failure::new(DAMAGED, line));
+    }
+    Ok(())
+}
+
+/// How the store stands after the put. It is told for information: that it cannot be had does not undo the put.
+async fn place(store: &Store, repository: &Repository) -> Vec<Field> {
+    let mut place = Vec::new();
+    if let Ok(status) = store.status().await {
+        let free = status.capacity.free_bytes.map_or_else(|| "unlimited".to_owned(), size);
+        place.push(("store", format!("{}, {free} free", status.mode.as_str())));
+    }
+    if let Ok(status) = repository.status() {
+        place.push(("packs", format!("{} in repository {}", status.packs, status.name)));
+    }
+    place
+}
+
+impl Stored {
+    fn of(outcome: PutOutcome, elapsed: Duration, verified: bool) -> Self {
+        let object = outcome.object;
+        Self {
+            version: object.version,
+            bytes: object.bytes,
+            chunks: object.chunks,
+            new_chunks: outcome.new_chunks,
+            duplicate_chunks: object.chunks.saturating_sub(outcome.new_chunks),
+            stored_bytes: outcome.stored_bytes,
+            crc32c: format!("{:08x}", object.crc32c),
+            seconds: elapsed.as_secs_f64(),
+            verified,
+            name: object.name,
+        }
+    }
+
+    fn table(&self, out: &mut dyn Write, place: Vec<Field>) -> io::Result<()> {
+        let mut lines = vec![
+            ("object", format!("{}, version {}", crate::output::printable(&self.name), self.version)),
+            ("bytes", format!("{}, {}/s", size(self.bytes), size(self.rate()))),
+            (
+                "chunks",
+                format!("{}: {} new, {} duplicate", self.chunks, self.new_chunks, self.duplicate_chunks),
+            ),
+            ("stored", self.stored()),
+        ];
+        if self.verified {
+            lines.push(("verified", "read back, identical".to_owned()));
+        }
+        lines.extend(place);
+        fields(out, &lines)
+    }
+
+    fn rate(&self) -> u64 {
+        (self.bytes as f64 / self.seconds.max(1e-6)) as u64
+    }
+
+    fn stored(&self) -> String {
+        if self.bytes == 0 {
+            return size(self.stored_bytes);
+        }
+        let share = 100.0 * self.stored_bytes as f64 / self.bytes as f64;
+        format!("{}, {share:.1} % of what was put", size(self.stored_bytes))
+    }
+}

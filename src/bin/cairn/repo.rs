@@ -1,0 +1,190 @@
+//! `cairn repo`: the repositories of a store.
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use cairn_agent::codec::{ChunkSizes, Level};
+use cairn_agent::config::Size;
+use cairn_agent::engine::{NewRepository, RepositoryHeader, Store};
+
+use crate::failure::Failure;
+use crate::output::{Field, fields, table};
+use crate::progress::Progress;
+use crate::session::Session;
+use crate::status::RepositoryView;
+
+/// Make, list, describe and remove repositories
+#[derive(Subcommand)]
+pub(crate) enum Repo {
+    Create(Create),
+    Ls(Ls),
+    Describe(Describe),
+    Rm(Rm),
+}
+
+/// Make a repository, and the store and its key file if there is none
+#[derive(Args)]
+pub(crate) struct Create {
+    /// Its name: a-z, 0-9 and -, at most 63 of them
+    #[arg(value_name = "R")]
+    name: String,
+    /// Average size of a chunk: a power of two from 16KiB to 4MiB; cannot be changed later [default: 64KiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_chunk_avg)]
+    chunk_avg: Option<ChunkSizes>,
+    /// Compression: 0 is off, 1 to 19 are zstd's levels [default: 1]
+    #[arg(long, value_name = "L", value_parser = parse_level, allow_hyphen_values = true)]
+    level: Option<Level>,
+}
+
+/// List repositories; needs no key
+#[derive(Args)]
+pub(crate) struct Ls {}
+
+/// Show one repository
+#[derive(Args)]
+pub(crate) struct Describe {
+    /// Its name or id
+    #[arg(value_name = "R")]
+    repository: String,
+}
+
+/// Remove a repository with all its objects, for ever
+#[derive(Args)]
+pub(crate) struct Rm {
+    /// Its name or id
+    #[arg(value_name = "R")]
+    repository: String,
+    /// Its id, as `cairn repo ls` shows it
+    #[arg(long, value_name = "ID")]
+    confirm: String,
+}
+
+impl Repo {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
+        match self {
+            Self::Create(command) => command.run(session).await,
+            Self::Ls(command) => command.run(session).await,
+            Self::Describe(command) => command.run(session).await,
+            Self::Rm(command) => command.run(session).await,
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, session: &Session) -> Result<(), Failure> {
+        let mut new = NewRepository::named(&self.name)?;
+        new.chunk_sizes = self.chunk_avg.unwrap_or(new.chunk_sizes);
+        new.level = self.level.unwrap_or(new.level);
+        let existing = Store::headers(&session.place().location).await;
+        let store = session.store_or_new(new.clone()).await?;
+        if existing.is_ok() {
+            store.create_repository(new).await?;
+        }
+        let header = find(store.repositories().await, &self.name)?;
+        let view = HeaderView::from(header);
+        session.output().print(&view, |out| fields(out, &view.lines()))
+    }
+}
+
+impl Ls {
+    async fn run(self, session: &Session) -> Result<(), Failure> {
+        let mut headers = Store::headers(&session.place().location).await?;
+        headers.sort_by(|a, b| a.name.cmp(&b.name));
+        let views: Vec<HeaderView> = headers.into_iter().map(HeaderView::from).collect();
+        session.output().print(&views, |out| {
+            let rows: Vec<_> = views.iter().map(HeaderView::cells).collect();
+            table(out, ["NAME", "ID", "KEY"], &rows)
+        })
+    }
+}
+
+impl Describe {
+    async fn run(self, session: &Session) -> Result<(), Failure> {
+        let store = session.store().await?;
+        let repository = store.repository(&self.repository).await?;
+        let header = find(store.repositories().await, &repository.id().to_string())?;
+        let view = DescribeView {
+            totals: RepositoryView::from(repository.status()?),
+            key_id: header.key_id,
+            keyring_generation: header.generation,
+        };
+        session.output().print(&view, |out| {
+            let mut lines = view.totals.lines();
+            lines.push(("key", view.key_id.clone()));
+            lines.push(("keyring generation", view.keyring_generation.to_string()));
+            fields(out, &lines)
+        })
+    }
+}
+
+impl Rm {
+    async fn run(self, session: &Session) -> Result<(), Failure> {
+        let store = session.store().await?;
+        let header = find(store.repositories().await, &self.repository)?;
+        let progress = Progress::unmeasured("repo rm");
+        store.remove_repository(&self.repository, &self.confirm).await?;
+        drop(progress);
+        let view = HeaderView::from(header);
+        session.output().print(&view, |out| writeln!(out, "removed repository {} (id {})", view.name, view.id))
+    }
+}
+
+/// What is known of a repository without its key.
+#[derive(Serialize)]
+struct HeaderView {
+    name: String,
+    id: String,
+    key_id: String,
+    keyring_generation: u64,
+}
+
+impl From<RepositoryHeader> for HeaderView {
+    fn from(header: RepositoryHeader) -> Self {
+        Self {
+            name: header.name,
+            id: header.id.to_string(),
+            key_id: header.key_id,
+            keyring_generation: header.generation,
+        }
+    }
+}
+
+impl HeaderView {
+    fn cells(&self) -> [String; 3] {
+        [self.name.clone(), self.id.clone(), self.key_id.clone()]
+    }
+
+    fn lines(&self) -> [Field; 3] {
+        let [name, id, key] = self.cells();
+        [("name", name), ("id", id), ("key", key)]
+    }
+}
+
+#[derive(Serialize)]
+struct DescribeView {
+    #[serde(flatten)]
+    totals: RepositoryView,
+    key_id: String,
+    keyring_generation: u64,
+}
+
+fn find(headers: Vec<RepositoryHeader>, name_or_id: &str) -> Result<RepositoryHeader, Failure> {
+    headers
+        .into_iter()
+        .find(|header| header.name == name_or_id || header.id.to_string() == name_or_id)
+        .ok_or_else(|| {
+            let line = format!("this store has no repository called {name_or_id:?}; `cairn repo ls` shows those it has");
+            Failure::failed(line)
+        })
+}
+
+fn parse_chunk_avg(text: &str) -> Result<ChunkSizes, String> {
+    let Size(bytes) = text.parse().map_err(|error: cairn_agent::config::SizeError| error.to_string())?;
+    let avg = u32::try_from(bytes).unwrap_or(u32::MAX);
+    ChunkSizes::with_average(avg).map_err(|error| error.to_string())
+}
+
+fn parse_level(text: &str) -> Result<Level, String> {
+    let level = text.parse().map_err(|_| "a level is 0 (off) or 1 to 19".to_owned())?;
+    Level::new(level).map_err(|error| error.to_string())
+}

@@ -1,0 +1,47 @@
+//! What is wrong with a setting: each line names the flag or the file, and what to do.
+
+use std::path::PathBuf;
+
+use crate::engine::Reason;
+use crate::{backend, keys};
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `--store` is not a place.
+    #[error("--store: {0}")]
+    Store(#[source] backend::Error),
+    /// There is no default for this flag here.
+    #[error("{flag} is needed for {store}: only a directory of its own name has a default beside it")]
+    Needed {
+        /// The flag.
+        flag: &'static str,
+        /// The store.
+        store: String,
+    },
+    /// The key file is not there.
+    #[error(
+        "key file {} not found; name the file that holds the store's key with --key-file, or restore it from its copy",
+        path.display()
+    )]
+    KeyMissing {
+        /// The file looked for.
+        path: PathBuf,
+    },
+    /// A key file cannot be made.
+    #[error("cannot make a key file for the new store: {0}")]
+    KeyNotMade(#[source] keys::Error),
+    /// The key file gave no key.
+    #[error("key file {0}")]
+    Key(#[source] keys::Error),
+}
+
+impl Error {
+    /// The case, as the engine would name it.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Store(_) | Self::Needed { .. } => Reason::InvalidArgument,
+            Self::KeyMissing { .. } | Self::KeyNotMade(_) | Self::Key(_) => Reason::KeysUnavailable,
+        }
+    }
+}
