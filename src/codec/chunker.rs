@@ -18,6 +18,9 @@ use zeroize::Zeroize;
 
 use super::Error;
 
+#[cfg(target_arch = "x86_64")]
+mod wide;
+
 /// How far the two masks are from the average, in bits. Two is the measured knee of dedupe against speed.
 pub const NORMALISATION: u8 = 2;
 
@@ -103,7 +106,11 @@ fn wrong(which: &'static str, found: u32, expected: &'static str) -> Error {
 }
 
 /// One 64-bit word for each value of a byte: where streams of a repository are cut.
-pub struct GearTable(Box<[u64; 256]>);
+pub struct GearTable {
+    words: Box<[u64; 256]>,
+    #[cfg(target_arch = "x86_64")]
+    planes: Box<wide::Planes>,
+}
 
 impl GearTable {
     /// Reads 256 little-endian words.
@@ -113,18 +120,24 @@ impl GearTable {
         for (slot, word) in table.iter_mut().zip(words) {
             *slot = u64::from_le_bytes(*word);
         }
-        Self(table)
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            planes: wide::planes(&table),
+            words: table,
+        }
     }
 
     /// The words, by byte value.
     pub fn words(&self) -> &[u64; 256] {
-        &self.0
+        &self.words
     }
 }
 
 impl Drop for GearTable {
     fn drop(&mut self) {
-        self.0.zeroize();
+        self.words.zeroize();
+        #[cfg(target_arch = "x86_64")]
+        self.planes.zeroize();
     }
 }
 
@@ -197,16 +210,43 @@ impl Chunker {
     }
 
     fn scan_to(&mut self, end: usize, bytes: &[u8], mask: u64) -> Option<usize> {
-        let unseen = bytes.get(self.scanned..end)?;
+        if end <= self.scanned {
+            return None;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(cut) = self.scan_wide(end, bytes, mask) {
+            return Some(cut);
+        }
         let mut hasher = Hasher::new(self.table.words());
         hasher.set_hash(self.hash);
         // The hasher counts the byte that matched; that byte belongs to the next chunk.
         let matched = hasher
-            .next_match(unseen, mask)
+            .next_match(&bytes[self.scanned..end], mask)
             .map(|consumed| self.scanned + consumed - 1);
         self.hash = hasher.get_hash();
         self.scanned = end;
         matched
+    }
+
+    /// Scans as many whole blocks as there are, if the CPU can.
+    #[cfg(target_arch = "x86_64")]
+    fn scan_wide(&mut self, end: usize, bytes: &[u8], mask: u64) -> Option<usize> {
+        let search = wide::Search {
+            words: self.table.words(),
+            planes: &self.table.planes,
+            bytes,
+            origin: self.sizes.min as usize,
+            mask,
+        };
+        match wide::search(&search, self.scanned, end) {
+            wide::Found::At(cut) => return Some(cut),
+            wide::Found::NothingBefore(at) if at > self.scanned => {
+                self.hash = search.hash_before(at);
+                self.scanned = at;
+            }
+            wide::Found::NothingBefore(_) => {}
+        }
+        None
     }
 }
 

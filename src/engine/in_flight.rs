@@ -144,11 +144,6 @@ impl InFlight {
         free
     }
 
-    /// Whether an operation holds `pack` now.
-    pub(crate) fn is_pinned(&self, pack: PackNumber) -> bool {
-        self.state.lock().pins.contains_key(&pack)
-    }
-
     /// Makes whoever holds `from` hold `to` as well: a chunk's place has moved. Called under the apply lock.
     pub(crate) fn follow(&self, from: PackNumber, to: PackNumber) {
         let mut state = self.state.lock();

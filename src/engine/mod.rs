@@ -7,6 +7,7 @@ mod core;
 mod error;
 mod in_flight;
 mod log;
+pub mod measure;
 mod options;
 mod packs;
 mod read;
@@ -16,6 +17,9 @@ mod repository;
 mod status;
 mod store;
 mod write;
+
+#[cfg(test)]
+mod tests;
 
 pub use self::error::{Error, ErrorKind, Reason, Result};
 pub use self::log::commit::Precondition;

@@ -53,8 +53,8 @@ prop_compose! {
         name in some_pack_name(),
         commit: bool,
         trailer_hash: [u8; 32],
-        (size, log_number, live_bytes, condemned_at) in any::<(u64, u64, u64, u64)>(),
-        (entries, current, live, idle_manifests) in any::<(u32, u32, u32, u32)>(),
+        (size, log_number, live_bytes, blob_bytes, condemned_at) in any::<(u64, u64, u64, u64, u64)>(),
+        (entries, current, live, damaged, idle_manifests) in any::<(u32, u32, u32, u32, u32)>(),
     ) -> PackRow {
         PackRow {
             name,
@@ -66,6 +66,8 @@ prop_compose! {
             current,
             live,
             live_bytes,
+            blob_bytes,
+            damaged,
             idle_manifests,
             condemned_at,
         }
@@ -156,19 +158,20 @@ prop_compose! {
     pub(super) fn some_tip()(
         tip in prop::option::of((some_pack_name(), any::<(u64, [u8; 32])>())),
         head: [u8; 32],
-        totals: [u64; 7],
-        (sequence, put_serial, log_bytes_since_checkpoint) in any::<(u64, u64, u64)>(),
+        totals: [u64; 8],
+        (sequence, put_serial, log_bytes_since_checkpoint, durable_log_number) in any::<(u64, u64, u64, u64)>(),
         checkpoints in [some_checkpoint(), some_checkpoint()],
     ) -> TipRow {
-        let [objects, chunks, logical_bytes, unique_bytes, live_bytes, pack_bytes, packs] = totals;
+        let [objects, chunks, logical_bytes, unique_bytes, live_bytes, pack_bytes, blob_bytes, packs] = totals;
         TipRow {
             tip: tip.map(|(pack, (log_number, hash))| Tip { pack, log_number, trailer_hash: Hash32(hash) }),
             head: Hash32(head),
             sequence,
             put_serial,
-            stats: Stats { objects, chunks, logical_bytes, unique_bytes, live_bytes, pack_bytes, packs },
+            stats: Stats { objects, chunks, logical_bytes, unique_bytes, live_bytes, pack_bytes, blob_bytes, packs },
             checkpoints,
             log_bytes_since_checkpoint,
+            durable_log_number,
         }
     }
 }

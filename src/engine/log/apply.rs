@@ -53,7 +53,12 @@ pub(crate) fn apply(core: &Core, entry: &Committed) -> Result<TipRow> {
     change.queue_unreferenced()?;
     let mut tip = entry.tip.clone();
     tip.put_serial = put_serial;
-    change.finish(core, tip)
+    let tip = change.finish(core, tip)?;
+    // The catalog knows them now; until here a lookup found them on their way.
+    for pack in entry.introduced.iter().chain([&entry.commit]) {
+        core.in_flight.applied(pack.entries.entries.iter().map(|entry| &entry.id));
+    }
+    Ok(tip)
 }
 
 /// One transaction over the catalog, with the totals and what has to be told to the caches afterwards.

@@ -17,6 +17,7 @@ pub(crate) mod upload;
 
 pub(crate) use ingest::Compressors;
 pub(crate) use ledger::{Ledger, NewPack};
+pub(crate) use lookup::look_up;
 pub(crate) use manifest::ManifestBuilder;
 pub(crate) use packer::{OpenPack, Packer};
 pub use source::{Blocking, Source};

@@ -1,0 +1,164 @@
+//! The engine from outside, in memory: what every caller relies on. The same claims on every backend, with restarts and
+//! reclaim in between, are in the integration tests.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+
+async fn store(name: &str) -> Store {
+    let options = StoreOptions::in_memory(name).unwrap();
+    Store::open_or_create(options, NewRepository::named("default").unwrap()).await.unwrap()
+}
+
+fn bytes(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut bytes);
+    bytes
+}
+
+async fn read(repository: &Repository, name: &str, range: ByteRange) -> Vec<u8> {
+    let mut reader = repository.get(name, range).await.unwrap();
+    let mut all = Vec::new();
+    while let Some(part) = reader.next().await.unwrap() {
+        all.extend_from_slice(&part);
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_of_every_size_come_back_as_they_went_in() {
+    let repository = store("sizes").await.repository("default").await.unwrap();
+    for (index, len) in [0, 1, 31 << 10, 600 << 10, 3 << 20, 40 << 20].into_iter().enumerate() {
+        let data = bytes(index as u64, len);
+        let name = format!("object-{len}");
+        let outcome = repository.put(&name, data.as_slice(), PutOptions::default()).await.unwrap();
+        assert_eq!(outcome.object.bytes, len as u64);
+        assert_eq!(outcome.object.crc32c, crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &data) as u32);
+        assert!(read(&repository, &name, ByteRange::All).await == data, "{name} differs");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_bytes_are_stored_once() {
+    let repository = store("twice").await.repository("default").await.unwrap();
+    let data = bytes(7, 20 << 20);
+    let first = repository.put("a", data.as_slice(), PutOptions::default()).await.unwrap();
+    let second = repository.put("b", data.as_slice(), PutOptions::default()).await.unwrap();
+    assert_eq!(first.new_chunks, first.object.chunks);
+    assert_eq!(second.new_chunks, 0);
+    assert_eq!(second.object.chunks, first.object.chunks);
+    assert!(second.stored_bytes < 64 << 10, "{}", second.stored_bytes);
+    assert!(read(&repository, "b", ByteRange::All).await == data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_streams_with_the_same_bytes_at_once_store_them_once() {
+    let repository = store("at once").await.repository("default").await.unwrap();
+    let data = bytes(8, 12 << 20);
+    let put = |name: &'static str| {
+        let (repository, data) = (repository.clone(), data.clone());
+        async move { repository.put(name, data.as_slice(), PutOptions::default()).await.unwrap() }
+    };
+    let (a, b) = tokio::join!(put("a"), put("b"));
+    assert_eq!(a.new_chunks + b.new_chunks, a.object.chunks);
+    for name in ["a", "b"] {
+        assert!(read(&repository, name, ByteRange::All).await == data);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_are_exact() {
+    let repository = store("ranges").await.repository("default").await.unwrap();
+    let data = bytes(9, 30 << 20);
+    repository.put("a", data.as_slice(), PutOptions::default()).await.unwrap();
+    for (first, last) in [(0, 0), (1 << 20, (9 << 20) + 17), ((30 << 20) - 5, (30 << 20) - 1)] {
+        let range = ByteRange::Inclusive {
+            first,
+            last,
+        };
+        assert!(read(&repository, "a", range).await == data[first as usize..=last as usize]);
+    }
+    assert!(read(&repository, "a", ByteRange::Last(100)).await == data[data.len() - 100..]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn preconditions_and_put_ids_decide() {
+    let repository = store("conditions").await.repository("default").await.unwrap();
+    let put = |data: &'static [u8], precondition, put_id| {
+        let options = PutOptions {
+            precondition,
+            put_id,
+            metadata: Vec::new(),
+        };
+        let repository = repository.clone();
+        async move { repository.put("a", data, options).await }
+    };
+    let first = put(b"one", Precondition::CreateOnly, Some([1; 16])).await.unwrap().object;
+    let again = put(b"one", Precondition::CreateOnly, Some([1; 16])).await.unwrap().object;
+    assert_eq!(first, again, "the same put id returns the first result");
+    let refused = put(b"two", Precondition::CreateOnly, None).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::ObjectExists);
+    let refused = put(b"two", Precondition::IfVersion(first.version + 9), None).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::VersionMismatch);
+    let second = put(b"two", Precondition::IfVersion(first.version), None).await.unwrap().object;
+    assert!(second.version > first.version);
+    let options = PutOptions {
+        put_id: Some([1; 16]),
+        ..PutOptions::default()
+    };
+    let refused = repository.put("b", &b"x"[..], options).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::PutIdReused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_outlives_its_source_and_reclaim_returns_what_both_held() {
+    let store = store("copy").await;
+    let repository = store.repository("default").await.unwrap();
+    let data = bytes(10, 25 << 20);
+    repository.put("a", data.as_slice(), PutOptions::default()).await.unwrap();
+    repository.copy("a", "b", PutOptions::default()).await.unwrap();
+    assert!(repository.delete("a", Precondition::None).await.unwrap());
+    repository.reclaim(ReclaimOptions::default()).await.unwrap();
+    assert!(read(&repository, "b", ByteRange::All).await == data);
+    assert!(repository.delete("b", Precondition::None).await.unwrap());
+    assert!(!repository.delete("b", Precondition::None).await.unwrap());
+    let reclaimed = repository.reclaim(ReclaimOptions::default()).await.unwrap();
+    assert!(reclaimed.freed_bytes > 25 << 20, "{reclaimed:?}");
+    let status = repository.status().unwrap();
+    assert_eq!((status.objects, status.chunks, status.unique_bytes), (0, 0, 0));
+    assert!(status.stored_bytes < 1 << 20, "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuilt_catalog_equals_the_one_that_was_lost() {
+    let repository = store("rebuild").await.repository("default").await.unwrap();
+    for index in 0..5 {
+        let name = format!("object-{index}");
+        repository.put(&name, bytes(index, 5 << 20).as_slice(), PutOptions::default()).await.unwrap();
+    }
+    repository.delete("object-2", Precondition::None).await.unwrap();
+    repository.copy("object-3", "copy", PutOptions::default()).await.unwrap();
+    repository.reclaim(ReclaimOptions::default()).await.unwrap();
+    let before = repository.status().unwrap();
+    let after = repository.rebuild().await.unwrap();
+    assert_eq!(before, after);
+    assert!(read(&repository, "copy", ByteRange::All).await == bytes(3, 5 << 20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_fails_leaves_nothing_visible() {
+    struct Broken(usize);
+    impl std::io::Read for Broken {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            self.0 = self.0.checked_sub(1).ok_or_else(|| std::io::Error::other("the cable is out"))?;
+            buffer.fill(self.0 as u8);
+            Ok(buffer.len())
+        }
+    }
+    let repository = store("broken").await.repository("default").await.unwrap();
+    let error = repository.put("a", Blocking::new(Broken(40)), PutOptions::default()).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::SourceFailed);
+    assert_eq!(repository.stat("a").await.unwrap_err().reason(), Reason::ObjectNotFound);
+    repository.put("a", &b"whole"[..], PutOptions::default()).await.unwrap();
+}
