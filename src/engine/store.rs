@@ -329,7 +329,7 @@ impl Store {
             catalog: inner.catalog.repository(id, &secrets.catalog_keys()),
             locality: Locality::new(inner.options.locality_bytes),
             in_flight: Arc::new(InFlight::default()),
-            moves: 0.into(),
+            places: Default::default(),
             compute: inner.compute.clone(),
             compressors: Compressors::new(secrets.parameters().level),
             budget: inner.budget.clone(),

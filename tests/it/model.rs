@@ -202,6 +202,8 @@ impl<'a> Run<'a> {
 
     async fn reclaim(&mut self) {
         self.repository().reclaim(ReclaimOptions::default()).await.unwrap();
+        let status = self.repository().status().unwrap();
+        assert!(status.unique_bytes <= status.logical_bytes, "{status:?}");
         self.check().await;
     }
 
@@ -262,7 +264,6 @@ async fn check(repository: &Repository, model: &Model) {
     let status = repository.status().unwrap();
     assert_eq!(status.objects, model.len() as u64);
     assert_eq!(status.logical_bytes, model.values().map(|bytes| bytes.len() as u64).sum::<u64>());
-    assert!(status.unique_bytes <= status.logical_bytes, "{status:?}");
 }
 
 /// A source that fails somewhere on its way.
