@@ -1,7 +1,8 @@
 //! What every part of the engine shares for one repository.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+
+use parking_lot::RwLock;
 
 use super::budget::Budget;
 use super::compute::Compute;
@@ -22,8 +23,9 @@ pub(crate) struct Core {
     pub(crate) catalog: RepositoryCatalog,
     pub(crate) locality: Locality,
     pub(crate) in_flight: Arc<InFlight>,
-    /// Counts chunks whose place moved from one pack to another.
-    pub(crate) moves: AtomicU64,
+    /// Read from finding where a chunk is to pinning that pack; written while places change or go. So what was found
+    /// is held where it is, and nothing is found that is about to go. Never held across an await.
+    pub(crate) places: RwLock<()>,
     pub(crate) compute: Compute,
     pub(crate) compressors: Compressors,
     pub(crate) budget: Budget,

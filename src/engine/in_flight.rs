@@ -8,6 +8,9 @@
 //!   found it until its record is applied (or, for a read, until it ends). Only unpinned packs are condemned, and a
 //!   condemned pack can no longer be pinned.
 //!
+//! A pack with a manifest in it is introduced whether or not the put that wrote it came to its end, and its children are
+//! counted then. So the pack itself keeps that put's holder until it has been applied.
+//!
 //! Claims leave this table when the commit that introduces their pack has been applied, while the caller still holds
 //! the apply lock; condemning happens under that same lock. So a claim that is seen here is never in a condemned pack.
 
@@ -161,12 +164,31 @@ impl InFlight {
         }
     }
 
-    /// Takes back a condemnation that did not become durable, or forgets one whose pack is gone.
+    /// Whether an operation relies on `pack`.
+    pub(crate) fn is_held(&self, pack: PackNumber) -> bool {
+        self.state.lock().pins.contains_key(&pack)
+    }
+
+    /// Begins anew for a new writer, once all that relied on the former one has ended: what that one had claimed and
+    /// not committed is in no pack of the log, and what it wanted to condemn the catalog tells by now.
+    pub(crate) fn reset(&self) {
+        let mut state = self.state.lock();
+        state.claims.clear();
+        state.condemned.clear();
+    }
+
+    /// Forgets condemnations that the catalog knows by now: nothing leads to these packs any more.
     pub(crate) fn forget_condemned(&self, packs: &[PackNumber]) {
         let mut state = self.state.lock();
         for pack in packs {
             state.condemned.remove(pack);
         }
+    }
+}
+
+impl std::fmt::Debug for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Holder({})", self.id)
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::core::Core;
 use super::error::{Error, Result};
+use crate::backend::ErrorKind;
 use crate::codec::{ChunkId, Decompressor};
 use crate::format::pack::{HEADER_LEN, PACK_TAIL_GUESS, open_directory, parse_header, parse_trailer};
 use crate::format::{BlobKind, BlobOpener, Birth, Directory, Entry, Leaf, PackKind, PackName, PackRef, Root};
@@ -16,22 +17,27 @@ pub(crate) struct PackHead {
     pub(crate) kind: PackKind,
 }
 
-/// Reads the header of a pack of `size` bytes.
+/// Reads the header of a pack of `size` bytes. None if it has gone since it was listed: its owner reclaimed it, and
+/// whoever needs it for the log finds it missing there.
 ///
 /// # Errors
 /// `DataLoss` if it is not the header of this pack.
-pub(crate) async fn read_head(core: &Core, name: PackName, size: u64) -> Result<PackHead> {
+pub(crate) async fn read_head(core: &Core, name: PackName, size: u64) -> Result<Option<PackHead>> {
     let path = core.layout.pack(&name);
     let len = size.min(HEADER_LEN as u64);
-    let bytes = core.backend.get_range(&path, 0..len).await.map_err(|error| Error::from(error).within("reading the log"))?;
+    let bytes = match core.backend.get_range(&path, 0..len).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::from(error).within("reading the log")),
+    };
     let header = parse_header(&bytes).map_err(|error| damaged(&path, error))?;
     if header.id != name.id {
         return Err(Error::data_loss(format!("{path}: its header belongs to another pack; the file was moved or replaced")));
     }
-    Ok(PackHead {
+    Ok(Some(PackHead {
         name,
         kind: header.kind,
-    })
+    }))
 }
 
 /// Reads and opens the directory of a pack: its tail in one request if that suffices, and its header.

@@ -10,15 +10,15 @@ use super::core::Core;
 use super::error::{Error, Reason, Result};
 use super::in_flight::Holder;
 use super::log::commit::{Committer, NewObject, Precondition, Request};
-use super::log::ownership::Ownership;
+use super::log::ownership::{Ownership, check_fence};
 use super::log::rebuild;
 use super::random;
-use super::read::{ObjectReader, ByteRange, manifest_leaves};
+use super::read::{ByteRange, ObjectReader, hold, manifest_leaves};
 use super::reclaim::{self, ReclaimOptions, Reclaimed};
 use super::write::{Draft, Ledger, ManifestBuilder, Packer, Source, ingest_stream, upload};
 use crate::catalog::{Lookup, Stats};
 use crate::format::record::{METADATA_LEN_MAX, metadata_len};
-use crate::format::{Content, Hash32, ObjectName, ObjectVersion, Record, RepositoryName, RepositoryParameters};
+use crate::format::{Content, Hash32, LeafRef, ObjectName, ObjectVersion, Record, RepositoryName, RepositoryParameters};
 use crate::codec::RepositoryId;
 
 /// Requests that wait for the committer. Each waits for its answer, so this bounds callers, not throughput.
@@ -202,8 +202,13 @@ impl Repository {
     /// # Errors
     /// `ObjectNotFound`; `InvalidRange` if the range does not lie in the object; `DataLoss` if its manifest is damaged.
     pub async fn get(&self, name: &str, range: ByteRange) -> Result<ObjectReader> {
-        let object = self.object(name)?;
-        ObjectReader::open(self.core().clone(), object, range).await
+        let mut object = self.object(name)?;
+        loop {
+            match ObjectReader::open(self.core().clone(), object.clone(), range).await {
+                Err(error) if error.reason() == Reason::DataLoss => object = self.newer(&object, error)?,
+                opened => return opened,
+            }
+        }
     }
 
     /// What is known about an object.
@@ -246,18 +251,11 @@ impl Repository {
         let access = self.write_access().await?;
         let core = self.core();
         let holder = Arc::new(core.in_flight.holder());
-        let source = self.object(from)?;
+        let (source, leaves) = self.hold_content(from, &holder).await?;
         let stored = Arc::default();
         let content = match &source.content {
-            Content::Inline(chunks) => {
-                let ids: Vec<_> = chunks.iter().map(|chunk| chunk.id).collect();
-                hold_all(core, &holder, &ids)?;
-                source.content.clone()
-            }
-            Content::Root(root) => {
-                let leaves = manifest_leaves(core, &holder, &source, root).await?;
-                let ids: Vec<_> = leaves.iter().map(|leaf| leaf.id).collect();
-                hold_all(core, &holder, &ids)?;
+            Content::Inline(_) => source.content.clone(),
+            Content::Root(_) => {
                 let builder =
                     ManifestBuilder::new(core.clone(), access.packer.clone(), holder.clone(), Arc::clone(&stored));
                 Content::Root(builder.store_root(&target, source.size, leaves).await?)
@@ -324,10 +322,14 @@ impl Repository {
     /// # Errors
     /// `DataLoss` if the log or a pack directory it needs is damaged.
     pub async fn rebuild(&self) -> Result<RepositoryStatus> {
-        self.close().await;
-        let _applying = self.core().apply.lock().await;
+        // Kept until the end: a put must not look anything up in a catalog that is half made.
+        let mut slot = self.inner.writer.lock().await;
+        if let Some(writer) = slot.take() {
+            writer.close().await;
+        }
+        let applying = self.core().apply.lock().await;
         rebuild::run(self.core()).await?;
-        drop(_applying);
+        drop(applying);
         self.status()
     }
 
@@ -380,8 +382,9 @@ impl Repository {
     /// Finishes what is in flight and gives up the writer; the next write takes a new epoch. Also done when the last
     /// clone is dropped, without waiting.
     pub async fn close(&self) {
-        let writer = self.inner.writer.lock().await.take();
-        if let Some(writer) = writer {
+        // The slot stays locked meanwhile: the next writer begins when this one has ended, or it would fence it.
+        let mut slot = self.inner.writer.lock().await;
+        if let Some(writer) = slot.take() {
             writer.close().await;
         }
     }
@@ -389,6 +392,43 @@ impl Repository {
     fn object(&self, name: &str) -> Result<ObjectVersion> {
         let name = object_name(name)?;
         self.core().catalog.object(&name)?.ok_or_else(|| not_found(&name))
+    }
+
+    /// The present version of an object whose content could not be held: it was deleted or replaced between the look
+    /// at the catalog and the hold on its packs.
+    ///
+    /// # Errors
+    /// `error` if it is still the same version; `ObjectNotFound` if there is none.
+    fn newer(&self, object: &ObjectVersion, error: Error) -> Result<ObjectVersion> {
+        let present = self.object(object.name.as_str())?;
+        if present.sequence == object.sequence { Err(error) } else { Ok(present) }
+    }
+
+    /// An object with the leaves of its manifest, if it has one, all of it held.
+    async fn hold_content(&self, name: &str, holder: &Arc<Holder>) -> Result<(ObjectVersion, Vec<LeafRef>)> {
+        let mut object = self.object(name)?;
+        loop {
+            match self.hold_version(&object, holder).await {
+                Ok(leaves) => return Ok((object, leaves)),
+                Err(error) if error.reason() == Reason::DataLoss => object = self.newer(&object, error)?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn hold_version(&self, object: &ObjectVersion, holder: &Arc<Holder>) -> Result<Vec<LeafRef>> {
+        let core = self.core();
+        match &object.content {
+            Content::Inline(chunks) => {
+                chunks.iter().try_for_each(|chunk| hold(core, holder, &chunk.id).map(drop))?;
+                Ok(Vec::new())
+            }
+            Content::Root(root) => {
+                let leaves = manifest_leaves(core, holder, object, root).await?;
+                leaves.iter().try_for_each(|leaf| hold(core, holder, &leaf.id).map(drop))?;
+                Ok(leaves)
+            }
+        }
     }
 
     /// The writer, taking an epoch if there is none.
@@ -405,9 +445,14 @@ impl Repository {
                     return Err(fenced());
                 }
                 Some(_) => {
-                    // Streams of the failed writer end by themselves, at their next slab; nothing waits for them.
                     let writer = slot.take().expect("checked above");
-                    tokio::spawn(writer.close());
+                    let epoch = writer.epoch;
+                    writer.close().await;
+                    // Whatever it was that failed: who was overtaken meanwhile does not take the repository back.
+                    if let Err(error) = check_fence(self.core(), epoch).await {
+                        self.inner.fenced.store(error.reason() == Reason::Fenced, Ordering::Relaxed);
+                        return Err(error);
+                    }
                 }
             }
         }
@@ -432,6 +477,7 @@ impl Writer {
         let ownership = Ownership::claim(core).await?;
         let epoch = ownership.epoch();
         let (tip, strays) = super::recover::adopt(core).await?;
+        core.in_flight.reset();
         let opening = Record::Open {
             adopted: tip.tip.clone(),
             head: tip.head,
@@ -457,6 +503,7 @@ impl Writer {
             tip,
             opening: Some(opening),
             strays,
+            waiting: Default::default(),
         };
         let uploads = upload::run(core.clone(), Arc::downgrade(&packer), ledger.clone(), full_packs);
         Ok(Self {
@@ -529,20 +576,6 @@ impl From<ObjectVersion> for ObjectInfo {
             metadata: object.metadata,
         }
     }
-}
-
-/// Holds the packs of all of `ids`, which the catalog knows because something refers to them.
-fn hold_all(core: &Core, holder: &Holder, ids: &[crate::codec::ChunkId]) -> Result<()> {
-    for id in ids {
-        let held = core.catalog.chunk(id)?.is_some_and(|row| holder.pin(row.pack));
-        if !held {
-            return Err(Error::new(
-                Reason::ObjectNotFound,
-                "the object was deleted while it was being copied; nothing was changed",
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn outcome(version: ObjectVersion, draft: &Draft) -> PutOutcome {

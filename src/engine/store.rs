@@ -130,6 +130,10 @@ impl Store {
     /// `StoreNotFound`, `ForeignStore`, `StoreHeld`; `WrongKey` once a repository is opened.
     pub async fn open(options: StoreOptions) -> Result<Self> {
         let backend = attach(&options.location, Attach::Existing).await?;
+        Self::open_attached(options, backend).await
+    }
+
+    async fn open_attached(options: StoreOptions, backend: Backend) -> Result<Self> {
         let lock = backend.lock()?;
         let headers = read_headers(&backend).await?;
         if headers.is_empty() {
@@ -147,12 +151,25 @@ impl Store {
     /// `ForeignStore` if the place holds something else; what [`open`](Self::open) reports.
     pub async fn open_or_create(options: StoreOptions, first: NewRepository) -> Result<Self> {
         let backend = attach(&options.location, Attach::CreateDirectory).await?;
+        Self::open_or_create_attached(options, backend, first).await
+    }
+
+    /// [`open_or_create`](Self::open_or_create) on a backend that the caller attached, whatever location the options
+    /// name: for decorated backends and services inside the test process.
+    ///
+    /// # Errors
+    /// Those of `open_or_create`.
+    #[cfg(any(test, feature = "testkit"))]
+    pub async fn open_on(options: StoreOptions, backend: Backend, first: NewRepository) -> Result<Self> {
+        Self::open_or_create_attached(options, backend, first).await
+    }
+
+    async fn open_or_create_attached(options: StoreOptions, backend: Backend, first: NewRepository) -> Result<Self> {
         let lock = backend.lock()?;
         let headers = read_headers(&backend).await?;
         if !headers.is_empty() {
             drop(lock);
-            drop(backend);
-            return Self::open(options).await;
+            return Self::open_attached(options, backend).await;
         }
         refuse_foreign(&backend).await?;
         let store = Self::assemble(options, backend, Vec::new(), lock)?;
@@ -333,7 +350,7 @@ impl Store {
             catalog: inner.catalog.repository(id, &secrets.catalog_keys()),
             locality: Locality::new(inner.options.locality_bytes),
             in_flight: Arc::new(InFlight::default()),
-            moves: 0.into(),
+            places: Default::default(),
             compute: inner.compute.clone(),
             compressors: Compressors::new(secrets.parameters().level),
             budget: inner.budget.clone(),

@@ -162,3 +162,24 @@ async fn a_source_that_fails_leaves_nothing_visible() {
     assert_eq!(repository.stat("a").await.unwrap_err().reason(), Reason::ObjectNotFound);
     repository.put("a", &b"whole"[..], PutOptions::default()).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_records_than_a_commit_pack_holds_go_into_several() {
+    let repository = store("records").await.repository("default").await.unwrap();
+    let put = |index: usize| {
+        let repository = repository.clone();
+        let options = PutOptions {
+            metadata: vec![("filler".to_owned(), "x".repeat(16_000))],
+            ..PutOptions::default()
+        };
+        tokio::spawn(async move { repository.put(&format!("object-{index}"), &b""[..], options).await })
+    };
+    // Together 6.4 MB of records, where a commit pack takes 3 MiB. All but the first wait for its commit.
+    let puts: Vec<_> = (0..400).map(put).collect();
+    for put in puts {
+        put.await.unwrap().unwrap();
+    }
+    let status = repository.status().unwrap();
+    assert_eq!(status.objects, 400);
+    assert_eq!(repository.rebuild().await.unwrap().objects, 400);
+}

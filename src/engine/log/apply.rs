@@ -9,8 +9,7 @@
 //!
 //! A reference count belongs to an id, whatever number of copies of it are stored.
 
-use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::collections::HashSet;
 
 use crate::catalog::{ChunkRow, DirtyKey, EntriesRow, Lookup, PackRow, PutIdRow, ReleaseRow, Stats, TipRow, Transaction};
 use crate::codec::ChunkId;
@@ -68,6 +67,7 @@ pub(crate) struct Change {
     /// Manifest blobs whose ids are new in this change, with their children.
     new_manifests: Vec<(ChunkId, Vec<ChunkId>)>,
     moved: Vec<(ChunkId, PackNumber, PackNumber)>,
+    condemned: Vec<PackNumber>,
 }
 
 impl Change {
@@ -77,6 +77,7 @@ impl Change {
             stats,
             new_manifests: Vec::new(),
             moved: Vec::new(),
+            condemned: Vec::new(),
         }
     }
 
@@ -220,6 +221,7 @@ impl Change {
         self.stats.blob_bytes -= row.blob_bytes;
         row.condemned_at = log_number;
         row.current = 0;
+        self.condemned.push(pack.number);
         self.tx.set_pack(&row);
         self.tx.mark_dirty(DirtyKey::of_pack(pack.number));
         Ok(())
@@ -335,7 +337,8 @@ impl Change {
         Ok(self.stats)
     }
 
-    /// Commits the transaction with `tip` and tells the caches what moved.
+    /// Commits the transaction with `tip` and tells the caches what moved or went. Takes the places for writing if
+    /// something did.
     pub(crate) fn finish(mut self, core: &Core, mut tip: TipRow) -> Result<TipRow> {
         tip.stats = self.stats;
         if let Some(newest) = &tip.tip {
@@ -345,16 +348,17 @@ impl Change {
             }
         }
         self.tx.set_tip(&tip);
+        let _places = (!self.moved.is_empty() || !self.condemned.is_empty()).then(|| core.places.write());
         self.tx.commit()?;
-        if !self.moved.is_empty() {
-            let mut followed: HashMap<(PackNumber, PackNumber), ()> = HashMap::new();
-            for (id, from, to) in self.moved {
-                core.locality.forget_chunk(&id);
-                followed.insert((from, to), ());
-            }
-            followed.into_keys().for_each(|(from, to)| core.in_flight.follow(from, to));
-            core.moves.fetch_add(1, Ordering::Release);
+        let mut followed = HashSet::new();
+        for (id, from, to) in self.moved {
+            core.locality.forget_chunk(&id);
+            followed.insert((from, to));
         }
+        followed.into_iter().for_each(|(from, to)| core.in_flight.follow(from, to));
+        // Whoever condemned them: when another owner's log is followed, lookups have to learn of it here.
+        self.condemned.iter().for_each(|pack| core.locality.forget_pack(*pack));
+        core.in_flight.forget_condemned(&self.condemned);
         Ok(tip)
     }
 }

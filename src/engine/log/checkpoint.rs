@@ -45,12 +45,14 @@ pub(crate) async fn write(core: &Core, epoch: u64, tip: &TipRow) -> Result<TipRo
         None => None,
     };
     let dirty = core.catalog.dirty()?;
+    let files = core.backend.list(&core.layout.checkpoints_prefix(), None).await?;
     let writer = SegmentWriter {
         core,
         epoch,
         log_number: at.log_number,
         dirty: &dirty,
         former: former.as_ref(),
+        present: files.iter().filter_map(|file| parse_checkpoint(&file.path)).collect(),
     };
     let root = CheckpointRoot {
         tip: at.clone(),
@@ -147,6 +149,9 @@ struct SegmentWriter<'a> {
     log_number: u64,
     dirty: &'a [DirtyKey],
     former: Option<&'a CheckpointRoot>,
+    /// Files in the store. Another owner may have cleared away what the former checkpoint refers to, and may have been
+    /// interrupted before its root.
+    present: HashSet<CheckpointName>,
 }
 
 impl SegmentWriter<'_> {
@@ -224,9 +229,12 @@ impl SegmentWriter<'_> {
         Ok(refs)
     }
 
-    /// The segment of the former checkpoint with this very range, if nothing in it has changed.
+    /// The segment of the former checkpoint with this very range, if nothing in it has changed and it is still there.
     fn unchanged(&self, former: &[SegmentRef], range: &KeyRange) -> Option<SegmentRef> {
         let same = former.iter().find(|segment| segment.range == *range)?;
+        if !self.present.contains(&same.name) {
+            return None;
+        }
         let same_table = |key: &DirtyKey| matches!(key, DirtyKey::Objects(_)) == self.is_objects(former);
         let touched = self.dirty.iter().filter(|key| same_table(key)).any(|key| overlaps(range, key));
         (!touched).then_some(*same)

@@ -5,7 +5,7 @@
 //! in flight at a time. Any failure after the decision ends the writer: what was in doubt is settled by the next
 //! owner epoch, never by a second attempt.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
 use tokio::sync::{mpsc, oneshot};
@@ -20,8 +20,10 @@ use crate::engine::error::{Error, Reason, Result};
 use crate::engine::in_flight::Holder;
 use crate::engine::write::upload::put_pack;
 use crate::engine::write::{Ledger, NewPack, OpenPack, Packer};
+use crate::format::directory::RECORDS_LEN_MAX;
+use crate::format::record::metadata_len;
 use crate::format::{
-    CommitSection, Content, ObjectName, ObjectVersion, PackName, PackNumber, PackRef, Record, Tip, next_head,
+    ChunkRef, CommitSection, Content, ObjectName, ObjectVersion, PackName, PackNumber, Record, Tip, next_head,
 };
 
 /// What must hold for a write to happen.
@@ -82,6 +84,8 @@ pub(crate) struct Committer {
     pub(crate) opening: Option<Record>,
     /// Packs of former epochs that are not on the log; deleted once the epoch is open.
     pub(crate) strays: Vec<PackName>,
+    /// Requests that found no room in the last commit pack, in their order.
+    pub(crate) waiting: VecDeque<Request>,
 }
 
 /// What a request is told once its commit is acknowledged.
@@ -101,6 +105,8 @@ struct Decided {
     put_ids: HashMap<[u8; 16], ObjectVersion>,
     sequence: u64,
     holders: Vec<Arc<Holder>>,
+    /// Bytes of records, those that head the commit pack included.
+    records_len: usize,
 }
 
 impl Committer {
@@ -108,13 +114,15 @@ impl Committer {
     pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let introduce_max = self.core.options.introduce_packs_max;
         loop {
-            let mut batch = Vec::new();
-            tokio::select! {
-                request = requests.recv() => match request {
-                    Some(request) => batch.push(request),
-                    None => break,
-                },
-                () = self.ledger.pressure(introduce_max), if self.ledger.failure().is_none() => {}
+            let mut batch = Vec::from(std::mem::take(&mut self.waiting));
+            if batch.is_empty() {
+                tokio::select! {
+                    request = requests.recv() => match request {
+                        Some(request) => batch.push(request),
+                        None => break,
+                    },
+                    () = self.ledger.pressure(introduce_max), if self.ledger.failure().is_none() => {}
+                }
             }
             while batch.len() < self.core.options.commit_records_max
                 && let Ok(request) = requests.try_recv()
@@ -155,20 +163,22 @@ impl Committer {
         };
         let core = self.core.clone();
         let _applying = core.apply.lock().await;
-        let decided = self.refresh().and_then(|()| self.decide(batch));
+        let decided = self.refresh().and_then(|()| {
+            let head_len = self.head(&introduced).iter().map(Record::encoded_len).sum();
+            self.decide(batch, head_len)
+        });
         let mut decided = match decided {
             Ok(decided) => decided,
+            // Their callers learn nothing but that the writer is gone: none of them is on the log.
             Err(error) => return self.fail(error, Vec::new()),
         };
         if decided.records.is_empty() && introduced.is_empty() && open.writer.is_empty() {
             return;
         }
         let answers = std::mem::take(&mut decided.answers);
-        let condemned = condemned_by(&decided.records);
         let outcome = self.append(open, introduced, decided).await;
         if let Err(error) = &outcome {
             tracing::error!(%error, "the writer of this repository has given up");
-            self.core.in_flight.forget_condemned(&condemned);
             self.ledger.fail(error.clone());
             self.core.in_flight.fail_all();
         }
@@ -199,26 +209,33 @@ impl Committer {
         let commit = put_pack(&self.core, &packer, open, Some(section.clone()))
             .await
             .map_err(|error| in_doubt(error, &name))?;
-        self.ownership.check(&self.core).await?;
-        self.apply(commit, introduced, section, decided.sequence).await.map_err(applied_later)?;
+        // From here on it is durable: whatever fails, others may come to see it.
+        self.ownership.check(&self.core).await.map_err(|error| unacknowledged(error, &name))?;
+        self.apply(commit, introduced, section, decided.sequence)
+            .await
+            .map_err(|error| unacknowledged(error, &name))?;
         drop(decided.holders);
         self.after_opening().await;
         Ok(())
     }
 
     fn section(&mut self, introduced: &[NewPack], records: Vec<Record>) -> CommitSection {
-        let mut all = Vec::with_capacity(records.len() + 2);
-        all.extend(self.opening.clone());
-        if !introduced.is_empty() {
-            let packs: Vec<PackRef> = introduced.iter().map(|pack| pack.pack).collect();
-            all.push(Record::Introduce(packs));
-        }
+        let mut all = self.head(introduced);
         all.extend(records);
         CommitSection {
             log_number: self.tip.log_number() + 1,
             previous: self.tip.trailer_hash(),
             records: all,
         }
+    }
+
+    /// The records that stand before those of requests.
+    fn head(&self, introduced: &[NewPack]) -> Vec<Record> {
+        let mut head = Vec::from_iter(self.opening.clone());
+        if !introduced.is_empty() {
+            head.push(Record::Introduce(introduced.iter().map(|pack| pack.pack).collect()));
+        }
+        head
     }
 
     async fn apply(
@@ -285,8 +302,8 @@ impl Committer {
     }
 
     /// Decides every request of `batch` against the catalog and the ones before it. From here on only a failure of
-    /// the commit itself ends those that were accepted.
-    fn decide(&self, batch: Vec<Request>) -> Result<Decided> {
+    /// the commit itself ends those that were accepted. Those that a commit pack has no room for wait for the next.
+    fn decide(&mut self, batch: Vec<Request>, head_len: usize) -> Result<Decided> {
         let mut decided = Decided {
             records: Vec::new(),
             answers: Vec::new(),
@@ -294,8 +311,15 @@ impl Committer {
             put_ids: HashMap::new(),
             sequence: self.tip.sequence,
             holders: Vec::new(),
+            records_len: head_len,
         };
         for request in batch {
+            let len = request.record_len_max();
+            if !self.waiting.is_empty() || decided.records_len + len > RECORDS_LEN_MAX {
+                self.waiting.push_back(request);
+                continue;
+            }
+            decided.records_len += len;
             match request {
                 Request::Put {
                     object,
@@ -456,6 +480,25 @@ impl Precondition {
 }
 
 impl Request {
+    /// The most that its record can take in a commit pack.
+    fn record_len_max(&self) -> usize {
+        // More than everything of fixed length in any record, its frame and counts included.
+        const FIXED: usize = 256;
+        FIXED
+            + match self {
+                Request::Put { object, .. } => {
+                    let content = match &object.content {
+                        Content::Inline(chunks) => chunks.len() * ChunkRef::LEN,
+                        Content::Root(_) => 0,
+                    };
+                    object.name.as_str().len() + metadata_len(&object.metadata) + content
+                }
+                Request::Delete { name, .. } => name.as_str().len(),
+                Request::Condemn { packs, .. } => packs.len() * PackName::LEN,
+                Request::Checkpoint { .. } => 0,
+            }
+    }
+
     fn refuse(self, error: Error) {
         match self {
             Request::Put { reply, .. } => drop(reply.send(Err(error))),
@@ -477,31 +520,27 @@ impl Answer {
     }
 }
 
-fn condemned_by(records: &[Record]) -> Vec<PackNumber> {
-    let condemned = records.iter().filter_map(|record| match record {
-        Record::Condemn(packs) => Some(packs),
-        _ => None,
-    });
-    condemned.flatten().map(|name| name.number).collect()
-}
-
 /// A commit that failed for want of room or permission is known not to have happened; anything else is in doubt.
 fn in_doubt(error: Error, name: &PackName) -> Error {
     match error.reason() {
         Reason::NoCapacity | Reason::ReadOnly | Reason::AuthFailed => error,
-        _ => {
-            let line = format!(
-                "whether commit {}-{} was written is not known; repeat the request with the same put id to learn it",
-                name.number.epoch, name.number.counter
-            );
-            Error::new(Reason::OutcomeUnknown, line).caused_by(error)
-        }
+        _ => outcome_unknown(error, name),
     }
 }
 
-/// The commit is durable and on the log; the next writer brings the catalog up to it.
-fn applied_later(error: Error) -> Error {
-    let line = format!("the commit is durable but the catalog did not take it ({error}); repeat with the same put id");
+/// A commit that is durable but that nobody may be told of. A fenced writer says so: the next owner has decided.
+fn unacknowledged(error: Error, name: &PackName) -> Error {
+    match error.reason() {
+        Reason::Fenced => error,
+        _ => outcome_unknown(error, name),
+    }
+}
+
+fn outcome_unknown(error: Error, name: &PackName) -> Error {
+    let line = format!(
+        "whether commit {}-{} was written is not known; repeat the request with the same put id to learn it",
+        name.number.epoch, name.number.counter
+    );
     Error::new(Reason::OutcomeUnknown, line).caused_by(error)
 }
 
@@ -519,5 +558,65 @@ impl From<backend::Error> for Error {
             ErrorKind::AlreadyExists | ErrorKind::Unavailable | ErrorKind::Io => Reason::BackendUnavailable,
         };
         Error::new(reason, error.to_string()).caused_by(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::ChunkId;
+    use crate::format::record::{INLINE_CHUNKS_MAX, METADATA_LEN_MAX};
+    use crate::format::PackId;
+
+    #[test]
+    fn no_record_is_longer_than_was_reckoned() {
+        let name = ObjectName::new(&"n".repeat(1024)).unwrap();
+        let chunk = ChunkRef {
+            id: ChunkId([1; 32]),
+            len: 1,
+        };
+        let version = ObjectVersion {
+            name: name.clone(),
+            sequence: 1,
+            size: INLINE_CHUNKS_MAX as u64,
+            chunks: INLINE_CHUNKS_MAX as u64,
+            crc32c: 0,
+            created_ms: 0,
+            put_id: [0; 16],
+            metadata: vec![("k".to_owned(), "v".repeat(METADATA_LEN_MAX - 5))],
+            content: Content::Inline(vec![chunk; INLINE_CHUNKS_MAX]),
+        };
+        let object = NewObject {
+            name: name.clone(),
+            size: version.size,
+            chunks: version.chunks,
+            crc32c: 0,
+            created_ms: 0,
+            put_id: [0; 16],
+            metadata: version.metadata.clone(),
+            content: version.content.clone(),
+        };
+        let put = Request::Put {
+            object: Box::new(object),
+            precondition: Precondition::None,
+            holder: Arc::new(Arc::<crate::engine::in_flight::InFlight>::default().holder()),
+            reply: oneshot::channel().0,
+        };
+        assert!(Record::Put(version).encoded_len() <= put.record_len_max());
+        let delete = Request::Delete {
+            name: name.clone(),
+            precondition: Precondition::None,
+            reply: oneshot::channel().0,
+        };
+        assert!(Record::Delete { name, sequence: 1 }.encoded_len() <= delete.record_len_max());
+        let number = PackNumber { epoch: 1, counter: 1 };
+        let packs = vec![number; 4096];
+        let condemn = Request::Condemn {
+            packs,
+            reply: oneshot::channel().0,
+        };
+        let names = vec![PackName { number, id: PackId([0; 32]) }; 4096];
+        assert!(Record::Condemn(names).encoded_len() <= condemn.record_len_max());
+        assert!(condemn.record_len_max() < RECORDS_LEN_MAX / 2, "one request always fits");
     }
 }

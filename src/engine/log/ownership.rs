@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use crate::backend::Created;
+use crate::backend::{Created, ErrorKind};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::random;
@@ -40,8 +40,12 @@ impl Ownership {
             let path = core.layout.owner(epoch);
             // After an answer that got lost, "exists" may mean that this very process created it: reading tells.
             let _: Created = core.backend.create(&path, Bytes::from(file.clone())).await?;
-            if core.backend.get(&path).await?.as_ref() == file.as_slice() {
-                return Ok(Self { epoch });
+            match core.backend.get(&path).await {
+                Ok(found) if found.as_ref() == file.as_slice() => return Ok(Self { epoch }),
+                Ok(_) => {}
+                // Newer owners clear away the files of older ones: this epoch is over before it began.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Err(Error::new(

@@ -9,9 +9,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::stream::{self, StreamExt, TryStreamExt};
+
 use super::apply::Change;
 use super::checkpoint::{self, read_objects, read_packs, read_root, tip_is_there};
-use super::replay::{Beyond, Continuation, LogEntry, find_beyond, introduced, last_sequence, load_pack};
+use super::replay::{Beyond, Continuation, LogEntry, READS_MAX, find_beyond, introduced, last_sequence, load_pack};
 use crate::catalog::{DirtyKey, Lookup, PutIdRow, TipRow};
 use crate::codec::ChunkId;
 use crate::engine::core::Core;
@@ -44,13 +46,24 @@ pub(crate) async fn is_worthwhile(core: &Core) -> Result<bool> {
 /// # Errors
 /// `DataLoss` if the log is broken or a pack's directory cannot be read.
 pub(crate) async fn run(core: &Arc<Core>) -> Result<Rebuilt> {
-    let (base, beyond) = find_base(core).await?;
-    core.store_catalog.forget(core.secrets.repository())?;
-    core.locality.clear();
-    let mut state = Rebuild::new(core.clone());
-    if let Some((name, root)) = &base {
-        state.load(name, root).await?;
-    }
+    let mut unusable = Vec::new();
+    let (mut state, beyond) = loop {
+        let (base, beyond) = find_base(core, &unusable).await?;
+        core.store_catalog.forget(core.secrets.repository())?;
+        core.locality.clear();
+        let mut state = Rebuild::new(core.clone());
+        let Some((name, root)) = base else {
+            break (state, beyond);
+        };
+        match state.load(&name, &root).await {
+            Ok(()) => break (state, beyond),
+            Err(error) if error.reason() == Reason::DataLoss => {
+                tracing::warn!(%error, "a checkpoint lacks a segment; trying an older one");
+                unusable.push(name);
+            }
+            Err(error) => return Err(error),
+        }
+    };
     for entry in &beyond.entries {
         state.follow(entry)?;
     }
@@ -66,9 +79,12 @@ pub(crate) async fn run(core: &Arc<Core>) -> Result<Rebuilt> {
 
 type Base = (CheckpointName, CheckpointRoot);
 
-/// The newest checkpoint whose tip is on the log, and the log after it.
-async fn find_base(core: &Core) -> Result<(Option<Base>, Beyond)> {
+/// The newest usable checkpoint whose tip is on the log, and the log after it.
+async fn find_base(core: &Core, unusable: &[CheckpointName]) -> Result<(Option<Base>, Beyond)> {
     for name in checkpoint::roots(core).await? {
+        if unusable.contains(&name) {
+            continue;
+        }
         let root = match read_root(core, &name).await {
             Ok(root) => root,
             Err(error) => {
@@ -179,10 +195,17 @@ impl Rebuild {
 
     /// Reads the directory of every pack in the store's pack table.
     async fn read_packs(&mut self) -> Result<()> {
-        for (name, kind, log_number) in self.packs.values() {
-            let pack = load_pack(&self.core, name, *kind).await?;
+        let core = self.core.clone();
+        let packs: Vec<_> = self.packs.values().copied().collect();
+        let reads = stream::iter(packs).map(|(name, kind, log_number)| {
+            let core = core.clone();
+            async move { load_pack(&core, &name, kind).await.map(|pack| (pack, log_number)) }
+        });
+        // In the order of their numbers: of several copies of a chunk the one introduced last counts.
+        let mut packs = reads.buffered(READS_MAX);
+        while let Some((pack, log_number)) = packs.try_next().await? {
             let mut change = Change::begin(&self.core, self.tip.stats);
-            change.introduce(&pack, *log_number)?;
+            change.introduce(&pack, log_number)?;
             self.tip.stats = change.keep()?;
         }
         Ok(())

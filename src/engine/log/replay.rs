@@ -6,14 +6,20 @@
 
 use std::collections::HashMap;
 
+use futures::stream::{self, StreamExt, TryStreamExt};
+
 use super::apply::{Committed, apply};
 use crate::catalog::TipRow;
 use crate::engine::core::Core;
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Error, Reason, Result};
 use crate::engine::packs::{PackHead, read_children, read_directory, read_head};
 use crate::engine::write::NewPack;
 use crate::format::names::parse_pack;
 use crate::format::{CommitSection, Directory, Hash32, PackKind, PackName, PackRef, Record, Tip, next_head};
+
+/// Headers or directories read at once. A bucket answers each after tens of milliseconds, and a start may read
+/// thousands; a directory may take 7 MiB.
+pub(super) const READS_MAX: usize = 8;
 
 /// A commit pack as read from the store.
 #[derive(Clone)]
@@ -76,13 +82,11 @@ pub(crate) async fn find_beyond(core: &Core, tip: Option<&Tip>) -> Result<Contin
 async fn list_heads(core: &Core, tip: Option<&Tip>) -> Result<Vec<PackHead>> {
     let after = tip.map(|tip| core.layout.pack(&tip.pack));
     let listed = core.backend.list(&core.layout.packs_prefix(), after.as_deref()).await?;
-    let mut heads = Vec::new();
-    for file in listed {
-        if let Some(name) = parse_pack(&file.path) {
-            heads.push(read_head(core, name, file.size).await?);
-        }
-    }
-    Ok(heads)
+    let packs: Vec<_> =
+        listed.iter().filter_map(|file| parse_pack(&file.path).map(|name| (name, file.size))).collect();
+    let reads = stream::iter(packs).map(|(name, size)| read_head(core, name, size));
+    let heads: Vec<_> = reads.buffered(READS_MAX).try_collect().await?;
+    Ok(heads.into_iter().flatten().collect())
 }
 
 async fn newest_commit(core: &Core, heads: &[PackHead]) -> Result<Option<LogEntry>> {
@@ -173,7 +177,7 @@ pub(crate) async fn apply_entries(core: &std::sync::Arc<Core>, mut tip: TipRow, 
         for pack in introduced(entry.section()) {
             match load_pack(core, &pack.name, PackKind::Chunk).await {
                 Ok(loaded) => packs.push(loaded),
-                Err(error) if error.reason() == crate::engine::error::Reason::DataLoss => {
+                Err(error) if error.reason() == Reason::DataLoss => {
                     tracing::warn!(%error, "the log cannot be replayed into the catalog; making it anew");
                     return Ok(None);
                 }
@@ -194,7 +198,16 @@ pub(crate) async fn apply_entries(core: &std::sync::Arc<Core>, mut tip: TipRow, 
         };
         let shared = core.clone();
         let applied = tokio::task::spawn_blocking(move || apply(&shared, &committed));
-        tip = applied.await.map_err(|_| Error::internal("replaying a commit into the catalog panicked"))??;
+        tip = match applied.await.map_err(|_| Error::internal("replaying a commit into the catalog panicked"))? {
+            Ok(tip) => tip,
+            // Releases are not on the log. Where this catalog is behind with them, as after another owner's reclaim or
+            // a power cut, packs still look used that were rightly condemned.
+            Err(error) if error.reason() == Reason::DataLoss => {
+                tracing::warn!(%error, "the log cannot be replayed into the catalog; making it anew");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
     }
     Ok(Some(tip))
 }
@@ -224,6 +237,7 @@ async fn with_children(core: &Core, pack: PackRef, kind: PackKind, directory: &D
             entries: directory.entries.clone(),
         },
         children,
+        _holders: Vec::new(),
     })
 }
 

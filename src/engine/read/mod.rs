@@ -11,7 +11,7 @@ mod fetch;
 mod plan;
 mod reader;
 
-pub(crate) use plan::manifest_leaves;
+pub(crate) use plan::{hold, manifest_leaves};
 pub use reader::{ByteRange, ObjectReader};
 
 /// The CRC-32C of bytes that come in pieces.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::catalog::{EntriesRow, Lookup};
+use crate::catalog::{ChunkRow, EntriesRow, Lookup};
 use crate::codec::ChunkId;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
@@ -67,19 +67,16 @@ impl Finder {
         if let Some(place) = self.follow_run(id) {
             return Ok(place);
         }
-        // A pack condemned between lookup and pin was left by this id before: look again.
-        for _ in 0..16 {
-            let Some(row) = self.core.catalog.chunk(id)? else {
-                break;
-            };
-            if row.quarantined {
-                return Err(Error::data_loss("a chunk of it was found damaged before and is quarantined"));
-            }
-            if self.holder.pin(row.pack) {
-                return self.place(row.pack, row.index as usize);
-            }
+        let row = self.hold(id)?;
+        if row.quarantined {
+            return Err(Error::data_loss("a chunk of it was found damaged before and is quarantined"));
         }
-        Err(Error::data_loss("a chunk of it is in no pack of the store"))
+        self.place(row.pack, row.index as usize)
+    }
+
+    /// Holds the pack in which the blob with this id is.
+    fn hold(&self, id: &ChunkId) -> Result<ChunkRow> {
+        hold(&self.core, &self.holder, id)
     }
 
     /// In a run the next chunk lies behind the last, in a pack that is held already.
@@ -132,6 +129,16 @@ impl Finder {
     }
 }
 
+/// Finds a blob that something refers to, and holds its pack.
+///
+/// # Errors
+/// `DataLoss` if no pack holds it: what referred to it has gone meanwhile, or the store is damaged.
+pub(crate) fn hold(core: &Core, holder: &Holder, id: &ChunkId) -> Result<ChunkRow> {
+    let _places = core.places.read();
+    let row = core.catalog.chunk(id)?.filter(|row| holder.pin(row.pack));
+    row.ok_or_else(|| Error::data_loss("a chunk of it is in no pack of the store"))
+}
+
 /// The leaves of an object, checked to be those of this object.
 pub(crate) async fn manifest_leaves(
     core: &Arc<Core>,
@@ -178,7 +185,22 @@ impl Plan {
             range,
         };
         plan.skip_leaves();
+        plan.hold_listed()?;
         Ok(plan)
+    }
+
+    /// Holds the packs of chunks that the record itself lists. Others need no hold of their own: what a root leads to
+    /// is released after the root, and whose pack is held is not released.
+    fn hold_listed(&self) -> Result<()> {
+        let mut at = 0;
+        for chunk in &self.chunks {
+            let end = at + u64::from(chunk.len);
+            if at < self.range.end && end > self.range.start {
+                self.finder.hold(&chunk.id)?;
+            }
+            at = end;
+        }
+        Ok(())
     }
 
     /// Passes over leaves that end before the range begins, without reading them.
@@ -254,8 +276,8 @@ pub(crate) async fn quarantine(core: &Core, id: &ChunkId, found_in: PackNumber) 
         pack.damaged += 1;
         tx.set_pack(&pack);
     }
+    let _places = core.places.write();
     tx.commit()?;
     core.locality.forget_chunk(id);
-    core.moves.fetch_add(1, std::sync::atomic::Ordering::Release);
     Ok(())
 }

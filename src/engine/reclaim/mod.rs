@@ -94,32 +94,31 @@ async fn release(core: &Core, queued: &ReleaseRow) -> Result<bool> {
     }
     let children = read_manifest_children(core, row.pack, row.index).await?;
     let _applying = core.apply.lock().await;
-    // Condemned for the moment: a put that looks this manifest up now has to find it gone, not about to go.
-    if core.in_flight.condemn(&[row.pack]).is_empty() {
-        return Ok(false);
-    }
-    let outcome = dissolve(core, queued, &children);
-    core.in_flight.forget_condemned(&[row.pack]);
-    outcome
+    dissolve(core, queued, &children)
 }
 
 fn dissolve(core: &Core, queued: &ReleaseRow, children: &[crate::codec::ChunkId]) -> Result<bool> {
     let (Some(row), Some(tip)) = (core.catalog.chunk(&queued.id)?, core.catalog.tip()?) else {
         return Ok(false);
     };
-    if row.count > 0 {
+    // A put that looks this manifest up finds it and holds it before this, or finds it gone after.
+    let _places = core.places.write();
+    if row.count > 0 || core.in_flight.is_held(row.pack) {
         return Ok(false);
     }
     let mut change = Change::begin(core, tip.stats);
     change.dissolve(&row, children)?;
     change.finish(core, tip)?;
-    // A lookup that began before must look again.
-    core.moves.fetch_add(1, std::sync::atomic::Ordering::Release);
     Ok(true)
 }
 
+/// Takes a manifest out of the queue that is gone or in use again. Looks once more, now that nothing else changes: it
+/// may have been queued anew since.
 async fn dequeue(core: &Core, queued: &ReleaseRow) -> Result<bool> {
     let _applying = core.apply.lock().await;
+    if core.catalog.chunk(&queued.id)?.is_some_and(|row| row.count == 0) {
+        return Ok(false);
+    }
     let mut tx = core.catalog.begin();
     tx.remove_release(&queued.id);
     tx.commit()?;
@@ -199,7 +198,6 @@ async fn forget(core: &Core, pack: PackNumber) -> Result<()> {
     let mut tx = core.catalog.begin();
     tx.remove_pack(pack);
     tx.commit()?;
-    core.in_flight.forget_condemned(&[pack]);
     Ok(())
 }
 

@@ -346,7 +346,7 @@ impl Ingest {
             codec: chunk.codec,
             plain_len: chunk.plain_len,
             stored: &done.slab.compressed[chunk.stored.clone()],
-            children: Vec::new(),
+            children: None,
         });
         let blobs: Vec<_> = blobs.collect();
         let mut paid = Some(done.paid);

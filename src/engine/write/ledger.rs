@@ -4,6 +4,7 @@
 //! pack that becomes known all that its manifests name is known too.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -11,6 +12,7 @@ use tokio::sync::Notify;
 use crate::catalog::EntriesRow;
 use crate::codec::ChunkId;
 use crate::engine::error::{Error, Result};
+use crate::engine::in_flight::Holder;
 use crate::format::{PackKind, PackRef};
 
 /// A durable pack with all that the catalog will want to know about it.
@@ -21,6 +23,8 @@ pub(crate) struct NewPack {
     pub(crate) entries: EntriesRow,
     /// What the leaves and roots born in it refer to.
     pub(crate) children: HashMap<ChunkId, Vec<ChunkId>>,
+    /// What keeps those from being reclaimed until they are counted.
+    pub(crate) _holders: Vec<Arc<Holder>>,
 }
 
 /// Which packs are being put, and which are durable and wait for a commit.
@@ -68,6 +72,11 @@ impl Ledger {
     /// Why the writer has given up, if it has.
     pub(crate) fn failure(&self) -> Option<Error> {
         self.state.lock().failed.clone()
+    }
+
+    /// Waits until the writer gives up, and says why.
+    pub(crate) async fn failed(&self) -> Error {
+        self.wait(|state| state.failed.clone()).await
     }
 
     /// Waits until at least `count` packs are durable and not introduced, or the writer has failed.

@@ -4,7 +4,6 @@
 //! before it counts. What nobody knows is claimed: the caller stores it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::catalog::{EntriesRow, Lookup};
 use crate::codec::ChunkId;
@@ -16,17 +15,10 @@ use crate::format::{BlobKind, PackNumber};
 /// For each of `ids`: stored and held by `holder`, or new and claimed by it. An id that occurs twice is new once.
 pub(crate) fn look_up(core: &Core, holder: &Holder, ids: &[ChunkId]) -> Result<Vec<Known>> {
     let mut known = vec![Known::New; ids.len()];
-    loop {
-        let moves = core.moves.load(Ordering::Acquire);
-        holder.join(ids, &mut known);
-        find_in_locality(core, holder, ids, &mut known);
-        find_in_catalog(core, holder, ids, &mut known)?;
-        // A chunk whose place moved to another pack between the lookup and the pin would be held in the wrong pack.
-        if core.moves.load(Ordering::Acquire) == moves {
-            break;
-        }
-        known.fill(Known::New);
-    }
+    let _places = core.places.read();
+    holder.join(ids, &mut known);
+    find_in_locality(core, holder, ids, &mut known);
+    find_in_catalog(core, holder, ids, &mut known)?;
     holder.claim(ids, &mut known);
     Ok(known)
 }

@@ -97,7 +97,7 @@ impl ManifestBuilder {
 fn store_manifest(
     core: &Core,
     packer: &Packer,
-    holder: &Holder,
+    holder: &Arc<Holder>,
     stored: &StoredBytes,
     kind: BlobKind,
     plain: &[u8],
@@ -121,7 +121,7 @@ fn store_manifest(
         codec,
         plain_len: plain.len() as u32,
         stored: &bytes,
-        children,
+        children: Some((children, holder.clone())),
     };
     packer.place(vec![blob], &mut None, stored).inspect_err(|_| holder.table().give_up([id]))?;
     Ok(id)

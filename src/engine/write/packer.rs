@@ -14,7 +14,7 @@ use super::ledger::Ledger;
 use crate::codec::{ChunkId, Codec};
 use crate::engine::budget::Paid;
 use crate::engine::error::{Error, Result};
-use crate::engine::in_flight::InFlight;
+use crate::engine::in_flight::{Holder, InFlight};
 use crate::engine::random;
 use crate::format::{BlobKind, PackId, PackName, PackNumber, PackWriter, Secrets};
 
@@ -25,8 +25,8 @@ pub(crate) struct Fresh<'a> {
     pub(crate) codec: Codec,
     pub(crate) plain_len: u32,
     pub(crate) stored: &'a [u8],
-    /// What a leaf or root refers to; empty for data.
-    pub(crate) children: Vec<ChunkId>,
+    /// What a leaf or root refers to, with who holds it; none for data.
+    pub(crate) children: Option<(Vec<ChunkId>, Arc<Holder>)>,
 }
 
 /// The share of a stream in the packs it wrote to, in bytes as the backend counts them.
@@ -36,6 +36,8 @@ pub(crate) type StoredBytes = Arc<AtomicU64>;
 pub(crate) struct OpenPack {
     pub(crate) writer: PackWriter,
     pub(crate) children: HashMap<ChunkId, Vec<ChunkId>>,
+    /// Those who hold what these children are.
+    pub(crate) holders: Vec<Arc<Holder>>,
     pub(crate) shares: Vec<(StoredBytes, u64)>,
     pub(crate) paid: Option<Paid>,
 }
@@ -126,6 +128,11 @@ impl Packer {
         self.close(&mut state)
     }
 
+    /// Waits until the writer gives up, and says why.
+    pub(crate) async fn failed(&self) -> Error {
+        self.ledger.failed().await
+    }
+
     /// Gives the buffer of a pack that was put back for the next.
     pub(crate) fn recycle(&self, mut buffer: Vec<u8>) {
         let mut state = self.state.lock();
@@ -153,6 +160,7 @@ impl Packer {
             state.open = Some(OpenPack {
                 writer: PackWriter::new(&self.secrets, PackName { number, id }, buffer, self.target_bytes),
                 children: HashMap::new(),
+                holders: Vec::new(),
                 shares: Vec::new(),
                 paid: None,
             });
@@ -172,8 +180,11 @@ impl Packer {
 impl OpenPack {
     fn push(&mut self, blob: Fresh<'_>, paid: Option<&mut Paid>, share: &StoredBytes, group: &mut Vec<ChunkId>) {
         self.writer.push(blob.id, blob.kind, blob.codec, blob.plain_len, blob.stored);
-        if !blob.children.is_empty() {
-            self.children.insert(blob.id, blob.children);
+        if let Some((children, holder)) = blob.children {
+            self.children.insert(blob.id, children);
+            if !self.holders.last().is_some_and(|last| Arc::ptr_eq(last, &holder)) {
+                self.holders.push(holder);
+            }
         }
         group.push(blob.id);
         let bytes = blob.stored.len();

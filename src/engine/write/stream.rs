@@ -51,10 +51,13 @@ pub(crate) async fn ingest_stream<S: Source>(
         packer.check()?;
         let paid = pay(core, packer, ingest.slab_bytes()).await?;
         let mut slab = ingest.slab();
-        let (bytes, len) = source
-            .fill(std::mem::take(&mut slab.bytes), ingest.room())
-            .await
-            .map_err(|error| source_failed(name, error))?;
+        let (bytes, len) = tokio::select! {
+            filled = source.fill(std::mem::take(&mut slab.bytes), ingest.room()) => {
+                filled.map_err(|error| source_failed(name, error))?
+            }
+            // The next writer waits for this stream to end, and the source may never bring anything again.
+            error = packer.failed() => return Err(error),
+        };
         slab.bytes = bytes;
         let more = if len < ingest.slab_bytes() { More::End } else { More::MayFollow };
         ingest.push(index, slab, len, more, paid, slot);

@@ -55,6 +55,7 @@ pub(crate) async fn put_pack(
     let OpenPack {
         writer,
         children,
+        holders,
         shares,
         paid,
     } = open;
@@ -76,6 +77,7 @@ pub(crate) async fn put_pack(
             entries: finished.directory.entries,
         },
         children,
+        _holders: holders,
     };
     let payload = Bytes::from_owner(Recycled {
         bytes: finished.bytes,

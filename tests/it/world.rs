@@ -1,0 +1,185 @@
+//! Places to put a store, opened as often as a test wants, and seeded data to put there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cairn_agent::backend::{Attach, Backend, Location};
+use cairn_agent::catalog;
+use cairn_agent::codec::{ChunkSizes, Level, Secret};
+use cairn_agent::engine::{
+    ByteRange, NewRepository, Options, Repository, Result, Store, StoreOptions,
+};
+use cairn_agent::format::Kek;
+use cairn_agent::testkit::faulty::Faulty;
+use cairn_agent::testkit::s3_server::S3Server;
+use object_store::memory::InMemory;
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Where a store is.
+pub(crate) enum Place {
+    Directory(tempfile::TempDir),
+    Memory(String),
+    S3(S3Server),
+    Faulty(Faulty),
+}
+
+impl Place {
+    pub(crate) fn directory() -> Self {
+        Self::Directory(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn memory() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self::Memory(format!("world-{}", NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    pub(crate) async fn s3() -> Self {
+        Self::S3(S3Server::start().await)
+    }
+
+    pub(crate) fn faulty() -> Self {
+        Self::Faulty(Faulty::over(Arc::new(InMemory::new())))
+    }
+
+    pub(crate) async fn backend(&self) -> Backend {
+        let location = match self {
+            Self::Directory(directory) => Location::Directory(directory.path().to_owned()),
+            Self::Memory(name) => Location::Memory(name.clone()),
+            Self::S3(server) => return server.backend("agents/one").await,
+            Self::Faulty(faulty) => return faulty.backend(),
+        };
+        Backend::attach(&location, Attach::CreateDirectory).await.unwrap()
+    }
+}
+
+/// One agent's view of a store: its key, its bounds, its catalog.
+pub(crate) struct Agent {
+    options: StoreOptions,
+    catalog: Option<tempfile::TempDir>,
+}
+
+impl Agent {
+    /// An agent with a catalog on disk, which is found again when the store is opened again.
+    pub(crate) fn with_catalog() -> Self {
+        let catalog = tempfile::tempdir().unwrap();
+        let mut agent = Self::forgetful();
+        agent.options.catalog = catalog::Location::Directory(catalog.path().join("catalog"));
+        agent.catalog = Some(catalog);
+        agent
+    }
+
+    /// An agent whose catalog ends with each open store.
+    pub(crate) fn forgetful() -> Self {
+        let options = StoreOptions {
+            location: Location::Memory("elsewhere".to_owned()),
+            catalog: catalog::Location::Memory,
+            kek: Kek {
+                id: "test".to_owned(),
+                secret: Secret::from_bytes([7; 32]),
+            },
+            options: small(),
+        };
+        Self { options, catalog: None }
+    }
+
+    pub(crate) async fn open(&self, place: &Place) -> Result<(Store, Repository)> {
+        self.open_on(place.backend().await).await
+    }
+
+    pub(crate) async fn open_on(&self, backend: Backend) -> Result<(Store, Repository)> {
+        let store = Store::open_on(self.options.clone(), backend, new_repository()).await?;
+        let repository = store.repository("default").await?;
+        Ok((store, repository))
+    }
+
+    /// Deletes the catalog: the next open has to rebuild it. No store may be open.
+    pub(crate) fn forget(&self) {
+        if let Some(catalog) = &self.catalog {
+            drop(std::fs::remove_dir_all(catalog.path().join("catalog")));
+        }
+    }
+
+    pub(crate) fn kek(&self) -> &Kek {
+        &self.options.kek
+    }
+}
+
+/// Small packs, short log: so that a few MiB cross every boundary.
+fn small() -> Options {
+    Options {
+        budget_bytes: 24 << 20,
+        pack_bytes_target: 1 << 20,
+        introduce_packs_max: 2,
+        checkpoint_log_bytes: 256 << 10,
+        read_ahead_bytes: 4 << 20,
+        locality_bytes: 256 << 10,
+        ..Options::default()
+    }
+}
+
+/// Small chunks: so that a few MiB make several leaves.
+fn new_repository() -> NewRepository {
+    NewRepository {
+        chunk_sizes: ChunkSizes::with_average(16 << 10).unwrap(),
+        level: Level::DEFAULT,
+        ..NewRepository::named("default").unwrap()
+    }
+}
+
+pub(crate) fn rng(seed: u64) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(seed)
+}
+
+/// Bytes that do not compress.
+pub(crate) fn noise(rng: &mut ChaCha8Rng, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    rng.fill_bytes(&mut bytes);
+    bytes
+}
+
+/// A copy of `bytes` with a few regions overwritten, inserted, removed or doubled.
+pub(crate) fn edited(rng: &mut ChaCha8Rng, bytes: &[u8]) -> Vec<u8> {
+    let mut copy = bytes.to_vec();
+    for _ in 0..rng.random_range(1..=4) {
+        let at = rng.random_range(0..=copy.len());
+        let len = rng.random_range(1..=400).min(copy.len() - at);
+        match rng.random_range(0..4) {
+            0 => rng.fill_bytes(&mut copy[at..at + len]),
+            1 => {
+                let new = noise(rng, len.max(1));
+                copy.splice(at..at, new);
+            }
+            2 => drop(copy.drain(at..at + len)),
+            _ => {
+                let again = copy[at..].iter().copied().take(100 << 10).collect::<Vec<_>>();
+                copy.splice(at..at, again);
+            }
+        }
+    }
+    copy
+}
+
+pub(crate) async fn read(repository: &Repository, name: &str, range: ByteRange) -> Result<Vec<u8>> {
+    let mut reader = repository.get(name, range).await?;
+    let mut all = Vec::with_capacity(reader.range_bytes() as usize);
+    while let Some(part) = reader.next().await? {
+        all.extend_from_slice(&part);
+    }
+    Ok(all)
+}
+
+/// Every name of a repository, sorted.
+pub(crate) async fn names(repository: &Repository) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut after = None;
+    loop {
+        let page = repository.list("", after, 7).await.unwrap();
+        names.extend(page.objects.into_iter().map(|object| object.name));
+        after = page.next;
+        if after.is_none() {
+            names.sort();
+            return names;
+        }
+    }
+}
