@@ -479,7 +479,7 @@ impl Writer {
         let (tip, strays) = super::recover::adopt(core).await?;
         core.in_flight.reset();
         let opening = Record::Open {
-            adopted: tip.tip.clone(),
+            adopted: tip.tip,
             head: tip.head,
             taken_over: Vec::new(),
         };

@@ -70,13 +70,15 @@ pub enum Step {
     Failed,
 }
 
+/// Turns given to other tasks before a put whose path is accepted is done.
+type Delay = (fn(&str) -> bool, usize);
+
 /// A store over another one. Clones share the journal and the faults.
 #[derive(Clone)]
 pub struct Faulty {
     inner: Arc<dyn ObjectStore>,
     state: Arc<Mutex<State>>,
-    /// Turns given to other tasks before a put whose path this accepts is done.
-    delay: Option<(fn(&str) -> bool, usize)>,
+    delay: Option<Delay>,
 }
 
 #[derive(Default)]
