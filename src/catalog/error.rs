@@ -27,7 +27,7 @@ pub enum Error {
         found: String,
     },
     /// The directory cannot be created or written.
-    #[error("the catalog at {path} cannot be written")]
+    #[error("the catalog at {path} cannot be written ({source}); name a writable directory for it")]
     Unwritable {
         /// The catalog's directory.
         path: PathBuf,

@@ -85,6 +85,19 @@ pub struct Catalog {
 const SCHEMA: u32 = 1;
 /// Shorter than any repository's key in this table.
 const SCHEMA_KEY: &[u8] = b"schema";
+/// Likewise.
+const MODE_KEY: &[u8] = b"mode";
+
+/// The mode of the store as it was last told, so that it outlives the process. Holds nothing that needs sealing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModeRow {
+    /// The mode, as a number of the engine's.
+    pub mode: u8,
+    /// Since when it holds, in milliseconds since 1970.
+    pub since_ms: i64,
+    /// Counts changes of the mode.
+    pub sequence: u64,
+}
 
 impl Catalog {
     /// Opens the catalog, creating it if it is not there.
@@ -120,6 +133,33 @@ impl Catalog {
             }
         }
         Ok(())
+    }
+
+    /// The mode that was set last; none in a new catalog.
+    pub fn mode(&self) -> Result<Option<ModeRow>, Error> {
+        let Some(bytes) = self.tables.get(Table::Meta, MODE_KEY)? else {
+            return Ok(None);
+        };
+        let Ok(bytes) = <[u8; 17]>::try_from(bytes) else {
+            return Ok(None);
+        };
+        let (mode, rest) = (bytes[0], &bytes[1..]);
+        let (words, _) = rest.as_chunks::<8>();
+        Ok(Some(ModeRow {
+            mode,
+            since_ms: i64::from_le_bytes(words[0]),
+            sequence: u64::from_le_bytes(words[1]),
+        }))
+    }
+
+    /// Remembers a mode.
+    pub fn set_mode(&self, row: ModeRow) -> Result<(), Error> {
+        let mut bytes = vec![row.mode];
+        bytes.extend(row.since_ms.to_le_bytes());
+        bytes.extend(row.sequence.to_le_bytes());
+        let mut batch = Batch::new();
+        batch.put(Table::Meta, MODE_KEY.to_vec(), bytes);
+        self.tables.commit(batch)
     }
 
     /// Everything committed so far survives a loss of power once this returns.

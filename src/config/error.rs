@@ -21,7 +21,7 @@ pub enum Error {
     },
     /// The key file is not there.
     #[error(
-        "key file {} not found; name the file that holds the store's key with --key-file, or restore it from its copy",
+        "key file {} not found; name the file with the store's key by --key-file, or restore it from its copy",
         path.display()
     )]
     KeyMissing {

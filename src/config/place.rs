@@ -84,9 +84,7 @@ impl Place {
     /// # Errors
     /// If there is no default for this store and none was given.
     pub fn key_file(&self) -> Result<&KeyFile, Error> {
-        self.key_file
-            .as_ref()
-            .ok_or_else(|| self.needed("--key-file FILE"))
+        self.key_file.as_ref().ok_or_else(|| self.needed("--key-file FILE"))
     }
 
     /// What opens the store: reads the key.
@@ -94,10 +92,7 @@ impl Place {
     /// # Errors
     /// What is missing or wrong with catalog and key file.
     pub fn store_options(&self) -> Result<StoreOptions, Error> {
-        let catalog = self
-            .catalog
-            .clone()
-            .ok_or_else(|| self.needed("--catalog DIR"))?;
+        let catalog = self.catalog.clone().ok_or_else(|| self.needed("--catalog DIR"))?;
         Ok(StoreOptions {
             location: self.location.clone(),
             catalog,

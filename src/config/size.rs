@@ -35,9 +35,7 @@ impl FromStr for Size {
     type Err = SizeError;
 
     fn from_str(text: &str) -> Result<Self, SizeError> {
-        parse(text).map(Self).ok_or_else(|| SizeError {
-            text: text.to_owned(),
-        })
+        parse(text).map(Self).ok_or_else(|| SizeError { text: text.to_owned() })
     }
 }
 
@@ -45,10 +43,7 @@ fn parse(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let unit = unit.strip_prefix(' ').unwrap_or(unit);
-    let factor = UNITS
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(unit))?
-        .1;
+    let factor = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?.1;
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 

@@ -1,4 +1,4 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::*;
 use crate::backend::Location;
@@ -32,7 +32,10 @@ fn sizes_are_read_as_people_write_them() {
     let wrong = ["", "KiB", "-1", "1.5MiB", "64KiBs", "99999999999TiB", "64  KiB"];
     for text in wrong {
         let error = text.parse::<Size>().unwrap_err().to_string();
-        assert!(error.contains(&format!("{text:?}")) && error.contains("such as 64KiB"), "{error}");
+        assert!(
+            error.contains(&format!("{text:?}")) && error.contains("such as 64KiB"),
+            "{error}"
+        );
     }
 }
 
@@ -78,7 +81,11 @@ fn a_directory_is_named_after_where_it_leads() {
 fn a_bucket_needs_both_flags() {
     let error = resolve("s3://bucket/prefix").key_file().unwrap_err();
     assert_eq!(error.reason(), Reason::InvalidArgument);
-    assert!(error.to_string().starts_with("--key-file FILE is needed for s3://bucket/prefix"));
+    assert!(
+        error
+            .to_string()
+            .starts_with("--key-file FILE is needed for s3://bucket/prefix")
+    );
 
     let directory = tempfile::tempdir().unwrap();
     let key_file = directory.path().join("key");
@@ -92,7 +99,7 @@ fn a_bucket_needs_both_flags() {
     assert!(error.to_string().starts_with("--catalog DIR is needed"), "{error}");
     flags.catalog = Some("/data/catalog".into());
     let options = Place::resolve(flags).unwrap().store_options().unwrap();
-    assert!(matches!(options.catalog, catalog::Location::Directory(path) if path == PathBuf::from("/data/catalog")));
+    assert!(matches!(options.catalog, catalog::Location::Directory(path) if path == Path::new("/data/catalog")));
 }
 
 #[test]

@@ -89,12 +89,15 @@ impl InFlight {
         }
     }
 
-    /// Records that the blobs `ids`, claimed before, are now in `pack`: everybody who waits for them pins it.
+    /// Records that the blobs `ids`, claimed before, are now in `pack`: everybody who waits for them pins it. Claims
+    /// that were dropped meanwhile stay dropped: their writer has given up.
     pub(crate) fn place(&self, ids: impl IntoIterator<Item = ChunkId>, pack: PackNumber) {
         let mut state = self.state.lock();
         for id in ids {
-            let claim = state.claims.insert(id, Claim::Placed(pack));
-            if let Some(Claim::Unplaced(holders)) = claim {
+            let Some(claim) = state.claims.get_mut(&id) else {
+                continue;
+            };
+            if let Claim::Unplaced(holders) = std::mem::replace(claim, Claim::Placed(pack)) {
                 for holder in holders {
                     state.pin(holder, pack);
                     state.settle(holder, true);
@@ -166,12 +169,11 @@ impl InFlight {
         self.state.lock().pins.contains_key(&pack)
     }
 
-    /// Begins anew for a new writer, once all that relied on the former one has ended: what that one had claimed and
-    /// not committed is in no pack of the log, and what it wanted to condemn the catalog tells by now.
+    /// Begins anew for a new writer: what the former one had claimed and not committed is in no pack of the log, and
+    /// what it wanted to condemn the catalog tells by now. Streams of the former one that still run fail.
     pub(crate) fn reset(&self) {
-        let mut state = self.state.lock();
-        state.claims.clear();
-        state.condemned.clear();
+        self.fail_all();
+        self.state.lock().condemned.clear();
     }
 
     /// Forgets condemnations that the catalog knows by now: nothing leads to these packs any more.

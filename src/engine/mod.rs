@@ -1,5 +1,27 @@
 //! The engine: objects in, objects out. A library to use in-process; the command line and the network service are two
 //! callers of it.
+//!
+//! # What happens while something else runs
+//!
+//! | | put | get | delete | reclaim | rebuild |
+//! |---|---|---|---|---|---|
+//! | **put** | share packs, fsyncs and commits; the later record wins a name | sees the version it opened | log order decides | a hit holds its pack; only packs that nobody holds are condemned | waits for the writer to close |
+//! | **get** | | independent | goes on: it holds its packs | its packs stay until it ends | its packs stay |
+//! | **reclaim** | | | what is deleted meanwhile may wait for the next run | the apply lock orders their steps | one at a time |
+//!
+//! # Order of durable steps
+//!
+//! See the modules `log` (a commit) and `reclaim` (a pack that goes). What is acknowledged is in a commit pack that is
+//! durable, whose predecessor and chunk packs are durable, and after which no newer owner was seen.
+//!
+//! # Why not ...
+//!
+//! - *One lock for the whole writer?* Streams meet in three places only: the table of claims and pins, the open pack,
+//!   and the committer. None is held across an await or a system call.
+//! - *Fsync the catalog with every commit?* The log replays it. It is made durable only before a pack is deleted.
+//! - *Move a failed pack's blobs to another pack?* A writer whose pack could not be put gives up whole, and the next
+//!   write takes a new owner epoch: one way to end covers every failure, at the price that streams in flight at that
+//!   moment are put again by their callers. What they had stored is found by the retry if it was introduced.
 
 mod budget;
 mod compute;

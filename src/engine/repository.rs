@@ -440,9 +440,10 @@ impl Repository {
                     return Err(fenced());
                 }
                 Some(_) => {
+                    // Streams of the failed writer end by themselves, at their next slab; nothing waits for them.
                     let writer = slot.take().expect("checked above");
                     let epoch = writer.epoch;
-                    writer.close().await;
+                    tokio::spawn(writer.close());
                     // Whatever it was that failed: who was overtaken meanwhile does not take the repository back.
                     if let Err(error) = check_fence(self.core(), epoch).await {
                         self.inner.fenced.store(error.reason() == Reason::Fenced, Ordering::Relaxed);

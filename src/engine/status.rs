@@ -66,6 +66,10 @@ pub struct Cause {
 pub struct Status {
     /// One word.
     pub mode: Mode,
+    /// Since when it holds, in milliseconds since 1970 UTC by the agent's clock.
+    pub since_ms: i64,
+    /// Counts changes of the mode, over restarts.
+    pub sequence: u64,
     /// Why it is not `OPTIMAL`.
     pub causes: Vec<Cause>,
     /// Room.
@@ -138,6 +142,8 @@ pub(crate) fn assess(capacity: Capacity, pack_bytes: u64, repositories: Vec<Repo
     }
     Status {
         mode,
+        since_ms: 0,
+        sequence: 0,
         causes,
         capacity,
         repositories,

@@ -308,7 +308,28 @@ impl Store {
         let used = stored + self.inner.catalog.disk_bytes()?;
         let pack = self.inner.options.pack_target() as u64;
         let capacity = Capacity::of(self.inner.backend.space()?, used, pack);
-        Ok(assess(capacity, pack, repositories))
+        let mut status = assess(capacity, pack, repositories);
+        self.remember(&mut status)?;
+        Ok(status)
+    }
+
+    /// Fills in since when the mode holds; a change of the mode is remembered beyond this process.
+    fn remember(&self, status: &mut Status) -> Result<()> {
+        let mode = status.mode as u8;
+        let row = match self.inner.catalog.mode()? {
+            Some(row) if row.mode == mode => row,
+            former => {
+                let row = catalog::ModeRow {
+                    mode,
+                    since_ms: jiff::Timestamp::now().as_millisecond(),
+                    sequence: former.map_or(0, |row| row.sequence) + 1,
+                };
+                self.inner.catalog.set_mode(row)?;
+                row
+            }
+        };
+        (status.since_ms, status.sequence) = (row.since_ms, row.sequence);
+        Ok(())
     }
 
     /// Finishes what is in flight in every repository.

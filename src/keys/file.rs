@@ -85,9 +85,7 @@ pub struct FileKek {
 
 impl std::fmt::Debug for FileKek {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FileKek")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("FileKek").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -112,9 +110,7 @@ pub fn create_key_file(path: &Path) -> Result<FileKek, Error> {
     match written {
         Ok(()) => Ok(kek(secret)),
         Err(source) => Err(match source.kind() {
-            io::ErrorKind::AlreadyExists => Error::Exists {
-                path: path.to_owned(),
-            },
+            io::ErrorKind::AlreadyExists => Error::Exists { path: path.to_owned() },
             _ => Error::Io {
                 path: path.to_owned(),
                 source,
@@ -157,14 +153,8 @@ fn move_new(new: &Path, path: &Path) -> Result<(), Errno> {
 fn write_new(path: &Path, secret: &[u8; KEY_LEN]) -> io::Result<()> {
     let mut text = Zeroizing::new(hex::encode(secret));
     text.push('\n');
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    let written = file
-        .write_all(text.as_bytes())
-        .and_then(|()| file.sync_all());
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     if written.is_err() {
         // Half a key would be in the way of the next attempt.
         let _ = std::fs::remove_file(path);
@@ -177,12 +167,8 @@ const READ_MAX: usize = 4096;
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => Error::Missing {
-            path: path.to_owned(),
-        },
-        io::ErrorKind::IsADirectory => Error::Directory {
-            path: path.to_owned(),
-        },
+        io::ErrorKind::NotFound => Error::Missing { path: path.to_owned() },
+        io::ErrorKind::IsADirectory => Error::Directory { path: path.to_owned() },
         _ => Error::Io {
             path: path.to_owned(),
             source,
@@ -201,9 +187,7 @@ fn parse(path: &Path, contents: &[u8]) -> Result<Zeroizing<[u8; KEY_LEN]>, Error
     let mut secret = Zeroizing::new([0; KEY_LEN]);
     match contents.len() {
         0 => {
-            return Err(Error::Empty {
-                path: path.to_owned(),
-            });
+            return Err(Error::Empty { path: path.to_owned() });
         }
         KEY_LEN => secret.copy_from_slice(contents),
         len => {
@@ -214,11 +198,8 @@ fn parse(path: &Path, contents: &[u8]) -> Result<Zeroizing<[u8; KEY_LEN]>, Error
                     len,
                 });
             }
-            hex::decode_to_slice(digits, secret.as_mut_slice()).map_err(|_| {
-                Error::NotHexadecimal {
-                    path: path.to_owned(),
-                }
-            })?;
+            hex::decode_to_slice(digits, secret.as_mut_slice())
+                .map_err(|_| Error::NotHexadecimal { path: path.to_owned() })?;
         }
     }
     Ok(secret)

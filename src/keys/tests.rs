@@ -12,10 +12,7 @@ fn created_key_loads_again_and_is_private() {
     assert_eq!(*created.secret, *loaded.secret);
     assert_eq!(created.id, loaded.id);
     assert_eq!(created.id.len(), "file:".len() + 8);
-    assert_eq!(
-        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(matches!(create_key_file(&path), Err(Error::Exists { .. })));
     assert_eq!(*load_key_file(&path).unwrap().secret, *loaded.secret);
 }
@@ -57,20 +54,14 @@ fn every_other_content_is_refused_by_name() {
     assert!(matches!(load(b""), Error::Empty { .. }));
     assert!(matches!(load(&[7; 31]), Error::WrongLength { len: 31, .. }));
     assert!(matches!(load(&[7; 33]), Error::WrongLength { len: 33, .. }));
-    assert!(matches!(
-        load(&[b'a'; 66]),
-        Error::WrongLength { len: 66, .. }
-    ));
+    assert!(matches!(load(&[b'a'; 66]), Error::WrongLength { len: 66, .. }));
     assert!(load(&[7; 100_000]).to_string().contains("more than 4096"));
     assert!(matches!(load(&[b'x'; 64]), Error::NotHexadecimal { .. }));
     assert!(matches!(
         load_key_file(&directory.path().join("none")),
         Err(Error::Missing { .. })
     ));
-    assert!(matches!(
-        load_key_file(directory.path()),
-        Err(Error::Directory { .. })
-    ));
+    assert!(matches!(load_key_file(directory.path()), Err(Error::Directory { .. })));
 }
 
 #[test]
@@ -81,12 +72,7 @@ fn messages_and_debug_show_nothing_of_the_key() {
     fs::write(&path, &text).unwrap();
     assert!(!format!("{:?}", load_key_file(&path).unwrap()).contains(&text[..8]));
     fs::write(&path, format!("{}z", &text[..63])).unwrap();
-    assert!(
-        !load_key_file(&path)
-            .unwrap_err()
-            .to_string()
-            .contains(&text[..8])
-    );
+    assert!(!load_key_file(&path).unwrap_err().to_string().contains(&text[..8]));
 }
 
 #[test]

@@ -108,7 +108,11 @@ impl From<config::Error> for Failure {
 /// Names in a sentence: all of a few, the first of many.
 pub(crate) fn name_some<T: Display>(names: &[T]) -> String {
     const SHOWN: usize = 5;
-    let mut shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("{:?}", name.to_string())).collect();
+    let mut shown: Vec<String> = names
+        .iter()
+        .take(SHOWN)
+        .map(|name| format!("{:?}", name.to_string()))
+        .collect();
     if names.len() > SHOWN {
         shown.push(format!("and {} more", names.len() - SHOWN));
     }

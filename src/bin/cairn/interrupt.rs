@@ -29,7 +29,9 @@ where
 
 /// The panic's message is on standard error already, from where it happened.
 fn panicked(error: &tokio::task::JoinError) -> Failure {
-    Failure::failed(format!("a defect of this program ended the command ({error}); please report it"))
+    Failure::failed(format!(
+        "a defect of this program ended the command ({error}); please report it"
+    ))
 }
 
 /// Waits for a signal that asks to end; its number.

@@ -1,5 +1,6 @@
 //! The process: flags in, exit code out. What commands do is in their files, what they print with in [`output`].
 
+mod bench;
 mod completions;
 mod cp;
 mod failure;
@@ -61,6 +62,7 @@ enum Command {
     Repo(repo::Repo),
     Gc(gc::Gc),
     Rebuild(rebuild::Rebuild),
+    Bench(bench::Bench),
     Version(version::Version),
     Completions(completions::Completions),
 }
@@ -79,6 +81,7 @@ impl Command {
             Self::Repo(command) => command.run(session).await,
             Self::Gc(command) => command.run(session).await,
             Self::Rebuild(command) => command.run(session).await,
+            Self::Bench(command) => command.run(session).await,
             Self::Version(command) => command.run(session),
             Self::Completions(command) => command.run::<CommandLine>(session),
         }

@@ -67,8 +67,9 @@ impl Output {
             Format::Json => serde_json::to_writer(&mut out, value)
                 .map_err(io::Error::from)
                 .and_then(|()| writeln!(out)),
-            Format::Yaml => writeln!(out, "---")
-                .and_then(|()| serde_norway::to_writer(&mut out, value).map_err(io::Error::other)),
+            Format::Yaml => {
+                writeln!(out, "---").and_then(|()| serde_norway::to_writer(&mut out, value).map_err(io::Error::other))
+            }
         };
         written.and_then(|()| out.flush()).map_err(Failure::output)
     }
@@ -89,11 +90,7 @@ pub(crate) fn fields(out: &mut dyn Write, fields: &[Field]) -> io::Result<()> {
 }
 
 /// Rows under headings: columns of numbers to the right, which `headings` says with a leading `>`.
-pub(crate) fn table<const N: usize>(
-    out: &mut dyn Write,
-    headings: [&str; N],
-    rows: &[[String; N]],
-) -> io::Result<()> {
+pub(crate) fn table<const N: usize>(out: &mut dyn Write, headings: [&str; N], rows: &[[String; N]]) -> io::Result<()> {
     let titles = headings.map(|heading| heading.trim_start_matches('>'));
     let mut widths = titles.map(str::len);
     for row in rows {
@@ -151,12 +148,16 @@ impl ObjectView {
 
 /// RFC 3339, in UTC, to the millisecond.
 pub(crate) fn time(milliseconds: i64) -> String {
-    Timestamp::from_millisecond(milliseconds)
-        .map_or_else(|_| format!("{milliseconds} ms"), |time| format!("{time:.3}"))
+    Timestamp::from_millisecond(milliseconds).map_or_else(|_| format!("{milliseconds} ms"), |time| format!("{time:.3}"))
 }
 
 pub(crate) fn size(bytes: u64) -> String {
     Size(bytes).to_string()
+}
+
+/// Bytes per second, for people.
+pub(crate) fn rate(bytes_per_second: f64) -> String {
+    format!("{}/s", size(bytes_per_second as u64))
 }
 
 /// A name for a terminal: what would move its cursor or colour it is escaped.
@@ -177,7 +178,10 @@ mod tests {
         let mut out = Vec::new();
         let rows = [["a".into(), "10".into()], ["longer".into(), "9".into()]];
         table(&mut out, ["NAME", ">BYTES"], &rows).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "NAME    BYTES\na          10\nlonger      9\n");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "NAME    BYTES\na          10\nlonger      9\n"
+        );
     }
 
     #[test]

@@ -10,11 +10,13 @@ use clap::Args;
 use serde::Serialize;
 
 use cairn_agent::backend::Location;
-use cairn_agent::engine::{Blocking, ByteRange, NewRepository, Precondition, PutOptions, PutOutcome, Repository, Store};
+use cairn_agent::engine::{
+    Blocking, ByteRange, NewRepository, Precondition, PutOptions, PutOutcome, Repository, Store,
+};
 
 use crate::failure::{DAMAGED, Failure};
 use crate::metered::{Metered, SharedHasher};
-use crate::output::{Field, fields, size};
+use crate::output::{Field, fields, rate, size};
 use crate::progress::Progress;
 use crate::session::{Session, object_name};
 
@@ -92,7 +94,11 @@ impl Put {
             read_back(&repository, &outcome, &hasher.value()).await?;
         }
         let stored = Stored::of(outcome, seconds, self.verify);
-        let place = if session.output().is_table() { place(&store, &repository).await } else { Vec::new() };
+        let place = if session.output().is_table() {
+            place(&store, &repository).await
+        } else {
+            Vec::new()
+        };
         session.output().print(&stored, |out| stored.table(out, place))
     }
 
@@ -148,7 +154,7 @@ async fn open_repository(session: &Session) -> Result<(Store, Repository), Failu
     let store = match session.place().location {
         Location::Directory(_) => {
             let first = NewRepository::named(session.repository_name())?;
-            session.store_or_new(first).await?
+            session.store_or_new(first).await?.store().clone()
         }
         _ => session.store().await?,
     };
@@ -171,7 +177,8 @@ async fn read_back(repository: &Repository, outcome: &PutOutcome, put: &blake3::
         counter.add(bytes.len() as u64);
     }
     if hasher.value() != *put {
-        let line = format!("{name:?} was stored but reads back different; do not rely on it, put it again and report this");
+        let line =
+            format!("{name:?} was stored but reads back different; do not rely on it, put it again and report this");
         return Err(Failure::new(DAMAGED, line));
     }
     Ok(())
@@ -209,11 +216,17 @@ impl Stored {
 
     fn table(&self, out: &mut dyn Write, place: Vec<Field>) -> io::Result<()> {
         let mut lines = vec![
-            ("object", format!("{}, version {}", crate::output::printable(&self.name), self.version)),
-            ("bytes", format!("{}, {}/s", size(self.bytes), size(self.rate()))),
+            (
+                "object",
+                format!("{}, version {}", crate::output::printable(&self.name), self.version),
+            ),
+            ("bytes", format!("{}, {}", size(self.bytes), rate(self.rate() as f64))),
             (
                 "chunks",
-                format!("{}: {} new, {} duplicate", self.chunks, self.new_chunks, self.duplicate_chunks),
+                format!(
+                    "{}: {} new, {} duplicate",
+                    self.chunks, self.new_chunks, self.duplicate_chunks
+                ),
             ),
             ("stored", self.stored()),
         ];

@@ -10,7 +10,7 @@ use cairn_agent::engine::{NewRepository, RepositoryHeader, Store};
 use crate::failure::Failure;
 use crate::output::{Field, fields, table};
 use crate::progress::Progress;
-use crate::session::Session;
+use crate::session::{Opened, Session};
 use crate::status::RepositoryView;
 
 /// Make, list, describe and remove repositories
@@ -75,12 +75,11 @@ impl Create {
         let mut new = NewRepository::named(&self.name)?;
         new.chunk_sizes = self.chunk_avg.unwrap_or(new.chunk_sizes);
         new.level = self.level.unwrap_or(new.level);
-        let existing = Store::headers(&session.place().location).await;
-        let store = session.store_or_new(new.clone()).await?;
-        if existing.is_ok() {
+        let opened = session.store_or_new(new.clone()).await?;
+        if let Opened::Existing(store) = &opened {
             store.create_repository(new).await?;
         }
-        let header = find(store.repositories().await, &self.name)?;
+        let header = find(opened.store().repositories().await, &self.name)?;
         let view = HeaderView::from(header);
         session.output().print(&view, |out| fields(out, &view.lines()))
     }
@@ -125,7 +124,9 @@ impl Rm {
         store.remove_repository(&self.repository, &self.confirm).await?;
         drop(progress);
         let view = HeaderView::from(header);
-        session.output().print(&view, |out| writeln!(out, "removed repository {} (id {})", view.name, view.id))
+        session.output().print(&view, |out| {
+            writeln!(out, "removed repository {} (id {})", view.name, view.id)
+        })
     }
 }
 
@@ -173,13 +174,16 @@ fn find(headers: Vec<RepositoryHeader>, name_or_id: &str) -> Result<RepositoryHe
         .into_iter()
         .find(|header| header.name == name_or_id || header.id.to_string() == name_or_id)
         .ok_or_else(|| {
-            let line = format!("this store has no repository called {name_or_id:?}; `cairn repo ls` shows those it has");
+            let line =
+                format!("this store has no repository called {name_or_id:?}; `cairn repo ls` shows those it has");
             Failure::failed(line)
         })
 }
 
 fn parse_chunk_avg(text: &str) -> Result<ChunkSizes, String> {
-    let Size(bytes) = text.parse().map_err(|error: cairn_agent::config::SizeError| error.to_string())?;
+    let Size(bytes) = text
+        .parse()
+        .map_err(|error: cairn_agent::config::SizeError| error.to_string())?;
     let avg = u32::try_from(bytes).unwrap_or(u32::MAX);
     ChunkSizes::with_average(avg).map_err(|error| error.to_string())
 }

@@ -47,7 +47,10 @@ impl Rm {
             removed.removed.extend(below.removed);
         }
         session.output().print(&removed, |out| {
-            removed.removed.iter().try_for_each(|name| writeln!(out, "removed {}", printable(name)))
+            removed
+                .removed
+                .iter()
+                .try_for_each(|name| writeln!(out, "removed {}", printable(name)))
         })?;
         removed.complain()
     }
@@ -76,10 +79,7 @@ async fn remove(repository: &Repository, names: Vec<String>) -> Result<Removed, 
         .into_iter()
         .map(|name| delete(repository.clone(), name, counter.clone()))
         .collect();
-    let outcomes: Vec<(String, bool)> = stream::iter(deletes)
-        .buffered(DELETES_MAX)
-        .try_collect()
-        .await?;
+    let outcomes: Vec<(String, bool)> = stream::iter(deletes).buffered(DELETES_MAX).try_collect().await?;
     let mut removed = Removed::default();
     for (name, found) in outcomes {
         if found {

@@ -16,13 +16,31 @@ use crate::output::{Format, Output};
 #[derive(Args)]
 pub(crate) struct GlobalFlags {
     /// Where the store is: a directory or s3://bucket/prefix [default: ./cairn-store]
-    #[arg(long, value_name = "DIR|URL", global = true, env = "CAIRN_STORE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "DIR|URL",
+        global = true,
+        env = "CAIRN_STORE",
+        hide_env_values = true
+    )]
     store: Option<OsString>,
     /// Where the catalog is, an index that can be rebuilt [default: <store>.catalog]
-    #[arg(long, value_name = "DIR", global = true, env = "CAIRN_CATALOG", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "DIR",
+        global = true,
+        env = "CAIRN_CATALOG",
+        hide_env_values = true
+    )]
     catalog: Option<PathBuf>,
     /// The file with the key: 32 bytes or 64 hex digits [default: <store>.key]
-    #[arg(long, value_name = "FILE", global = true, env = "CAIRN_KEY_FILE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "CAIRN_KEY_FILE",
+        hide_env_values = true
+    )]
     key_file: Option<PathBuf>,
     /// The repository, by name or id
     #[arg(
@@ -89,8 +107,14 @@ impl Session {
     }
 
     /// The store; made with `first` in it if there is none.
-    pub(crate) async fn store_or_new(&self, first: NewRepository) -> Result<Store, Failure> {
-        Ok(self.keep(self.open_or_create(first).await?))
+    pub(crate) async fn store_or_new(&self, first: NewRepository) -> Result<Opened, Failure> {
+        let opened = match Store::headers(&self.place.location).await {
+            Ok(_) => Opened::Existing(self.open().await?),
+            Err(error) if error.reason() == Reason::StoreNotFound => Opened::New(self.create(first).await?),
+            Err(error) => return Err(error.into()),
+        };
+        self.keep(opened.store().clone());
+        Ok(opened)
     }
 
     /// Finishes what is in flight.
@@ -121,16 +145,24 @@ impl Session {
         }
     }
 
-    async fn open_or_create(&self, first: NewRepository) -> Result<Store, Failure> {
-        match Store::headers(&self.place.location).await {
-            Ok(_) => self.open().await,
-            Err(error) if error.reason() == Reason::StoreNotFound => {
-                if let Some(path) = self.place.create_missing_key()? {
-                    introduce_key(path);
-                }
-                Ok(Store::open_or_create(self.place.store_options()?, first).await?)
-            }
-            Err(error) => Err(error.into()),
+    async fn create(&self, first: NewRepository) -> Result<Store, Failure> {
+        if let Some(path) = self.place.create_missing_key()? {
+            introduce_key(path);
+        }
+        Ok(Store::open_or_create(self.place.store_options()?, first).await?)
+    }
+}
+
+/// A store, and whether it was made just now.
+pub(crate) enum Opened {
+    Existing(Store),
+    New(Store),
+}
+
+impl Opened {
+    pub(crate) fn store(&self) -> &Store {
+        match self {
+            Self::Existing(store) | Self::New(store) => store,
         }
     }
 }

@@ -11,7 +11,7 @@ use cairn_agent::engine;
 use cairn_agent::format::Hash32;
 
 use crate::failure::Failure;
-use crate::output::{Field, fields, size, table};
+use crate::output::{Field, fields, size, table, time};
 use crate::session::Session;
 
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -92,9 +92,8 @@ impl ExpectedHead {
 #[derive(Serialize)]
 struct View {
     mode: &'static str,
-    /// Since when the mode holds, and how often the status changed: known to an agent that keeps running, not to one command.
-    since: Option<String>,
-    sequence: Option<u64>,
+    since: String,
+    sequence: u64,
     causes: Vec<CauseView>,
     capacity: CapacityView,
     repositories: Vec<RepositoryView>,
@@ -140,8 +139,8 @@ impl From<engine::Status> for View {
         let capacity = status.capacity;
         Self {
             mode: status.mode.as_str(),
-            since: None,
-            sequence: None,
+            since: time(status.since_ms),
+            sequence: status.sequence,
             causes: status.causes.into_iter().map(CauseView::from).collect(),
             capacity: CapacityView {
                 total_bytes: capacity.total_bytes,
@@ -190,13 +189,28 @@ impl View {
     fn table(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut lines = vec![("mode", self.mode.to_owned())];
         for cause in &self.causes {
-            lines.push(("cause", format!("{}: {} ({} against {})", cause.code, cause.message, cause.value, cause.threshold)));
+            lines.push((
+                "cause",
+                format!(
+                    "{}: {} ({} against {})",
+                    cause.code, cause.message, cause.value, cause.threshold
+                ),
+            ));
         }
         lines.extend(self.capacity.lines());
         fields(out, &lines)?;
         writeln!(out)?;
         let rows: Vec<_> = self.repositories.iter().map(RepositoryView::cells).collect();
-        let headings = ["REPOSITORY", ">OBJECTS", ">CHUNKS", ">LOGICAL", ">UNIQUE", ">STORED", ">GARBAGE", "HEAD"];
+        let headings = [
+            "REPOSITORY",
+            ">OBJECTS",
+            ">CHUNKS",
+            ">LOGICAL",
+            ">UNIQUE",
+            ">STORED",
+            ">GARBAGE",
+            "HEAD",
+        ];
         table(out, headings, &rows)
     }
 }

@@ -1,6 +1,6 @@
 //! What the program tells about its work, on standard error.
 
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -9,20 +9,19 @@ use crate::failure::Failure;
 /// The level as one word, for this program and the libraries in it.
 const VARIABLE: &str = "CAIRN_LOG";
 
-/// Starts telling. Without the variable: warnings of ours, nothing of the libraries, which tell what is of no use to a user.
+/// Starts telling, if asked to: a command that fails says why in one line of its own, and its user need not read how the
+/// engine found out.
 pub(crate) fn init() -> Result<(), Failure> {
-    let targets = match std::env::var(VARIABLE) {
-        Ok(text) if !text.is_empty() => Targets::new().with_default(level(&text)?),
-        _ => Targets::new()
-            .with_target("cairn", LevelFilter::WARN)
-            .with_target("cairn_agent", LevelFilter::WARN),
+    let level = match std::env::var(VARIABLE) {
+        Ok(text) if !text.is_empty() => level(&text)?,
+        _ => return Ok(()),
     };
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(false);
     tracing_subscriber::registry()
         .with(lines)
-        .with(targets)
+        .with(level)
         .try_init()
         .map_err(|error| Failure::failed(format!("cannot start logging: {error}")))
 }

@@ -55,7 +55,7 @@ impl Verify {
             for damage in &report.damaged {
                 writeln!(out, "damaged {}: {}", printable(&damage.name), damage.message)?;
             }
-            writeln!(out, "{} objects intact, {}", report.objects, size(report.bytes))
+            writeln!(out, "objects intact: {} ({})", report.objects, size(report.bytes))
         })?;
         report.complain()
     }
@@ -65,7 +65,11 @@ impl Report {
     fn complain(&self) -> Result<(), Failure> {
         if !self.damaged.is_empty() {
             let names: Vec<&str> = self.damaged.iter().map(|damage| damage.name.as_str()).collect();
-            let line = format!("{} damaged: {}; restore them from a copy and put them again", names.len(), name_some(&names));
+            let line = format!(
+                "{} damaged: {}; restore them from a copy and put them again",
+                names.len(),
+                name_some(&names)
+            );
             return Err(Failure::new(DAMAGED, line));
         }
         if !self.missing.is_empty() {

@@ -20,6 +20,8 @@ impl Version {
         let view = View {
             version: env!("CARGO_PKG_VERSION"),
         };
-        session.output().print(&view, |out| writeln!(out, "cairn {}", view.version))
+        session
+            .output()
+            .print(&view, |out| writeln!(out, "cairn {}", view.version))
     }
 }

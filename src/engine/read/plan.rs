@@ -35,9 +35,18 @@ pub(crate) struct Place {
 pub(crate) struct Finder {
     core: Arc<Core>,
     holder: Arc<Holder>,
-    recent: Vec<(PackName, Arc<EntriesRow>)>,
+    recent: Vec<Recent>,
     /// The place after the last one found: in a run, the next.
     next: Option<(PackNumber, usize)>,
+}
+
+#[derive(Clone)]
+struct Recent {
+    pack: PackName,
+    entries: Arc<EntriesRow>,
+    /// Whether each of its blobs has its place here. Else a blob that is found here by its neighbours may be the damaged
+    /// copy of one that was put again since.
+    is_whole: bool,
 }
 
 impl Finder {
@@ -73,30 +82,30 @@ impl Finder {
     /// In a run the next chunk lies behind the last, in a pack that is held already.
     fn follow_run(&mut self, id: &ChunkId) -> Option<Place> {
         let (number, index) = self.next?;
-        let (pack, entries) = self.recent.iter().find(|(pack, _)| pack.number == number)?;
-        if entries.entries.get(index)?.id != *id {
+        let recent = self.recent.iter().find(|recent| recent.pack.number == number)?;
+        if recent.entries.entries.get(index)?.id != *id {
             return None;
         }
         self.next = Some((number, index + 1));
         Some(Place {
-            pack: *pack,
-            entries: entries.clone(),
+            pack: recent.pack,
+            entries: recent.entries.clone(),
             index,
         })
     }
 
     fn place(&mut self, number: PackNumber, index: usize) -> Result<Place> {
-        let (pack, entries) = self.entries(number)?;
+        let Recent { pack, entries, is_whole } = self.entries(number)?;
         if index >= entries.entries.len() {
             return Err(Error::data_loss("the catalog names a place its pack does not have; run `cairn rebuild`"));
         }
-        self.next = Some((number, index + 1));
+        self.next = is_whole.then_some((number, index + 1));
         Ok(Place { pack, entries, index })
     }
 
-    fn entries(&mut self, number: PackNumber) -> Result<(PackName, Arc<EntriesRow>)> {
-        if let Some((pack, entries)) = self.recent.iter().find(|(pack, _)| pack.number == number) {
-            return Ok((*pack, entries.clone()));
+    fn entries(&mut self, number: PackNumber) -> Result<Recent> {
+        if let Some(recent) = self.recent.iter().find(|recent| recent.pack.number == number) {
+            return Ok(recent.clone());
         }
         let (Some(row), Some(entries)) = (self.core.catalog.pack(number)?, self.core.catalog.entries(number)?) else {
             return Err(Error::data_loss("the catalog does not know a pack of it; run `cairn rebuild`"));
@@ -104,9 +113,13 @@ impl Finder {
         if self.recent.len() == RECENT_PACKS {
             self.recent.remove(0);
         }
-        self.recent.push((row.name, Arc::new(entries)));
-        let (pack, entries) = self.recent.last().expect("pushed above");
-        Ok((*pack, entries.clone()))
+        let recent = Recent {
+            pack: row.name,
+            entries: Arc::new(entries),
+            is_whole: row.current == row.entries && row.damaged == 0,
+        };
+        self.recent.push(recent.clone());
+        Ok(recent)
     }
 
     async fn manifest(&mut self, id: &ChunkId) -> Result<Vec<u8>> {

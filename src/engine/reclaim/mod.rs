@@ -47,7 +47,10 @@ pub(crate) async fn run(repository: &Repository, options: ReclaimOptions) -> Res
     let access = repository.write_access().await?;
     release_all(&core).await?;
     checkpoint_past_dead_commits(&core, &access).await?;
-    let dead = dead_packs(&core)?;
+    let mut dead = dead_packs(&core)?;
+    if !is_worth_a_commit(&dead) {
+        dead.clear();
+    }
     for packs in dead.chunks(CONDEMN_MAX) {
         let packs = packs.iter().map(|row| row.name.number).collect();
         access.ask(|reply| Request::Condemn { packs, reply }).await?;
@@ -143,6 +146,13 @@ async fn checkpoint_past_dead_commits(core: &Core, access: &WriteAccess) -> Resu
 fn dead_packs(core: &Core) -> Result<Vec<PackRow>> {
     let kept_from = core.catalog.tip()?.unwrap_or_default().kept_from();
     packs(core, |row| is_idle(row) && (row.kind == PackKind::Chunk || row.log_number < kept_from))
+}
+
+/// Dropping packs takes a commit, which one day is a dead pack itself: for a few small ones it gains nothing.
+fn is_worth_a_commit(dead: &[PackRow]) -> bool {
+    const FEW: usize = 16;
+    const SMALL: u64 = 64 * 1024;
+    dead.len() >= FEW || dead.iter().any(|row| row.kind == PackKind::Chunk || row.size > SMALL)
 }
 
 fn is_idle(row: &PackRow) -> bool {

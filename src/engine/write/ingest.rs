@@ -311,7 +311,7 @@ impl Ingest {
         let mut order = self.order.lock();
         if order.failed.is_some() {
             drop(order);
-            return self.discard(done);
+            return self.discard(done.fresh);
         }
         order.done.insert(index, done);
         if order.placing {
@@ -350,8 +350,11 @@ impl Ingest {
         });
         let blobs: Vec<_> = blobs.collect();
         let mut paid = Some(done.paid);
-        if !blobs.is_empty() {
-            self.packer.place(blobs, &mut paid, &self.stored)?;
+        if !blobs.is_empty()
+            && let Err(error) = self.packer.place(blobs, &mut paid, &self.stored)
+        {
+            self.discard(done.fresh);
+            return Err(error);
         }
         drop(paid);
         self.spares.lock().push(done.slab);
@@ -373,11 +376,11 @@ impl Ingest {
         order.failed.get_or_insert(error);
         let waiting = std::mem::take(&mut order.done);
         drop(order);
-        waiting.into_values().for_each(|done| self.discard(done));
+        waiting.into_values().for_each(|done| self.discard(done.fresh));
     }
 
-    fn discard(&self, done: Done) {
-        self.holder.table().give_up(done.fresh.iter().map(|chunk| chunk.id));
+    fn discard(&self, fresh: Vec<FreshChunk>) {
+        self.holder.table().give_up(fresh.into_iter().map(|chunk| chunk.id));
     }
 }
 

@@ -123,6 +123,6 @@ fn store_manifest(
         stored: &bytes,
         children: Some((children, holder.clone())),
     };
-    packer.place(vec![blob], &mut None, stored)?;
+    packer.place(vec![blob], &mut None, stored).inspect_err(|_| holder.table().give_up([id]))?;
     Ok(id)
 }

@@ -92,6 +92,7 @@ impl Packer {
     /// Seals `blobs` into packs, in order. What they take stays paid for until their packs are durable.
     pub(crate) fn place(&self, blobs: Vec<Fresh<'_>>, paid: &mut Option<Paid>, share: &StoredBytes) -> Result<()> {
         let mut state = self.state.lock();
+        self.check()?;
         let mut group: Vec<ChunkId> = Vec::with_capacity(blobs.len());
         for blob in blobs {
             let full = state.open.as_ref().is_some_and(|open| !open.writer.fits(blob.stored.len()));
@@ -104,6 +105,11 @@ impl Packer {
         }
         self.settle(&state, &mut group);
         Ok(())
+    }
+
+    /// Fails once the writer has given up: nothing placed from then on would be introduced.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.ledger.failure().map_or(Ok(()), Err)
     }
 
     /// Takes the open pack, or a new empty one, for a commit. Blobs that come later go to the next.

@@ -48,6 +48,7 @@ pub(crate) async fn ingest_stream<S: Source>(
     loop {
         let slot = ingest.slot().await;
         ingest.check()?;
+        packer.check()?;
         let paid = pay(core, packer, ingest.slab_bytes()).await?;
         let mut slab = ingest.slab();
         let (bytes, len) = tokio::select! {
