@@ -31,6 +31,8 @@ pub use error::Error;
 pub use locality::{Locality, Place};
 pub use memory::MemoryTables;
 pub use repository::{DirtyKey, Lookup, RepositoryCatalog};
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) use rows::rewritten;
 pub use rows::{
     ChunkRow, EntriesRow, PUT_IDS_KEPT, PackRow, PutIdRow, PutResult, ReleaseRow, Stats, TipRow,
 };

@@ -48,6 +48,27 @@ fn problem(error: &FormatError) -> &'static str {
     }
 }
 
+/// Reads bytes as a row of a table and writes what was read. A fuzzer does not get past the seal.
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) fn rewritten(table: Table, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    fn rewritten<R: Row>(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+        R::from_bytes(bytes).map(|row| row.to_bytes())
+    }
+    match table {
+        Table::Chunks => rewritten::<ChunkRow>(bytes),
+        Table::Entries => rewritten::<EntriesRow>(bytes),
+        Table::Packs => rewritten::<PackRow>(bytes),
+        Table::Objects => rewritten::<ObjectVersion>(bytes),
+        Table::PutIds => rewritten::<PutIdRow>(bytes),
+        Table::PutOrder => rewritten::<PutOrderRow>(bytes),
+        Table::Heads => rewritten::<HeadRow>(bytes),
+        Table::Releases => rewritten::<ReleaseRow>(bytes),
+        Table::Meta => rewritten::<TipRow>(bytes),
+        // The key says it all.
+        Table::Dirty => Ok(bytes.to_vec()),
+    }
+}
+
 /// Where a chunk, leaf or root is, and how often it is referenced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkRow {

@@ -97,7 +97,7 @@ pub fn derive(secret: &Secret, repository: &RepositoryId, label: &str, context: 
     derived
 }
 
-/// Like [`derive`], filling `out`: at most 8160 bytes.
+/// Like [`derive()`], filling `out`: at most 8160 bytes.
 ///
 /// Different lengths share a prefix, so one label is only ever used with one length. Wiping `out` is the caller's.
 pub fn derive_into(

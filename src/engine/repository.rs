@@ -18,7 +18,7 @@ use super::reclaim::{self, ReclaimOptions, Reclaimed};
 use super::write::{Draft, Ledger, ManifestBuilder, Packer, Source, ingest_stream, upload};
 use crate::catalog::{Lookup, Stats};
 use crate::format::record::{METADATA_LEN_MAX, metadata_len};
-use crate::format::{Content, Hash32, LeafRef, ObjectName, ObjectVersion, Record, RepositoryName};
+use crate::format::{Content, Hash32, LeafRef, ObjectName, ObjectVersion, Record, RepositoryName, RepositoryParameters};
 use crate::codec::RepositoryId;
 
 /// Requests that wait for the committer. Each waits for its answer, so this bounds callers, not throughput.
@@ -154,6 +154,11 @@ impl Repository {
     /// The repository's name.
     pub fn name(&self) -> &RepositoryName {
         &self.core().secrets.parameters().name
+    }
+
+    /// What was fixed when it was created: name, chunk sizes, compression.
+    pub fn parameters(&self) -> &RepositoryParameters {
+        self.core().secrets.parameters()
     }
 
     /// The repository's id.
@@ -440,7 +445,6 @@ impl Repository {
                     return Err(fenced());
                 }
                 Some(_) => {
-                    // Streams of the failed writer end by themselves, at their next slab; nothing waits for them.
                     let writer = slot.take().expect("checked above");
                     let epoch = writer.epoch;
                     tokio::spawn(writer.close());
@@ -475,7 +479,7 @@ impl Writer {
         let (tip, strays) = super::recover::adopt(core).await?;
         core.in_flight.reset();
         let opening = Record::Open {
-            adopted: tip.tip.clone(),
+            adopted: tip.tip,
             head: tip.head,
             taken_over: Vec::new(),
         };

@@ -112,7 +112,7 @@ impl CheckpointHeader {
         })
     }
 
-    fn encode(&self) -> [u8; CHECKPOINT_HEADER_LEN] {
+    pub(crate) fn encode(&self) -> [u8; CHECKPOINT_HEADER_LEN] {
         let mut bytes = [0; CHECKPOINT_HEADER_LEN];
         let mut out = bytes.as_mut_slice();
         out.put_slice(MAGIC);

@@ -239,7 +239,7 @@ impl Directory {
     /// # Panics
     /// If it is longer than [`DIRECTORY_PLAIN_MAX`]: [`PackWriter::fits`](super::pack::PackWriter::fits) and
     /// [`RECORDS_LEN_MAX`] were not heeded.
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         put_rows(out, &self.births, Birth::encode);
         put_rows(out, &self.entries, Entry::encode);
@@ -255,7 +255,7 @@ impl Directory {
     }
 
     /// Reads a padded plaintext of the pack with this header, whose blobs and padding end at `body_len`.
-    pub(super) fn decode(plain: &[u8], header: &PackHeader, body_len: u64) -> Result<Self, Error> {
+    pub(crate) fn decode(plain: &[u8], header: &PackHeader, body_len: u64) -> Result<Self, Error> {
         let mut reader = Reader::new(WHAT, plain);
         let births = read_rows(&mut reader, Birth::LEN, Birth::decode)?;
         let entries = read_rows(&mut reader, Entry::LEN, Entry::decode)?;

@@ -598,6 +598,13 @@ pub fn open_keyring_directory(bytes: &[u8], kek: &Kek) -> Result<Secrets, Error>
     Ok(Secrets::assemble(shared, None, directory))
 }
 
+/// Reads the plaintext of a section and writes what was read. A fuzzer does not get past the seal.
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) fn rewritten_section(plain: &[u8]) -> Result<Vec<u8>, Error> {
+    let (shared, secrets) = Shared::decode_section(plain)?;
+    Ok(shared.encode_section(&secrets).to_vec())
+}
+
 impl KeyringHeader {
     fn open_section(
         &self,

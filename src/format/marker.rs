@@ -107,9 +107,14 @@ impl Owner {
         reader.zeros(2)?;
         let repository = RepositoryId(reader.array()?);
         let epoch = reader.u64()?;
+        let digits = reader.take(INSTANCE_DIGITS)?;
         let mut instance = [0; 16];
-        hex::decode_to_slice(reader.take(INSTANCE_DIGITS)?, &mut instance)
+        hex::decode_to_slice(digits, &mut instance)
             .map_err(|_| reader.damaged("its instance id is not hexadecimal"))?;
+        // The crate takes upper case too; there is one spelling, as of names.
+        if digits.iter().any(u8::is_ascii_uppercase) {
+            return Err(reader.damaged("its instance id is not in lower case"));
+        }
         let summed = &bytes[..bytes.len() - reader.remaining()];
         if Hash32::of(summed).0 != reader.array::<32>()? {
             return Err(reader.damaged("it does not match its hash"));
@@ -164,6 +169,21 @@ mod tests {
             zeroed[len..].fill(0);
             assert!(Owner::parse(&zeroed).is_err(), "{len}");
         }
+    }
+
+    #[test]
+    fn an_instance_id_has_one_spelling() {
+        let owner = Owner {
+            repository: RepositoryId([7; 16]),
+            epoch: 3,
+            instance: [0xab; 16],
+        };
+        let file = owner.encode();
+        let mut body = file[..OWNER_LEN - 32].to_vec();
+        body[OWNER_LEN - 32 - INSTANCE_DIGITS..].make_ascii_uppercase();
+        let upper = [body.as_slice(), &Hash32::of(&body).0].concat();
+        assert_ne!(upper, file);
+        assert!(Owner::parse(&upper).is_err());
     }
 
     proptest! {

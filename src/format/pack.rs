@@ -103,7 +103,7 @@ pub struct PackHeader {
 }
 
 impl PackHeader {
-    fn encode(&self) -> [u8; HEADER_LEN] {
+    pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         let mut out = bytes.as_mut_slice();
         out.put_slice(HEADER_MAGIC);

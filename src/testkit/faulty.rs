@@ -70,16 +70,15 @@ pub enum Step {
     Failed,
 }
 
-/// Whether a path's puts come in late.
-type Slow = fn(&str) -> bool;
+/// Turns given to other tasks before a put whose path is accepted is done.
+type Delay = (fn(&str) -> bool, usize);
 
 /// A store over another one. Clones share the journal and the faults.
 #[derive(Clone)]
 pub struct Faulty {
     inner: Arc<dyn ObjectStore>,
     state: Arc<Mutex<State>>,
-    /// Turns given to other tasks before a put whose path this accepts is done.
-    delay: Option<(Slow, usize)>,
+    delay: Option<Delay>,
 }
 
 #[derive(Default)]
@@ -101,7 +100,7 @@ impl Faulty {
 
     /// Lets puts of the paths that `slow` accepts come in behind others.
     #[must_use]
-    pub fn delaying(mut self, slow: Slow, turns: usize) -> Self {
+    pub fn delaying(mut self, slow: fn(&str) -> bool, turns: usize) -> Self {
         self.delay = Some((slow, turns));
         self
     }

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::files_below;
+
 /// The folders of `src` from the shells down to the pure layers. A folder may name those on later lines; neighbours on
 /// one line know nothing of each other: only the engine brings catalog and backend together.
 const LAYERS: &[&[&str]] = &[
@@ -244,20 +246,6 @@ fn sources() -> Vec<Source> {
         .filter(|path| path.extension().is_some_and(|end| end == "rs"))
         .map(read)
         .collect()
-}
-
-fn files_below(directory: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory).expect("the sources can be listed") {
-        let path = entry.expect("the sources can be listed").path();
-        if path.is_dir() {
-            files.extend(files_below(&path));
-        } else {
-            files.push(path);
-        }
-    }
-    files.sort();
-    files
 }
 
 /// The rules bite: each of these would be found.

@@ -7,10 +7,9 @@ mod history;
 mod strace;
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
@@ -18,6 +17,7 @@ use cairn_agent::format::names::parse_pack;
 use cairn_agent::format::pack::{HEADER_LEN, parse_header};
 use cairn_agent::format::{PackKind, PackNumber};
 
+use crate::support::{files_below, is_root, not_run, random_bytes};
 use history::{History, before};
 
 #[test]
@@ -125,8 +125,7 @@ fn traced_puts() -> &'static [Put] {
     match &*PUTS {
         Ok(puts) => puts,
         Err(reason) => {
-            assert!(env::var("CI").as_deref() != Ok("true"), "cannot run: {reason}");
-            println!("not run: {reason}");
+            not_run(reason);
             &[]
         }
     }
@@ -150,7 +149,7 @@ fn tracing_impossible() -> Option<&'static str> {
         Err(_) => Some("strace is not installed"),
         Ok(status) if !status.success() => Some("strace may not trace here"),
         // A process that keeps secrets out of core dumps hides its memory from tracers too.
-        Ok(_) if !rustix::process::geteuid().is_root() => Some("only the super user may trace a process with secrets"),
+        Ok(_) if !is_root() => Some("only the super user may trace a process with secrets"),
         Ok(_) => None,
     }
 }
@@ -158,7 +157,7 @@ fn tracing_impossible() -> Option<&'static str> {
 fn trace_put(root: &Path, seed: u64) -> Put {
     let store = root.join("store");
     let (file, trace) = (root.join("file"), root.join("trace"));
-    fs::write(&file, random_bytes(seed)).expect("there is room for temporary files");
+    fs::write(&file, random_bytes(seed, FILE_BYTES)).expect("there is room for temporary files");
     let former = packs_in(&store);
     let mut command = Command::new("strace");
     command
@@ -182,39 +181,19 @@ fn trace_put(root: &Path, seed: u64) -> Put {
     put
 }
 
-/// Xorshift: not for keys.
-fn random_bytes(seed: u64) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15 ^ seed;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..FILE_BYTES / 8).flat_map(|_| next()).collect()
-}
-
-fn packs_in(directory: &Path) -> BTreeMap<PackNumber, Pack> {
-    let mut packs = BTreeMap::new();
-    for entry in fs::read_dir(directory).into_iter().flatten() {
-        let path = entry.expect("the store can be listed").path();
-        if path.is_dir() {
-            packs.append(&mut packs_in(&path));
-            continue;
-        }
+fn packs_in(store: &Path) -> BTreeMap<PackNumber, Pack> {
+    let files = if store.exists() { files_below(store) } else { Vec::new() };
+    let pack = |path: PathBuf| {
         let path = path.to_str().expect("names in a store are ASCII");
-        if let Some(name) = parse_pack(path) {
-            packs.insert(
-                name.number,
-                Pack {
-                    path: path.to_owned(),
-                    kind: kind(path),
-                    is_new: false,
-                },
-            );
-        }
-    }
-    packs
+        let name = parse_pack(path)?;
+        let pack = Pack {
+            path: path.to_owned(),
+            kind: kind(path),
+            is_new: false,
+        };
+        Some((name.number, pack))
+    };
+    files.into_iter().filter_map(pack).collect()
 }
 
 fn kind(pack: &str) -> PackKind {

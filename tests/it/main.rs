@@ -1,4 +1,5 @@
-//! Tests of the whole: the real program, driven as a user does, on real directories.
+//! Tests of the whole: the real program driven as a user does, and the engine held to its promises from outside, one
+//! module per kind of claim.
 //!
 //! What a machine cannot do (mounting needs root) is said on standard output as `not run: reason`; with `CI=true` that fails.
 

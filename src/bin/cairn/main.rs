@@ -1,5 +1,10 @@
 //! The process: flags in, exit code out. What commands do is in their files, what they print with in [`output`].
 
+#![allow(
+    rustdoc::invalid_html_tags,
+    reason = "doc comments of flags are what --help prints: `<store>` is a placeholder there"
+)]
+
 mod bench;
 mod completions;
 mod cp;

@@ -8,7 +8,7 @@ use cairn_agent::config::Size;
 use cairn_agent::engine::{NewRepository, RepositoryHeader, Store};
 
 use crate::failure::Failure;
-use crate::output::{Field, fields, table};
+use crate::output::{Field, fields, size, table};
 use crate::progress::Progress;
 use crate::session::{Opened, Session};
 use crate::status::RepositoryView;
@@ -34,6 +34,9 @@ pub(crate) struct Create {
     /// Compression: 0 is off, 1 to 19 are zstd's levels [default: 1]
     #[arg(long, value_name = "L", value_parser = parse_level, allow_hyphen_values = true)]
     level: Option<Level>,
+    /// Refuse to make it under any other key than this one; `cairn repo ls` shows ids of keys
+    #[arg(long, value_name = "K")]
+    key_id: Option<String>,
 }
 
 /// List repositories; needs no key
@@ -72,6 +75,9 @@ impl Repo {
 
 impl Create {
     async fn run(self, session: &Session) -> Result<(), Failure> {
+        if let Some(wanted) = &self.key_id {
+            require_key(wanted, &session.place().store_options()?.kek.id)?;
+        }
         let mut new = NewRepository::named(&self.name)?;
         new.chunk_sizes = self.chunk_avg.unwrap_or(new.chunk_sizes);
         new.level = self.level.unwrap_or(new.level);
@@ -83,6 +89,14 @@ impl Create {
         let view = HeaderView::from(header);
         session.output().print(&view, |out| fields(out, &view.lines()))
     }
+}
+
+fn require_key(wanted: &str, found: &str) -> Result<(), Failure> {
+    if wanted == found {
+        return Ok(());
+    }
+    let line = format!("the key file holds key {found}, not {wanted}; name the right one with --key-file");
+    Err(Failure::usage(line))
 }
 
 impl Ls {
@@ -102,13 +116,18 @@ impl Describe {
         let store = session.store().await?;
         let repository = store.repository(&self.repository).await?;
         let header = find(store.repositories().await, &repository.id().to_string())?;
+        let parameters = repository.parameters();
         let view = DescribeView {
+            chunk_avg_bytes: parameters.chunk_sizes.avg(),
+            compression_level: parameters.level.number(),
             totals: RepositoryView::from(repository.status()?),
             key_id: header.key_id,
             keyring_generation: header.generation,
         };
         session.output().print(&view, |out| {
             let mut lines = view.totals.lines();
+            lines.push(("chunks of about", size(view.chunk_avg_bytes.into())));
+            lines.push(("compression level", view.compression_level.to_string()));
             lines.push(("key", view.key_id.clone()));
             lines.push(("keyring generation", view.keyring_generation.to_string()));
             fields(out, &lines)
@@ -165,6 +184,8 @@ impl HeaderView {
 struct DescribeView {
     #[serde(flatten)]
     totals: RepositoryView,
+    chunk_avg_bytes: u32,
+    compression_level: i32,
     key_id: String,
     keyring_generation: u64,
 }

@@ -55,7 +55,7 @@ pub(crate) async fn write(core: &Core, epoch: u64, tip: &TipRow) -> Result<TipRo
         present: files.iter().filter_map(|file| parse_checkpoint(&file.path)).collect(),
     };
     let root = CheckpointRoot {
-        tip: at.clone(),
+        tip: *at,
         head: tip.head,
         sequence: tip.sequence,
         heads: core.catalog.heads_page(None, HEADS_MAX as usize)?,
@@ -70,7 +70,7 @@ pub(crate) async fn write(core: &Core, epoch: u64, tip: &TipRow) -> Result<TipRo
         return Err(Error::data_loss("a checkpoint reads back differently from what was written"));
     }
     let mut next = tip.clone();
-    next.checkpoints = [Some((name, at.log_number)), tip.checkpoints[0].clone()];
+    next.checkpoints = [Some((name, at.log_number)), tip.checkpoints[0]];
     next.log_bytes_since_checkpoint = 0;
     let mut tx = core.catalog.begin();
     dirty.into_iter().for_each(|key| tx.clear_dirty(key));

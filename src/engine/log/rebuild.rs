@@ -124,7 +124,7 @@ impl Rebuild {
 
     /// Takes over the tables of a checkpoint.
     async fn load(&mut self, name: &CheckpointName, root: &CheckpointRoot) -> Result<()> {
-        self.tip.tip = Some(root.tip.clone());
+        self.tip.tip = Some(root.tip);
         self.tip.head = root.head;
         self.tip.sequence = root.sequence;
         self.tip.put_serial = root.put_serial;

@@ -1,0 +1,158 @@
+//! Cuts against those of the `fastcdc` crate.
+
+use std::sync::Arc;
+
+use fastcdc::v2020::{Normalization, cut_gear, select_masks};
+
+use super::input::{Input, seeded};
+use crate::codec::{ChunkSizes, Chunker, GearTable, More};
+
+/// Several blocks of the lanes before and after the largest average that is tried.
+const STREAM_LEN_MAX: usize = 256 * 1024;
+/// Longest run that a few decisions make.
+const RUN_LEN_MAX: usize = 96 * 1024;
+
+/// A stream is cut as `fastcdc` cuts it, whatever it is, however it arrives; and every chunk has an allowed length.
+pub fn chunker(data: &[u8]) {
+    let mut input = Input::new(data);
+    let sizes = sizes(&mut input);
+    let table = Arc::new(table(&mut input));
+    let arrivals = arrivals(&mut input);
+    let stream = stream(&mut input);
+
+    let expected = lengths_by_fastcdc(sizes, &table, &stream);
+    assert_eq!(lengths(sizes, &table, &stream, &[]), expected, "{sizes:?}");
+    assert_eq!(
+        lengths(sizes, &table, &stream, &arrivals),
+        expected,
+        "{sizes:?}, arriving at {arrivals:?}"
+    );
+    check_limits(sizes, &stream, &expected);
+}
+
+/// Averages from 256 bytes, where every zone is shorter than a block of the lanes, to 64 KiB, where they are longer.
+fn sizes(input: &mut Input<'_>) -> ChunkSizes {
+    let avg = 256 << (input.u8() % 9);
+    let min = 64 + 2 * input.below((avg - 64) / 2);
+    let max = avg + 2 + 2 * input.below(2 * avg);
+    ChunkSizes::new(min as u32, avg as u32, max as u32).expect("sizes are even and in order")
+}
+
+/// Tables as repositories have them, and ones with every bit set or clear where carries and masks look.
+fn table(input: &mut Input<'_>) -> GearTable {
+    let kind = input.u8() % 5;
+    let (seed, word) = (u64::from(input.u16()), input.u64());
+    let mut bytes: [u8; 2048] = seeded(seed, 2048).try_into().expect("as many as asked for");
+    let (words, _) = bytes.as_chunks_mut::<8>();
+    for slot in words {
+        let random = u64::from_le_bytes(*slot);
+        let changed = match kind {
+            0 => random,
+            1 => word,
+            2 => random & word,
+            3 => random | word,
+            _ => random << (word % 64),
+        };
+        *slot = changed.to_le_bytes();
+    }
+    GearTable::from_bytes(&bytes)
+}
+
+/// How much of the stream is there at each call but the last.
+fn arrivals(input: &mut Input<'_>) -> Vec<usize> {
+    let count = input.u8() % 12;
+    let mut arrivals: Vec<_> = (0..count).map(|_| input.below(STREAM_LEN_MAX)).collect();
+    arrivals.sort_unstable();
+    arrivals
+}
+
+fn stream(input: &mut Input<'_>) -> Vec<u8> {
+    let mut stream = Vec::new();
+    while !input.is_empty() && stream.len() < STREAM_LEN_MAX {
+        append_run(input, &mut stream);
+    }
+    stream.truncate(STREAM_LEN_MAX);
+    stream
+}
+
+/// Literal bytes, one byte or a few repeated, pseudo-random bytes of any alphabet, or what came before again.
+fn append_run(input: &mut Input<'_>, stream: &mut Vec<u8>) {
+    match input.u8() % 5 {
+        0 => {
+            let len = input.u8().into();
+            stream.extend_from_slice(input.bytes(len));
+        }
+        1 => {
+            let byte = input.u8();
+            stream.resize(stream.len() + input.below(RUN_LEN_MAX), byte);
+        }
+        2 => {
+            let period = usize::from(input.u8()) + 1;
+            let period = input.bytes(period);
+            let len = input.below(RUN_LEN_MAX);
+            stream.extend(period.iter().cycle().take(len));
+        }
+        3 => {
+            let (seed, alphabet) = (input.u16(), input.u8());
+            let run = seeded(seed.into(), input.below(RUN_LEN_MAX));
+            stream.extend(run.iter().map(|byte| byte | alphabet));
+        }
+        _ => {
+            let from = input.below(stream.len());
+            let len = input.below(stream.len() - from);
+            stream.extend_from_within(from..from + len);
+        }
+    }
+}
+
+fn lengths_by_fastcdc(sizes: ChunkSizes, table: &GearTable, mut stream: &[u8]) -> Vec<usize> {
+    let [min, avg, max] = [sizes.min(), sizes.avg(), sizes.max()].map(|size| size as usize);
+    let (mask_s, mask_l) = select_masks(avg, Normalization::Level2);
+    let words = table.words();
+    let shifted = words.map(|word| word << 1);
+    let mut lengths = Vec::new();
+    while !stream.is_empty() {
+        let (_, len) = cut_gear(
+            stream,
+            min,
+            avg,
+            max,
+            mask_s,
+            mask_l,
+            mask_s << 1,
+            mask_l << 1,
+            words,
+            &shifted,
+        );
+        lengths.push(len);
+        stream = &stream[len..];
+    }
+    lengths
+}
+
+/// The chunks of a stream of which so much is there at each call; at the last, all.
+fn lengths(sizes: ChunkSizes, table: &Arc<GearTable>, stream: &[u8], arrivals: &[usize]) -> Vec<usize> {
+    let mut chunker = Chunker::new(sizes, Arc::clone(table));
+    let mut lengths = Vec::new();
+    let mut start = 0;
+    for &arrived in arrivals.iter().filter(|&&arrived| arrived < stream.len()) {
+        while let Some(len) = chunker.next(&stream[start..arrived], More::MayFollow) {
+            lengths.push(len);
+            start += len;
+        }
+    }
+    while let Some(len) = chunker.next(&stream[start..], More::End) {
+        lengths.push(len);
+        start += len;
+    }
+    assert_eq!(start, stream.len(), "bytes of the stream are in no chunk");
+    lengths
+}
+
+fn check_limits(sizes: ChunkSizes, stream: &[u8], lengths: &[usize]) {
+    assert_eq!(lengths.iter().sum::<usize>(), stream.len());
+    assert!(lengths.iter().all(|&len| (1..=sizes.max() as usize).contains(&len)));
+    if let Some((_last, others)) = lengths.split_last() {
+        assert!(others.iter().all(|&len| len >= sizes.min() as usize));
+    }
+}
