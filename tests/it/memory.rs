@@ -75,7 +75,7 @@ fn finish(child: &mut Child, peak: &mut u64) {
         *peak = (*peak).max(resident_peak(child));
         match child.try_wait().unwrap() {
             Some(status) => break status,
-            None => std::thread::sleep(std::time::Duration::from_millis(2)),
+            None => std::thread::yield_now(),
         }
     };
     assert!(status.success(), "{status}");

@@ -141,7 +141,7 @@ fn stalled(
         feed.write_all(&bytes).await.ok();
         sender.send(()).ok();
         // Keeps the pipe open for as long as somebody reads from it.
-        feed.read(&mut [0]).await.ok();
+        feed.read_u8().await.ok();
     });
     (source.take(len + 1), taken)
 }
