@@ -169,12 +169,11 @@ impl InFlight {
         self.state.lock().pins.contains_key(&pack)
     }
 
-    /// Begins anew for a new writer, once all that relied on the former one has ended: what that one had claimed and
-    /// not committed is in no pack of the log, and what it wanted to condemn the catalog tells by now.
+    /// Begins anew for a new writer: what the former one had claimed and not committed is in no pack of the log, and
+    /// what it wanted to condemn the catalog tells by now. Streams of the former one that still run fail.
     pub(crate) fn reset(&self) {
-        let mut state = self.state.lock();
-        state.claims.clear();
-        state.condemned.clear();
+        self.fail_all();
+        self.state.lock().condemned.clear();
     }
 
     /// Forgets condemnations that the catalog knows by now: nothing leads to these packs any more.

@@ -25,6 +25,9 @@ pub(crate) async fn adopt(core: &Arc<Core>) -> Result<(TipRow, Vec<PackName>)> {
     for name in doubtful {
         core.backend.rewrite(&core.layout.pack(&name)).await?;
     }
+    // A reclaim that began under a former writer may have changed the totals since.
+    let _applying = core.apply.lock().await;
+    tip = core.catalog.tip()?.unwrap_or(tip);
     if tip.durable_log_number < tip.log_number() {
         tip.durable_log_number = tip.log_number();
         let mut tx = core.catalog.begin();

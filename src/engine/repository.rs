@@ -447,7 +447,7 @@ impl Repository {
                 Some(_) => {
                     let writer = slot.take().expect("checked above");
                     let epoch = writer.epoch;
-                    writer.close().await;
+                    tokio::spawn(writer.close());
                     // Whatever it was that failed: who was overtaken meanwhile does not take the repository back.
                     if let Err(error) = check_fence(self.core(), epoch).await {
                         self.inner.fenced.store(error.reason() == Reason::Fenced, Ordering::Relaxed);

@@ -7,9 +7,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cairn_agent::engine::{
-    Blocking, ByteRange, Precondition, PutOptions, Reason, ReclaimOptions, Repository, Store,
-};
+use cairn_agent::engine::{Blocking, ByteRange, Precondition, PutOptions, Reason, ReclaimOptions, Repository, Store};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -150,7 +148,11 @@ impl<'a> Run<'a> {
 
     async fn put(&mut self) {
         let (name, bytes) = (self.name(), self.contents.next());
-        let outcome = self.repository().put(&name, bytes.as_slice(), PutOptions::default()).await.unwrap();
+        let outcome = self
+            .repository()
+            .put(&name, bytes.as_slice(), PutOptions::default())
+            .await
+            .unwrap();
         assert_eq!(outcome.object.bytes, bytes.len() as u64);
         self.model.insert(name, bytes);
     }
@@ -196,20 +198,25 @@ impl<'a> Run<'a> {
     async fn fail_a_put(&mut self) {
         let (name, bytes) = (self.name(), self.contents.next());
         let source = Blocking::new(Broken::after(bytes, &mut self.rng));
-        let error = self.repository().put(&name, source, PutOptions::default()).await.unwrap_err();
+        let error = self
+            .repository()
+            .put(&name, source, PutOptions::default())
+            .await
+            .unwrap_err();
         assert_eq!(error.reason(), Reason::SourceFailed);
     }
 
     async fn reclaim(&mut self) {
         self.repository().reclaim(ReclaimOptions::default()).await.unwrap();
-        let status = self.repository().status().unwrap();
-        assert!(status.unique_bytes <= status.logical_bytes, "{status:?}");
         self.check().await;
     }
 
     async fn rebuild(&mut self) {
+        // Packs of a put that failed may still be on their way; a commit that brings them in would change the numbers.
+        self.repository().close().await;
         self.repository().reclaim(ReclaimOptions::default()).await.unwrap();
         let before = self.repository().status().unwrap();
+        assert!(before.unique_bytes <= before.logical_bytes, "{before:?}");
         let after = self.repository().rebuild().await.unwrap();
         assert_eq!(before, after);
         self.check().await;
@@ -233,8 +240,7 @@ impl<'a> Run<'a> {
     }
 
     async fn open_again(&mut self) {
-        let open = until_free(|| self.agent.open(self.place)).await;
-        self.open = Some(open);
+        self.open = Some(self.agent.open(self.place).await.unwrap());
         self.check().await;
     }
 
@@ -243,27 +249,21 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A store that was dropped while its writer ended in the background is held for a moment longer.
-async fn until_free<T, F: Future<Output = cairn_agent::engine::Result<T>>>(open: impl Fn() -> F) -> T {
-    loop {
-        match open().await {
-            Ok(open) => return open,
-            Err(error) if error.reason() == Reason::StoreHeld => tokio::task::yield_now().await,
-            Err(error) => panic!("{error:?}"),
-        }
-    }
-}
-
 /// The repository holds exactly what the model does.
 async fn check(repository: &Repository, model: &Model) {
     assert_eq!(names(repository).await, model.keys().cloned().collect::<Vec<_>>());
     for (name, bytes) in model {
-        let found = read(repository, name, ByteRange::All).await.unwrap_or_else(|error| panic!("{name:?}: {error:?}"));
+        let found = read(repository, name, ByteRange::All)
+            .await
+            .unwrap_or_else(|error| panic!("{name:?}: {error:?}"));
         assert!(found == bytes.as_slice(), "{name:?} differs");
     }
     let status = repository.status().unwrap();
     assert_eq!(status.objects, model.len() as u64);
-    assert_eq!(status.logical_bytes, model.values().map(|bytes| bytes.len() as u64).sum::<u64>());
+    assert_eq!(
+        status.logical_bytes,
+        model.values().map(|bytes| bytes.len() as u64).sum::<u64>()
+    );
 }
 
 /// A source that fails somewhere on its way.
@@ -306,7 +306,11 @@ async fn one_after_the_other(place: Place, seed: u64, steps: u64) {
     run.model.clear();
     run.rebuild().await;
     let status = run.repository().status().unwrap();
-    assert_eq!((status.chunks, status.unique_bytes, status.garbage_bytes), (0, 0, 0), "{status:?}");
+    assert_eq!(
+        (status.chunks, status.unique_bytes, status.garbage_bytes),
+        (0, 0, 0),
+        "{status:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -366,7 +370,10 @@ impl Task {
 
     async fn put(&mut self) {
         let (name, bytes) = (self.name(), self.contents.next());
-        self.repository.put(&name, bytes.as_slice(), PutOptions::default()).await.unwrap();
+        self.repository
+            .put(&name, bytes.as_slice(), PutOptions::default())
+            .await
+            .unwrap();
         self.model.insert(name, bytes);
     }
 
@@ -395,7 +402,10 @@ impl Task {
     async fn abandon_a_put(&mut self) {
         let (name, bytes) = (self.name(), self.contents.next());
         let source = Blocking::new(Broken::after(bytes, &mut self.rng));
-        self.repository.put(&name, source, PutOptions::default()).await.unwrap_err();
+        self.repository
+            .put(&name, source, PutOptions::default())
+            .await
+            .unwrap_err();
     }
 
     async fn read_while_it_is_deleted(&mut self) {
@@ -415,7 +425,10 @@ impl Task {
         while let Some(part) = reader.next().await.unwrap() {
             found.extend_from_slice(&part);
         }
-        assert!(found == bytes.as_slice(), "{name:?} differs for the reader that had it open");
+        assert!(
+            found == bytes.as_slice(),
+            "{name:?} differs for the reader that had it open"
+        );
     }
 }
 
@@ -434,8 +447,9 @@ async fn all_at_once(place: Place, seed: u64, steps: u64) {
             }
         })
     };
-    let tasks: Vec<_> =
-        (0..TASKS).map(|number| tokio::spawn(Task::new(number, repository.clone(), seed).run(steps))).collect();
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|number| tokio::spawn(Task::new(number, repository.clone(), seed).run(steps)))
+        .collect();
     let mut model = Model::new();
     for task in tasks {
         model.extend(task.await.unwrap());
@@ -443,6 +457,7 @@ async fn all_at_once(place: Place, seed: u64, steps: u64) {
     done.store(true, Ordering::Relaxed);
     reclaiming.await.unwrap();
     check(&repository, &model).await;
+    repository.close().await;
     repository.reclaim(ReclaimOptions::default()).await.unwrap();
     let before = repository.status().unwrap();
     assert_eq!(repository.rebuild().await.unwrap(), before);

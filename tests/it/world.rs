@@ -1,20 +1,19 @@
 //! Places to put a store, opened as often as a test wants, and seeded data to put there.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use cairn_agent::backend::{Attach, Backend, Location};
 use cairn_agent::catalog;
 use cairn_agent::codec::{ChunkSizes, Level, Secret};
-use cairn_agent::engine::{
-    ByteRange, NewRepository, Options, Repository, Result, Store, StoreOptions,
-};
+use cairn_agent::engine::{ByteRange, NewRepository, Options, Reason, Repository, Result, Store, StoreOptions};
 use cairn_agent::format::Kek;
 use cairn_agent::testkit::faulty::Faulty;
 use cairn_agent::testkit::s3_server::S3Server;
-use object_store::memory::InMemory;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+const HELD_MAX: Duration = Duration::from_secs(30);
 
 /// Where a store is.
 pub(crate) enum Place {
@@ -38,10 +37,6 @@ impl Place {
         Self::S3(S3Server::start().await)
     }
 
-    pub(crate) fn faulty() -> Self {
-        Self::Faulty(Faulty::over(Arc::new(InMemory::new())))
-    }
-
     pub(crate) async fn backend(&self) -> Backend {
         let location = match self {
             Self::Directory(directory) => Location::Directory(directory.path().to_owned()),
@@ -62,7 +57,14 @@ pub(crate) struct Agent {
 impl Agent {
     /// An agent with a catalog on disk, which is found again when the store is opened again.
     pub(crate) fn with_catalog() -> Self {
-        let catalog = tempfile::tempdir().unwrap();
+        // No power is cut here, so the catalog's fsyncs may be had for nothing where there is such a place.
+        let memory = std::path::Path::new("/dev/shm");
+        let catalog = if memory.is_dir() {
+            tempfile::tempdir_in(memory)
+        } else {
+            tempfile::tempdir()
+        };
+        let catalog = catalog.unwrap();
         let mut agent = Self::forgetful();
         agent.options.catalog = catalog::Location::Directory(catalog.path().join("catalog"));
         agent.catalog = Some(catalog);
@@ -83,20 +85,29 @@ impl Agent {
         Self { options, catalog: None }
     }
 
+    /// Opens the store. One that was dropped while its writer ended in the background is held for a moment longer.
     pub(crate) async fn open(&self, place: &Place) -> Result<(Store, Repository)> {
-        self.open_on(place.backend().await).await
+        let backend = place.backend().await;
+        let started = Instant::now();
+        loop {
+            match Store::open_on(self.options.clone(), backend.clone(), new_repository()).await {
+                Err(error) if error.reason() == Reason::StoreHeld && started.elapsed() < HELD_MAX => {
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => return Err(error),
+                Ok(store) => {
+                    let repository = store.repository("default").await?;
+                    return Ok((store, repository));
+                }
+            }
+        }
     }
 
-    pub(crate) async fn open_on(&self, backend: Backend) -> Result<(Store, Repository)> {
-        let store = Store::open_on(self.options.clone(), backend, new_repository()).await?;
-        let repository = store.repository("default").await?;
-        Ok((store, repository))
-    }
-
-    /// Deletes the catalog: the next open has to rebuild it. No store may be open.
-    pub(crate) fn forget(&self) {
+    /// Loses the catalog: the next open has to rebuild it.
+    pub(crate) fn forget(&mut self) {
         if let Some(catalog) = &self.catalog {
-            drop(std::fs::remove_dir_all(catalog.path().join("catalog")));
+            let anew = tempfile::tempdir_in(catalog.path()).unwrap().keep();
+            self.options.catalog = catalog::Location::Directory(anew.join("catalog"));
         }
     }
 
