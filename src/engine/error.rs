@@ -7,6 +7,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::{backend, catalog, format};
+
 /// What a caller can do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -216,5 +218,44 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<backend::Error> for Error {
+    fn from(error: backend::Error) -> Self {
+        use backend::ErrorKind;
+        let reason = match error.kind() {
+            ErrorKind::NotFound | ErrorKind::Truncated => Reason::DataLoss,
+            ErrorKind::NoSpace => Reason::NoCapacity,
+            ErrorKind::ReadOnly => Reason::ReadOnly,
+            ErrorKind::PermissionDenied | ErrorKind::AuthFailed => Reason::AuthFailed,
+            ErrorKind::Held => Reason::StoreHeld,
+            ErrorKind::NotADirectory => Reason::ForeignStore,
+            ErrorKind::Invalid => Reason::InvalidArgument,
+            ErrorKind::AlreadyExists | ErrorKind::Unavailable | ErrorKind::Io => Reason::BackendUnavailable,
+        };
+        Error::new(reason, error.to_string()).caused_by(error)
+    }
+}
+
+impl From<catalog::Error> for Error {
+    fn from(error: catalog::Error) -> Self {
+        let reason = match error {
+            catalog::Error::Held { .. } => Reason::StoreHeld,
+            catalog::Error::Foreign { .. } => Reason::ForeignStore,
+            _ => Reason::CatalogFailed,
+        };
+        Error::new(reason, error.to_string()).caused_by(error)
+    }
+}
+
+impl From<format::Error> for Error {
+    fn from(error: format::Error) -> Self {
+        let reason = match error {
+            format::Error::KeyMissing { .. } => Reason::KeysUnavailable,
+            format::Error::WrongKey { .. } => Reason::WrongKey,
+            _ => Reason::DataLoss,
+        };
+        Error::new(reason, error.to_string()).caused_by(error)
     }
 }

@@ -28,6 +28,7 @@ mod compute;
 mod core;
 mod error;
 mod in_flight;
+mod keyrings;
 mod log;
 pub mod measure;
 mod options;
@@ -44,13 +45,14 @@ mod write;
 mod tests;
 
 pub use self::error::{Error, ErrorKind, Reason, Result};
+pub use self::keyrings::RepositoryHeader;
 pub use self::log::commit::Precondition;
 pub use self::options::Options;
 pub use self::read::{ByteRange, ObjectReader};
 pub use self::reclaim::{ReclaimOptions, Reclaimed};
 pub use self::repository::{Metadata, ObjectInfo, Page, PutOptions, PutOutcome, Repository, RepositoryStatus};
 pub use self::status::{Capacity, Cause, Mode, Status};
-pub use self::store::{NewRepository, RepositoryHeader, Store, StoreOptions};
+pub use self::store::{NewRepository, Store, StoreOptions};
 pub use self::write::{Blocking, Source};
 
 /// Fresh bytes from the operating system.

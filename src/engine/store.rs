@@ -16,6 +16,7 @@ use super::compute::Compute;
 use super::core::Core;
 use super::error::{Error, Reason, Result};
 use super::in_flight::InFlight;
+use super::keyrings::{RepositoryHeader, open_keyring, read_headers, write_keyring};
 use super::options::Options;
 use super::repository::{Repository, RepositoryStatus};
 use super::status::{Capacity, Status, assess};
@@ -24,11 +25,10 @@ use super::{random, recover};
 use crate::backend::{self, Attach, Backend, Location, Lock};
 use crate::catalog::{self, Catalog, Locality};
 use crate::codec::{ChunkSizes, Level, RepositoryId};
-use crate::format::keyring::{self, FIRST_GENERATION, KeyringSeed, WrapSeed};
+use crate::format::keyring::KeyringSeed;
 use crate::format::marker::Metadata;
 use crate::format::names::METADATA;
-use crate::format::names::{KeyringCopy, parse_keyring};
-use crate::format::{self, Hash32, Kek, KeyringHeader, Layout, RepositoryName, RepositoryParameters, Secrets};
+use crate::format::{Kek, Layout, RepositoryName, RepositoryParameters, Secrets};
 
 /// Where a store is, and what is needed to open it.
 #[derive(Clone, Debug)]
@@ -88,21 +88,6 @@ impl NewRepository {
     }
 }
 
-/// What is known of a repository without its key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RepositoryHeader {
-    /// Its id.
-    pub id: RepositoryId,
-    /// Its name.
-    pub name: String,
-    /// The store it was made in.
-    pub store_id: [u8; 16],
-    /// The key that opens it.
-    pub key_id: String,
-    /// Its newest keyring generation.
-    pub generation: u64,
-}
-
 /// An open store. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -139,7 +124,6 @@ impl Store {
         if headers.is_empty() {
             return Err(no_store(&backend).await?);
         }
-        refuse_twins(&headers)?;
         restore_metadata(&backend, headers[0].store_id).await?;
         sweep(&backend).await;
         Self::assemble(options, backend, headers, lock)
@@ -232,7 +216,7 @@ impl Store {
             level: new.level,
         };
         let secrets = Secrets::create(parameters, id, KeyringSeed::from_bytes(random()?));
-        let header = write_keyring(inner, &secrets).await?;
+        let header = write_keyring(&inner.backend, &inner.kek, &secrets).await?;
         restore_metadata(&inner.backend, store_id).await?;
         headers.push(header);
         drop(headers);
@@ -358,16 +342,28 @@ impl Store {
         }
     }
 
+    /// The repository with this id, or else with this name.
     async fn find(&self, name_or_id: &str) -> Result<RepositoryHeader> {
         let headers = self.inner.headers.lock().await;
-        let found = headers
-            .iter()
-            .find(|header| header.name == name_or_id || header.id.to_string() == name_or_id);
-        found.cloned().ok_or_else(|| {
-            let line =
-                format!("this store has no repository called {name_or_id:?}; `cairn repo ls` shows those it has");
-            Error::new(Reason::RepositoryNotFound, line)
-        })
+        if let Some(header) = headers.iter().find(|header| header.id.to_string() == name_or_id) {
+            return Ok(header.clone());
+        }
+        let mut named = headers.iter().filter(|header| header.name == name_or_id);
+        match (named.next(), named.next()) {
+            (Some(header), None) => Ok(header.clone()),
+            (Some(one), Some(other)) => {
+                let line = format!(
+                    "two repositories are called {name_or_id:?}: {} and {}; name one of them by its id",
+                    one.id, other.id
+                );
+                Err(Error::new(Reason::RepositoryExists, line))
+            }
+            _ => {
+                let line =
+                    format!("this store has no repository called {name_or_id:?}; `cairn repo ls` shows those it has");
+                Err(Error::new(Reason::RepositoryNotFound, line))
+            }
+        }
     }
 }
 
@@ -382,111 +378,6 @@ async fn attach(location: &Location, attach: Attach) -> Result<Backend> {
             }
             _ => Error::from(error),
         })
-}
-
-/// The newest readable keyring of every repository.
-async fn read_headers(backend: &Backend) -> Result<Vec<RepositoryHeader>> {
-    let mut headers = Vec::new();
-    for directory in backend.list_directories("").await? {
-        let Ok(id) = directory.parse::<RepositoryId>() else {
-            continue;
-        };
-        if let Some((header, _)) = newest_keyring(backend, id).await? {
-            headers.push(RepositoryHeader {
-                id,
-                name: header.name.as_str().to_owned(),
-                store_id: header.store_id,
-                key_id: header.kek_id,
-                generation: header.generation,
-            });
-        }
-    }
-    Ok(headers)
-}
-
-/// The header and the bytes of the newest keyring generation, from whichever copy is whole.
-async fn newest_keyring(backend: &Backend, id: RepositoryId) -> Result<Option<(KeyringHeader, Bytes)>> {
-    let layout = Layout::new(id);
-    let files = backend.list(&layout.keyrings_prefix(), None).await?;
-    let newest = files
-        .iter()
-        .filter_map(|file| parse_keyring(&file.path))
-        .map(|(generation, _)| generation)
-        .max();
-    let Some(newest) = newest else {
-        return without_keyring(backend, &layout).await;
-    };
-    let mut damage = None;
-    for copy in [KeyringCopy::First, KeyringCopy::Second] {
-        let path = layout.keyring(newest, copy);
-        match backend.get(&path).await {
-            Ok(bytes) => match KeyringHeader::parse(&bytes) {
-                Ok(header) if header.repository == id && header.generation == newest => {
-                    return Ok(Some((header, bytes)));
-                }
-                Ok(_) => damage = Some(Error::data_loss(format!("{path}: belongs to another repository"))),
-                Err(error) => damage = Some(super::packs::damaged(&path, error)),
-            },
-            Err(error) if error.kind() == backend::ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let damage = damage.unwrap_or_else(|| Error::data_loss("both copies vanished"));
-    Err(damage.within(format!(
-        "no readable keyring of repository {id}; restore it from a copy of the store"
-    )))
-}
-
-/// A directory that looks like a repository but has no keyring: nothing yet, or a loss that must not be painted over.
-async fn without_keyring(backend: &Backend, layout: &Layout) -> Result<Option<(KeyringHeader, Bytes)>> {
-    if backend.list(&layout.packs_prefix(), None).await?.is_empty() {
-        return Ok(None);
-    }
-    let line = format!(
-        "{}: has packs but no keyring; without it they cannot be read, restore it from a copy of the store",
-        layout.keyrings_prefix()
-    );
-    Err(Error::data_loss(line))
-}
-
-async fn open_keyring(backend: &Backend, header: &RepositoryHeader, kek: &Kek) -> Result<Secrets> {
-    let Some((_, bytes)) = newest_keyring(backend, header.id).await? else {
-        return Err(Error::new(
-            Reason::RepositoryNotFound,
-            format!("repository {:?} is gone", header.name),
-        ));
-    };
-    keyring::open_keyring(&bytes, kek).map_err(|error| match &error {
-        format::Error::WrongKey { expected } => {
-            let line = format!(
-                "wrong key: repository {:?} is sealed under {expected}, this is {}; name the right file with --key-file",
-                header.name, kek.id
-            );
-            Error::new(Reason::WrongKey, line).caused_by(error)
-        }
-        _ => super::packs::damaged(&format!("keyring of repository {:?}", header.name), error),
-    })
-}
-
-/// Writes both copies of a first keyring and reads them back: secrets are used only after that.
-async fn write_keyring(inner: &Inner, secrets: &Secrets) -> Result<RepositoryHeader> {
-    let id = secrets.repository();
-    let layout = Layout::new(id);
-    let seed = WrapSeed::from_bytes(random()?);
-    let bytes = keyring::seal_keyring(secrets, &inner.kek, FIRST_GENERATION, Hash32::ZERO, seed);
-    for copy in [KeyringCopy::First, KeyringCopy::Second] {
-        let path = layout.keyring(FIRST_GENERATION, copy);
-        inner.backend.put(&path, Bytes::from(bytes.clone())).await?;
-        let read = inner.backend.get(&path).await?;
-        keyring::open_keyring(&read, &inner.kek).map_err(|error| super::packs::damaged(&path, error))?;
-    }
-    Ok(RepositoryHeader {
-        id,
-        name: secrets.parameters().name.as_str().to_owned(),
-        store_id: secrets.parameters().store_id,
-        key_id: inner.kek.id.clone(),
-        generation: FIRST_GENERATION,
-    })
 }
 
 /// Writes `metadata.yaml` if it is not there. It is informative only, so a store on a read-only volume does without.
@@ -560,21 +451,6 @@ async fn refuse_foreign(backend: &Backend) -> Result<()> {
     Ok(())
 }
 
-/// Two repositories of one name cannot be told apart by it.
-fn refuse_twins(headers: &[RepositoryHeader]) -> Result<()> {
-    let mut by_name: BTreeMap<&str, RepositoryId> = BTreeMap::new();
-    for header in headers {
-        if let Some(other) = by_name.insert(&header.name, header.id) {
-            let line = format!(
-                "two repositories are called {:?}: {other} and {}; name one of them by its id",
-                header.name, header.id
-            );
-            return Err(Error::new(Reason::RepositoryExists, line));
-        }
-    }
-    Ok(())
-}
-
 /// A catalog under the store would be listed, locked and evacuated with it.
 fn refuse_nested_catalog(options: &StoreOptions, backend: &Backend) -> Result<()> {
     let (catalog::Location::Directory(directory), Location::Directory(root)) = (&options.catalog, backend.location())
@@ -600,27 +476,5 @@ fn resolve(path: &std::path::Path) -> PathBuf {
         (Ok(resolved), _, _) => resolved,
         (Err(_), Some(parent), Some(name)) => resolve(parent).join(name),
         _ => path.to_path_buf(),
-    }
-}
-
-impl From<catalog::Error> for Error {
-    fn from(error: catalog::Error) -> Self {
-        let reason = match error {
-            catalog::Error::Held { .. } => Reason::StoreHeld,
-            catalog::Error::Foreign { .. } => Reason::ForeignStore,
-            _ => Reason::CatalogFailed,
-        };
-        Error::new(reason, error.to_string()).caused_by(error)
-    }
-}
-
-impl From<format::Error> for Error {
-    fn from(error: format::Error) -> Self {
-        let reason = match error {
-            format::Error::KeyMissing { .. } => Reason::KeysUnavailable,
-            format::Error::WrongKey { .. } => Reason::WrongKey,
-            _ => Reason::DataLoss,
-        };
-        Error::new(reason, error.to_string()).caused_by(error)
     }
 }

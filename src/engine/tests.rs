@@ -228,3 +228,26 @@ async fn more_records_than_a_commit_pack_holds_go_into_several() {
     assert_eq!(status.objects, 400);
     assert_eq!(repository.rebuild().await.unwrap().objects, 400);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_repositories_with_one_name_each_is_reached_by_its_id() {
+    let options = StoreOptions::in_memory("twins").unwrap();
+    let default = || NewRepository::named("default").unwrap();
+    let one = Store::open_or_create(options.clone(), default()).await.unwrap();
+    let other = Store::open(options.clone()).await.unwrap();
+    let first = one
+        .create_repository(NewRepository::named("twin").unwrap())
+        .await
+        .unwrap();
+    let second = other
+        .create_repository(NewRepository::named("twin").unwrap())
+        .await
+        .unwrap();
+    let store = Store::open(options).await.unwrap();
+    let refused = store.repository("twin").await.map(drop).unwrap_err();
+    assert_eq!(refused.reason(), Reason::RepositoryExists);
+    for id in [first.id(), second.id()] {
+        assert!(refused.to_string().contains(&id.to_string()), "{refused}");
+        assert_eq!(store.repository(&id.to_string()).await.unwrap().id(), id);
+    }
+}

@@ -13,7 +13,6 @@ const STREAM: u64 = 2 << 30;
 const RESIDENT_MAX: u64 = 200 << 20;
 
 #[test]
-#[ignore = "takes a minute and 2 GiB of disk; run with --ignored"]
 fn a_long_stream_goes_in_and_comes_out_in_bounded_memory() {
     let home = Home::new();
     let mut child = home

@@ -13,7 +13,6 @@ use tokio::sync::{mpsc, oneshot};
 use super::apply::{Committed, apply};
 use super::checkpoint;
 use super::ownership::Ownership;
-use crate::backend;
 use crate::catalog::{Lookup, TipRow};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
@@ -560,23 +559,6 @@ fn outcome_unknown(error: Error, name: &PackName) -> Error {
         name.number.epoch, name.number.counter
     );
     Error::new(Reason::OutcomeUnknown, line).caused_by(error)
-}
-
-impl From<backend::Error> for Error {
-    fn from(error: backend::Error) -> Self {
-        use backend::ErrorKind;
-        let reason = match error.kind() {
-            ErrorKind::NotFound | ErrorKind::Truncated => Reason::DataLoss,
-            ErrorKind::NoSpace => Reason::NoCapacity,
-            ErrorKind::ReadOnly => Reason::ReadOnly,
-            ErrorKind::PermissionDenied | ErrorKind::AuthFailed => Reason::AuthFailed,
-            ErrorKind::Held => Reason::StoreHeld,
-            ErrorKind::NotADirectory => Reason::ForeignStore,
-            ErrorKind::Invalid => Reason::InvalidArgument,
-            ErrorKind::AlreadyExists | ErrorKind::Unavailable | ErrorKind::Io => Reason::BackendUnavailable,
-        };
-        Error::new(reason, error.to_string()).caused_by(error)
-    }
 }
 
 #[cfg(test)]
