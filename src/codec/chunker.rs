@@ -20,6 +20,8 @@ use super::Error;
 
 #[cfg(target_arch = "x86_64")]
 mod wide;
+#[cfg(all(target_arch = "x86_64", any(test, feature = "testkit")))]
+pub(crate) use wide::check as check_lanes;
 
 /// How far the two masks are from the average, in bits. Two is the measured knee of dedupe against speed.
 pub const NORMALISATION: u8 = 2;

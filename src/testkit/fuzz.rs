@@ -3,6 +3,7 @@
 //! | body | claim |
 //! |---|---|
 //! | [`chunker`] | cuts are those of the `fastcdc` crate, for every stream, table, sizes and way of arriving |
+//! | [`lanes`] | the vectorised part of the chunker finds what a scan by bytes finds |
 //! | [`decompression`] | stored bytes give the promised length or an error, which leaves no trace |
 //! | [`structures`] | what a decoder takes, the encoder writes: no structure has two spellings |
 //! | [`catalog_rows`] | the same of the catalog's rows |
@@ -24,7 +25,7 @@ mod names;
 mod structures;
 
 pub use catalog::catalog_rows;
-pub use chunker::chunker;
+pub use chunker::{chunker, lanes};
 pub use compression::decompression;
 pub use damage::damage;
 pub use names::{metadata, names};

@@ -337,6 +337,34 @@ fn load_piece(bytes: &[u8; PIECE]) -> __m128i {
     _mm_set_epi64x((both >> 64) as i64, both as i64)
 }
 
+/// Panics unless lanes find what a scan byte by byte finds from `from` on; `origin` and `mask` as for [`Search`].
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) fn check(words: &[u64; 256], bytes: &[u8], origin: usize, from: usize, mask: u64) {
+    let search = Search {
+        words,
+        planes: &planes(words),
+        bytes,
+        origin,
+        mask,
+    };
+    let to = bytes.len();
+    let mut hash = 0u64;
+    let expected = (origin..to).find(|&at| {
+        hash = (hash << 1).wrapping_add(words[usize::from(bytes[at])]);
+        at >= from && hash & mask == 0
+    });
+    match self::search(&search, from, to) {
+        Found::At(at) => assert_eq!(Some(at), expected),
+        Found::NothingBefore(end) => {
+            assert!(from <= end && end <= to);
+            assert!(expected.is_none_or(|at| at >= end), "{expected:?} is missed");
+            if is_x86_feature_detected!("avx512vbmi2") && is_x86_feature_detected!("avx512vbmi") {
+                assert!(to - end < BLOCK);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -357,15 +385,6 @@ mod tests {
         std::array::from_fn(|n| u64::from_le_bytes(bytes.as_chunks::<8>().0[n]))
     }
 
-    /// Byte by byte, as the head of the chunker's file has it.
-    fn first_match(search: &Search<'_>, from: usize, to: usize) -> Option<usize> {
-        let mut hash = 0u64;
-        (search.origin..to).find(|&at| {
-            hash = (hash << 1).wrapping_add(search.words[usize::from(search.bytes[at])]);
-            at >= from && hash & search.mask == 0
-        })
-    }
-
     proptest! {
         /// Masks of few bits, so that blocks hold no match, one, or many.
         #[test]
@@ -378,19 +397,7 @@ mod tests {
             let words = words(seed);
             let bytes: Vec<u8> = seeded(!seed, origin + skipped + len).iter().map(|byte| byte & alphabet).collect();
             let mask = bits.iter().fold(0, |mask, bit| mask | 1 << bit);
-            let search = Search { words: &words, planes: &planes(&words), bytes: &bytes, origin, mask };
-            let (from, to) = (origin + skipped, bytes.len());
-            let expected = first_match(&search, from, to);
-            match super::search(&search, from, to) {
-                Found::At(at) => prop_assert_eq!(Some(at), expected),
-                Found::NothingBefore(end) => {
-                    prop_assert!(from <= end && end <= to);
-                    prop_assert!(expected.is_none_or(|at| at >= end));
-                    if is_x86_feature_detected!("avx512vbmi2") && is_x86_feature_detected!("avx512vbmi") {
-                        prop_assert!(to - end < BLOCK);
-                    }
-                }
-            }
+            check(&words, &bytes, origin, origin + skipped, mask);
         }
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use fastcdc::v2020::{Normalization, cut_gear, select_masks};
 
 use super::input::{Input, seeded};
+#[cfg(target_arch = "x86_64")]
+use crate::codec::chunker::check_lanes;
 use crate::codec::{ChunkSizes, Chunker, GearTable, More};
 
 /// Several blocks of the lanes before and after the largest average that is tried.
@@ -17,7 +19,7 @@ pub fn chunker(data: &[u8]) {
     let mut input = Input::new(data);
     let sizes = sizes(&mut input);
     let table = Arc::new(table(&mut input));
-    let arrivals = arrivals(&mut input);
+    let arrivals = arrivals(sizes, &mut input);
     let stream = stream(&mut input);
 
     let expected = lengths_by_fastcdc(sizes, &table, &stream);
@@ -28,6 +30,21 @@ pub fn chunker(data: &[u8]) {
         "{sizes:?}, arriving at {arrivals:?}"
     );
     check_limits(sizes, &stream, &expected);
+}
+
+/// The lanes of the chunker, where the CPU has them, find the place a scan by bytes finds: for masks of few bits too, which
+/// match often, and from any place on.
+pub fn lanes(data: &[u8]) {
+    let mut input = Input::new(data);
+    let table = table(&mut input);
+    let mask = input.u64() & input.u64() & (u64::MAX >> 16);
+    let origin = 48 + usize::from(input.u8());
+    let from = origin + usize::from(input.u16() >> (input.u8() % 16));
+    let bytes = stream(&mut input);
+    if from <= bytes.len() {
+        #[cfg(target_arch = "x86_64")]
+        check_lanes(table.words(), &bytes, origin, from, mask);
+    }
 }
 
 /// Averages from 256 bytes, where every zone is shorter than a block of the lanes, to 64 KiB, where they are longer.
@@ -58,12 +75,34 @@ fn table(input: &mut Input<'_>) -> GearTable {
     GearTable::from_bytes(&bytes)
 }
 
-/// How much of the stream is there at each call but the last.
-fn arrivals(input: &mut Input<'_>) -> Vec<usize> {
-    let count = input.u8() % 12;
-    let mut arrivals: Vec<_> = (0..count).map(|_| input.below(STREAM_LEN_MAX)).collect();
-    arrivals.sort_unstable();
-    arrivals
+/// How much of a stream is there at a call.
+#[derive(Debug, Clone, Copy)]
+enum Arrival {
+    /// So many bytes more than at the call before.
+    More(usize),
+    /// So many bytes of the current chunk.
+    OfChunk(usize),
+}
+
+impl Arrival {
+    fn end(self, start: usize, before: usize) -> usize {
+        match self {
+            Self::More(len) => before + len,
+            Self::OfChunk(len) => before.max(start + len),
+        }
+    }
+}
+
+/// Some calls end where the scan begins or changes its mask: there it hands over from bytes to lanes.
+fn arrivals(sizes: ChunkSizes, input: &mut Input<'_>) -> Vec<Arrival> {
+    let count = input.u8() % 32;
+    let arrival = |_| match input.u8() % 4 {
+        0 => Arrival::More(input.u8().into()),
+        1 => Arrival::More(input.u16().into()),
+        2 => Arrival::OfChunk(sizes.min() as usize + usize::from(input.u8())),
+        _ => Arrival::OfChunk(sizes.avg() as usize + usize::from(input.u8())),
+    };
+    (0..count).map(arrival).collect()
 }
 
 fn stream(input: &mut Input<'_>) -> Vec<u8> {
@@ -130,12 +169,13 @@ fn lengths_by_fastcdc(sizes: ChunkSizes, table: &GearTable, mut stream: &[u8]) -
     lengths
 }
 
-/// The chunks of a stream of which so much is there at each call; at the last, all.
-fn lengths(sizes: ChunkSizes, table: &Arc<GearTable>, stream: &[u8], arrivals: &[usize]) -> Vec<usize> {
+/// The chunks of a stream that arrives so; at the last call, all the rest.
+fn lengths(sizes: ChunkSizes, table: &Arc<GearTable>, stream: &[u8], arrivals: &[Arrival]) -> Vec<usize> {
     let mut chunker = Chunker::new(sizes, Arc::clone(table));
     let mut lengths = Vec::new();
-    let mut start = 0;
-    for &arrived in arrivals.iter().filter(|&&arrived| arrived < stream.len()) {
+    let (mut start, mut arrived) = (0, 0);
+    for arrival in arrivals {
+        arrived = arrival.end(start, arrived).min(stream.len());
         while let Some(len) = chunker.next(&stream[start..arrived], More::MayFollow) {
             lengths.push(len);
             start += len;

@@ -22,6 +22,11 @@ fn cuts_are_those_of_fastcdc() {
 }
 
 #[test]
+fn lanes_find_what_a_scan_by_bytes_finds() {
+    run(lanes, 3000);
+}
+
+#[test]
 fn stored_bytes_decompress_as_promised_or_not_at_all() {
     run(decompression, 10_000);
 }
