@@ -6,9 +6,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use cairn_agent::catalog::{
-    Catalog, ChunkRow, EntriesRow, Limits, Locality, Location, Lookup, RepositoryCatalog,
-};
+use cairn_agent::catalog::{Catalog, ChunkRow, EntriesRow, Limits, Locality, Location, Lookup, RepositoryCatalog};
 use cairn_agent::codec::{ChunkId, Codec, RepositoryId, Secret};
 use cairn_agent::format::{BlobKind, CatalogKeys, Entry, PackNumber};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -95,11 +93,7 @@ fn catalog(c: &mut Criterion) {
     group.throughput(Throughput::Elements(LOOKUP_CHUNKS as u64));
     group.bench_function("look up new chunks", |bencher| {
         bencher.iter_batched(
-            || {
-                (0..LOOKUP_CHUNKS)
-                    .map(|_| some_id(&mut rng))
-                    .collect::<Vec<_>>()
-            },
+            || (0..LOOKUP_CHUNKS).map(|_| some_id(&mut rng)).collect::<Vec<_>>(),
             |ids| black_box(repository.chunks(&ids).expect("lookups")),
             BatchSize::SmallInput,
         );
@@ -119,11 +113,7 @@ fn catalog(c: &mut Criterion) {
     let mut counter = 1 << 32;
     group.bench_function("insert a pack", |bencher| {
         bencher.iter_batched(
-            || {
-                (0..PACK_CHUNKS)
-                    .map(|_| some_id(&mut rng))
-                    .collect::<Vec<_>>()
-            },
+            || (0..PACK_CHUNKS).map(|_| some_id(&mut rng)).collect::<Vec<_>>(),
             |ids| {
                 counter += 1;
                 insert_pack(&repository, PackNumber { epoch: 1, counter }, &ids);
@@ -131,10 +121,7 @@ fn catalog(c: &mut Criterion) {
             BatchSize::SmallInput,
         );
     });
-    let number = PackNumber {
-        epoch: 1,
-        counter: 7,
-    };
+    let number = PackNumber { epoch: 1, counter: 7 };
     group.bench_function("read the entries of a pack", |bencher| {
         bencher.iter(|| black_box(repository.entries(number).expect("a lookup")));
     });
@@ -150,9 +137,7 @@ fn locality(c: &mut Criterion) {
     for (counter, ids) in (0..).zip(&packs) {
         locality.insert(PackNumber { epoch: 1, counter }, Arc::new(entries_row(ids)));
     }
-    let scattered: Vec<ChunkId> = (0..LOOKUP_CHUNKS)
-        .map(|at| packs[at * 37 % 100][at])
-        .collect();
+    let scattered: Vec<ChunkId> = (0..LOOKUP_CHUNKS).map(|at| packs[at * 37 % 100][at]).collect();
     let new: Vec<ChunkId> = (0..LOOKUP_CHUNKS).map(|_| some_id(&mut rng)).collect();
 
     let mut group = c.benchmark_group("locality");

@@ -17,14 +17,10 @@ const SLAB_LEN: usize = 2 << 20;
 
 fn chunking(c: &mut Criterion) {
     let table = Arc::new(GearTable::from_bytes(
-        &seeded(b"table", 2048)
-            .try_into()
-            .expect("2048 bytes were asked for"),
+        &seeded(b"table", 2048).try_into().expect("2048 bytes were asked for"),
     ));
     let mut group = c.benchmark_group("chunking");
-    group
-        .throughput(Throughput::Bytes(STREAM_LEN as u64))
-        .sample_size(20);
+    group.throughput(Throughput::Bytes(STREAM_LEN as u64)).sample_size(20);
     for (name, stream) in [
         ("random", seeded(b"stream", STREAM_LEN)),
         ("text", text()),
@@ -101,10 +97,7 @@ fn theirs(table: &GearTable, stream: &[u8]) -> Cuts {
 
 fn seeded(seed: &[u8], len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
-    blake3::Hasher::new()
-        .update(seed)
-        .finalize_xof()
-        .fill(&mut bytes);
+    blake3::Hasher::new().update(seed).finalize_xof().fill(&mut bytes);
     bytes
 }
 

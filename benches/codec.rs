@@ -24,21 +24,16 @@ fn compressing(c: &mut Criterion) {
     let mut group = c.benchmark_group("compression");
     group.throughput(Throughput::Bytes(CHUNK_LEN as u64));
     for (kind, chunk) in [("random", random()), ("text", text())] {
-        group.bench_function(BenchmarkId::new("probe", kind), |b| {
-            b.iter(|| probe(black_box(&chunk)))
-        });
+        group.bench_function(BenchmarkId::new("probe", kind), |b| b.iter(|| probe(black_box(&chunk))));
         for level in [1, 3] {
             let level = Level::new(level).expect("levels 1 and 3 exist");
             let (mut compressor, mut stored) = (Compressor::new(level), Vec::new());
-            group.bench_function(
-                BenchmarkId::new(format!("compress {}", level.number()), kind),
-                |b| {
-                    b.iter(|| {
-                        stored.clear();
-                        compressor.compress(black_box(&chunk), &mut stored)
-                    })
-                },
-            );
+            group.bench_function(BenchmarkId::new(format!("compress {}", level.number()), kind), |b| {
+                b.iter(|| {
+                    stored.clear();
+                    compressor.compress(black_box(&chunk), &mut stored)
+                })
+            });
         }
         let mut stored = Vec::new();
         let codec = Compressor::new(Level::DEFAULT).compress(&chunk, &mut stored);
@@ -64,28 +59,20 @@ fn sealing(c: &mut Criterion) {
     for implementation in implementations {
         let key = SealingKey::with(implementation, &secret());
         let mut bytes = random();
-        group.bench_function(
-            BenchmarkId::new("seal", format!("{implementation:?}")),
-            |b| b.iter(|| key.seal(Nonce::counter(1), b"associated data", black_box(&mut bytes))),
-        );
+        group.bench_function(BenchmarkId::new("seal", format!("{implementation:?}")), |b| {
+            b.iter(|| key.seal(Nonce::counter(1), b"associated data", black_box(&mut bytes)))
+        });
         let mut sealed = random();
         let tag = key.seal(Nonce::counter(1), b"associated data", &mut sealed);
         sealed.extend_from_slice(&tag);
         let mut scratch = sealed.clone();
-        group.bench_function(
-            BenchmarkId::new("copy and open", format!("{implementation:?}")),
-            |b| {
-                b.iter(|| {
-                    scratch.copy_from_slice(&sealed);
-                    key.open(
-                        Nonce::counter(1),
-                        b"associated data",
-                        black_box(&mut scratch),
-                    )
+        group.bench_function(BenchmarkId::new("copy and open", format!("{implementation:?}")), |b| {
+            b.iter(|| {
+                scratch.copy_from_slice(&sealed);
+                key.open(Nonce::counter(1), b"associated data", black_box(&mut scratch))
                     .map(|plain| plain.len())
-                })
-            },
-        );
+            })
+        });
     }
     group.finish();
 }
@@ -103,10 +90,7 @@ fn secret() -> Secret {
 
 fn random() -> Vec<u8> {
     let mut bytes = vec![0; CHUNK_LEN];
-    blake3::Hasher::new()
-        .update(b"chunk")
-        .finalize_xof()
-        .fill(&mut bytes);
+    blake3::Hasher::new().update(b"chunk").finalize_xof().fill(&mut bytes);
     bytes
 }
 

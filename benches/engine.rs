@@ -32,7 +32,9 @@ fn place(runtime: &Runtime, threads: usize) -> Place {
     options.catalog = catalog::Location::Directory(directory.path().join("catalog"));
     options.options.compute_threads = NonZeroUsize::new(threads).expect("at least one thread");
     let (store, repository) = runtime.block_on(async {
-        let store = Store::open_or_create(options, NewRepository::named("bench").expect("a name")).await.expect("a store");
+        let store = Store::open_or_create(options, NewRepository::named("bench").expect("a name"))
+            .await
+            .expect("a store");
         let repository = store.repository("bench").await.expect("the repository");
         (store, repository)
     });
@@ -45,7 +47,9 @@ fn place(runtime: &Runtime, threads: usize) -> Place {
 
 fn put(runtime: &Runtime, place: &Place, name: &str, data: &[u8]) -> Duration {
     let start = Instant::now();
-    runtime.block_on(place.repository.put(name, data, PutOptions::default())).expect("a put");
+    runtime
+        .block_on(place.repository.put(name, data, PutOptions::default()))
+        .expect("a put");
     start.elapsed()
 }
 
@@ -73,7 +77,11 @@ fn engine(c: &mut Criterion) {
     for threads in if all > 1 { vec![1, all] } else { vec![1] } {
         for (kind, stream) in [("random", random()), ("text", text.clone())] {
             group.bench_function(BenchmarkId::new(format!("put {kind}"), threads), |b| {
-                b.iter_custom(|rounds| (0..rounds).map(|_| put(&runtime, &place(&runtime, threads), "a", &stream)).sum())
+                b.iter_custom(|rounds| {
+                    (0..rounds)
+                        .map(|_| put(&runtime, &place(&runtime, threads), "a", &stream))
+                        .sum()
+                })
             });
             let stored = place(&runtime, threads);
             put(&runtime, &stored, "a", &stream);

@@ -53,9 +53,7 @@ pub enum Error {
         path: String,
     },
     /// See [`ErrorKind::PermissionDenied`].
-    #[error(
-        "{path}: permission denied ({cause}); give this process the right to read and write there"
-    )]
+    #[error("{path}: permission denied ({cause}); give this process the right to read and write there")]
     PermissionDenied {
         /// The full place.
         path: String,
@@ -141,10 +139,7 @@ pub enum Error {
 }
 
 fn holder(pid: Option<u32>) -> String {
-    pid.map_or_else(
-        || "another process".to_owned(),
-        |pid| format!("process {pid}"),
-    )
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
 
 /// Why, in one short line; keeps the original error for debug output.
@@ -272,12 +267,12 @@ fn kind_of_io(error: &io::Error) -> ErrorKind {
         io::ErrorKind::NotADirectory => ErrorKind::NotADirectory,
         io::ErrorKind::InvalidFilename => ErrorKind::Invalid,
         // A network file system whose server is away; too many open files passes as well.
-        io::ErrorKind::TimedOut
-        | io::ErrorKind::StaleNetworkFileHandle
-        | io::ErrorKind::Interrupted => ErrorKind::Unavailable,
-        io::ErrorKind::HostUnreachable
-        | io::ErrorKind::NetworkUnreachable
-        | io::ErrorKind::NetworkDown => ErrorKind::Unavailable,
+        io::ErrorKind::TimedOut | io::ErrorKind::StaleNetworkFileHandle | io::ErrorKind::Interrupted => {
+            ErrorKind::Unavailable
+        }
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
+            ErrorKind::Unavailable
+        }
         _ if is_out_of_files(error) => ErrorKind::Unavailable,
         _ => ErrorKind::Io,
     }
@@ -285,10 +280,7 @@ fn kind_of_io(error: &io::Error) -> ErrorKind {
 
 fn is_out_of_files(error: &io::Error) -> bool {
     let code = rustix::io::Errno::from_io_error(error);
-    matches!(
-        code,
-        Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE)
-    )
+    matches!(code, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
 }
 
 struct Findings {
@@ -307,9 +299,7 @@ fn examine(error: &object_store::Error) -> Findings {
         Store::AlreadyExists { .. } | Store::Precondition { .. } => ErrorKind::AlreadyExists,
         Store::PermissionDenied { .. } => ErrorKind::PermissionDenied,
         Store::Unauthenticated { .. } => ErrorKind::AuthFailed,
-        Store::InvalidPath { .. } | Store::NotImplemented { .. } | Store::NotSupported { .. } => {
-            ErrorKind::Invalid
-        }
+        Store::InvalidPath { .. } | Store::NotImplemented { .. } | Store::NotSupported { .. } => ErrorKind::Invalid,
         Store::UnknownConfigurationKey { .. } => ErrorKind::Invalid,
         _ => kind_from_chain(error),
     };
@@ -332,17 +322,12 @@ fn kind_from_chain(error: &object_store::Error) -> ErrorKind {
     ErrorKind::Io
 }
 
-fn chain<'a>(
-    error: &'a (dyn StdError + 'static),
-) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
 }
 
 fn innermost(error: &(dyn StdError + 'static)) -> String {
-    let last = chain(error)
-        .last()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let last = chain(error).last().map(ToString::to_string).unwrap_or_default();
     one_line(&last)
 }
 
@@ -366,9 +351,7 @@ struct Reply {
 impl Reply {
     fn find(error: &object_store::Error) -> Option<Self> {
         const MARK: &str = "status code: ";
-        let text = chain(error)
-            .map(ToString::to_string)
-            .find(|text| text.contains(MARK))?;
+        let text = chain(error).map(ToString::to_string).find(|text| text.contains(MARK))?;
         let (_, rest) = text.split_once(MARK)?;
         let status = rest.get(..3)?.parse().ok()?;
         Some(Self {
@@ -402,11 +385,7 @@ impl Reply {
             "InvalidToken",
             "AuthorizationHeaderMalformed",
         ];
-        if self
-            .code
-            .as_deref()
-            .is_some_and(|code| refused.contains(&code))
-        {
+        if self.code.as_deref().is_some_and(|code| refused.contains(&code)) {
             return ErrorKind::AuthFailed;
         }
         match self.status {

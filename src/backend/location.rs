@@ -56,9 +56,7 @@ impl FromStr for Location {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         match text.split_once("://") {
-            None if text.is_empty() => {
-                Err(Error::invalid("store", "empty; give a directory or a URL"))
-            }
+            None if text.is_empty() => Err(Error::invalid("store", "empty; give a directory or a URL")),
             None => Ok(Self::Directory(PathBuf::from(text))),
             Some(("file", _)) => parse_file(text),
             Some(("memory", name)) => parse_memory(text, name),
@@ -69,9 +67,7 @@ impl FromStr for Location {
                 Err(Error::invalid(text, reason))
             }
             Some((scheme, _)) => {
-                let reason = format!(
-                    "unknown scheme {scheme:?}; use a directory, file:///dir or s3://bucket/prefix"
-                );
+                let reason = format!("unknown scheme {scheme:?}; use a directory, file:///dir or s3://bucket/prefix");
                 Err(Error::invalid(text, reason))
             }
         }
@@ -79,23 +75,14 @@ impl FromStr for Location {
 }
 
 fn parse_file(text: &str) -> Result<Location, Error> {
-    let path = url::Url::parse(text)
-        .ok()
-        .and_then(|url| url.to_file_path().ok());
-    path.map(Location::Directory).ok_or_else(|| {
-        Error::invalid(
-            text,
-            "not a file URL of this host; use three slashes: file:///dir",
-        )
-    })
+    let path = url::Url::parse(text).ok().and_then(|url| url.to_file_path().ok());
+    path.map(Location::Directory)
+        .ok_or_else(|| Error::invalid(text, "not a file URL of this host; use three slashes: file:///dir"))
 }
 
 fn parse_memory(text: &str, name: &str) -> Result<Location, Error> {
     if name.is_empty() || name.contains('/') {
-        return Err(Error::invalid(
-            text,
-            "needs a name without slashes: memory://name",
-        ));
+        return Err(Error::invalid(text, "needs a name without slashes: memory://name"));
     }
     Ok(Location::Memory(name.to_owned()))
 }
@@ -107,7 +94,8 @@ fn parse_s3(text: &str, rest: &str) -> Result<Location, Error> {
         return Err(Error::invalid(text, reason));
     }
     if prefix.contains(['?', '#']) {
-        let reason = "no parameters or fragments are understood here; endpoint and credentials come from AWS_* variables";
+        let reason =
+            "no parameters or fragments are understood here; endpoint and credentials come from AWS_* variables";
         return Err(Error::invalid(text, reason));
     }
     let wrong = "the prefix has an empty or forbidden part; use s3://bucket/some/prefix";
@@ -123,8 +111,6 @@ fn parse_s3(text: &str, rest: &str) -> Result<Location, Error> {
 
 /// The characters and lengths every S3-compatible service accepts; the finer rules are left to the service.
 fn is_bucket_name(name: &str) -> bool {
-    let allowed = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_')
-    };
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_');
     (3..=63).contains(&name.len()) && name.bytes().all(allowed)
 }

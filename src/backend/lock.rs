@@ -37,16 +37,12 @@ impl Lock {
         let path = root.join(LOCK_FILE);
         match open_writable(&path) {
             Ok(file) => Self::of_file(root, file, Access::Write),
-            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
-                Self::acquire_reading(root, &path)
-            }
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Self::acquire_reading(root, &path),
             // A user who may only read must still not work beside a running agent; reading suffices for flock.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                match File::open(&path) {
-                    Ok(file) => Self::of_file(root, file, Access::Read),
-                    Err(_) => Err(Error::from_io(path.display().to_string(), error)),
-                }
-            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => match File::open(&path) {
+                Ok(file) => Self::of_file(root, file, Access::Read),
+                Err(_) => Err(Error::from_io(path.display().to_string(), error)),
+            },
             Err(error) => Err(Error::from_io(path.display().to_string(), error)),
         }
     }

@@ -112,8 +112,7 @@ impl Backend {
     /// After an error the object may be there or not. On a volume it may even be readable without being durable: void it.
     pub async fn put(&self, path: &str, payload: Bytes) -> Result<(), Error> {
         let object = self.object(path)?;
-        self.on_volume(path, |volume, path| volume.prepare_parent(path))
-            .await?;
+        self.on_volume(path, |volume, path| volume.prepare_parent(path)).await?;
         self.inner
             .store
             .put(&object, payload.into())
@@ -155,19 +154,13 @@ impl Backend {
     /// Exactly the bytes of `range`; [`Error::Truncated`] if the object ends before them. An empty range asks nothing.
     pub async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, Error> {
         if range.start > range.end {
-            let reason = format!(
-                "a range from {} to {} runs backwards",
-                range.start, range.end
-            );
+            let reason = format!("a range from {} to {} runs backwards", range.start, range.end);
             return Err(Error::invalid(self.place(path), reason));
         }
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let bytes = match self
-            .read(path, Some(GetRange::Bounded(range.clone())))
-            .await
-        {
+        let bytes = match self.read(path, Some(GetRange::Bounded(range.clone()))).await {
             Ok((bytes, _)) => bytes,
             Err(error) => return Err(self.explain_range(path, range, error).await),
         };
@@ -248,11 +241,7 @@ impl Backend {
     /// Names of the directories directly under the directory `prefix`, sorted.
     pub async fn list_directories(&self, prefix: &str) -> Result<Vec<String>, Error> {
         let directory = self.directory(prefix)?;
-        let listing = self
-            .inner
-            .store
-            .list_with_delimiter(directory.as_ref())
-            .await;
+        let listing = self.inner.store.list_with_delimiter(directory.as_ref()).await;
         let listing = listing.map_err(|error| self.failed(prefix, error))?;
         self.check_attached(prefix).await?;
         let names = listing
@@ -289,7 +278,8 @@ impl Backend {
     /// On a volume, removes a directory whose objects are deleted, with whatever else is in it; elsewhere nothing.
     pub async fn remove_directory(&self, directory: &str) -> Result<(), Error> {
         let _valid = self.directory(directory)?;
-        self.on_volume(directory, |volume, directory| volume.remove_directory(directory)).await?;
+        self.on_volume(directory, |volume, directory| volume.remove_directory(directory))
+            .await?;
         Ok(())
     }
 
@@ -370,18 +360,13 @@ impl Backend {
         let (inner, path) = (self.inner.clone(), path.to_owned());
         let place = self.place(&path);
         blocking(place, move || {
-            inner
-                .volume
-                .as_ref()
-                .map(|volume| work(volume, &path))
-                .transpose()
+            inner.volume.as_ref().map(|volume| work(volume, &path)).transpose()
         })
         .await
     }
 
     async fn check_attached(&self, path: &str) -> Result<(), Error> {
-        self.on_volume(path, |volume, _| volume.check_attached())
-            .await?;
+        self.on_volume(path, |volume, _| volume.check_attached()).await?;
         Ok(())
     }
 
@@ -410,8 +395,8 @@ impl Backend {
     }
 
     fn directory(&self, prefix: &str) -> Result<Option<ObjectPath>, Error> {
-        let directory = ObjectPath::parse(prefix)
-            .map_err(|_| Error::invalid(self.place(prefix), "not a name for a directory"))?;
+        let directory =
+            ObjectPath::parse(prefix).map_err(|_| Error::invalid(self.place(prefix), "not a name for a directory"))?;
         Ok((!directory.is_root()).then_some(directory))
     }
 }

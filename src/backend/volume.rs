@@ -69,9 +69,7 @@ impl Volume {
             Ok(metadata) if identity(&metadata) == self.identity => Ok(()),
             _ => Err(Error::Unavailable {
                 path: self.root.display().to_string(),
-                cause: Cause::text(
-                    "the directory was unmounted, moved or replaced since it was opened",
-                ),
+                cause: Cause::text("the directory was unmounted, moved or replaced since it was opened"),
             }),
         }
     }
@@ -142,13 +140,10 @@ impl Volume {
         while let Some(directory) = pending.pop() {
             for entry in entries(&directory)? {
                 let entry = entry.map_err(|error| at(&directory, error))?;
-                let kind = entry
-                    .file_type()
-                    .map_err(|error| at(&entry.path(), error))?;
+                let kind = entry.file_type().map_err(|error| at(&entry.path(), error))?;
                 if kind.is_dir() {
                     pending.push(entry.path());
-                } else if kind.is_file() && entry.file_name().to_str().is_some_and(is_staging_name)
-                {
+                } else if kind.is_file() && entry.file_name().to_str().is_some_and(is_staging_name) {
                     swept += remove(&entry.path())?;
                 }
             }
@@ -171,9 +166,8 @@ impl Volume {
 
 /// Whether a file name is one of `LocalFileSystem`'s staging files: `<name>#<digits>`.
 pub(super) fn is_staging_name(name: &str) -> bool {
-    name.split_once('#').is_some_and(|(_, number)| {
-        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-    })
+    name.split_once('#')
+        .is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Creates `directory` and its parents, and fsyncs it and every directory above it up to and including `top`.
@@ -185,10 +179,7 @@ pub(super) fn create_durably(directory: &Path, top: &Path) -> Result<(), Error> 
         },
         _ => at(directory, error),
     })?;
-    for ancestor in directory
-        .ancestors()
-        .take_while(|ancestor| ancestor.starts_with(top))
-    {
+    for ancestor in directory.ancestors().take_while(|ancestor| ancestor.starts_with(top)) {
         sync_directory(ancestor)?;
     }
     Ok(())

@@ -18,9 +18,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use fjall::config::{
-    BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, PartitioningPolicy, PinningPolicy,
-};
+use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, PartitioningPolicy, PinningPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
 use super::Limits;
@@ -77,13 +75,7 @@ impl Tables for EmbeddedTables {
         Ok(value.map(|value| value.to_vec()))
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<KeyValue>, Error> {
+    fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<KeyValue>, Error> {
         let Some(range) = scan_range(prefix, after) else {
             return Ok(Vec::new());
         };
@@ -147,9 +139,7 @@ fn check_database_files(path: &Path) -> Result<(), Error> {
     }
     for entry in fs::read_dir(path.join("keyspaces")).map_err(|error| damaged(&error))? {
         let name = entry?.file_name();
-        let is_table = name
-            .to_str()
-            .is_some_and(|name| name.parse::<u64>().is_ok());
+        let is_table = name.to_str().is_some_and(|name| name.parse::<u64>().is_ok());
         if !is_table {
             return Err(Error::Damaged {
                 problem: format!("a foreign file {name:?} among its tables"),

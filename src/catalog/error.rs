@@ -94,9 +94,7 @@ impl From<io::Error> for Error {
 impl From<fjall::Error> for Error {
     fn from(error: fjall::Error) -> Self {
         match error {
-            fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) => {
-                source.into()
-            }
+            fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) => source.into(),
             fjall::Error::Poisoned => Self::Stopped,
             other => Self::Damaged {
                 problem: other.to_string(),

@@ -141,8 +141,7 @@ impl Packs {
             (self.slots.len() - 1) as SlotIndex
         });
         for (index, entry) in data_entries(&entries) {
-            self.chunks
-                .insert(first_bytes(&entry.id), ChunkPlace { slot, index });
+            self.chunks.insert(first_bytes(&entry.id), ChunkPlace { slot, index });
         }
         self.bytes += bytes;
         self.numbers.insert(number, slot);
@@ -161,9 +160,7 @@ impl Packs {
             return;
         };
         self.unlink(slot);
-        let pack = self.slots[slot as usize]
-            .take()
-            .expect("a numbered slot is in use");
+        let pack = self.slots[slot as usize].take().expect("a numbered slot is in use");
         for (_, entry) in data_entries(&pack.entries) {
             // The place may be another pack's by now.
             if let Slot::Occupied(place) = self.chunks.entry(first_bytes(&entry.id))
@@ -227,8 +224,7 @@ fn data_entries(row: &EntriesRow) -> impl Iterator<Item = (u32, &Entry)> {
 fn cost(row: &EntriesRow) -> usize {
     const MAP_SLOT: usize = 2 * (size_of::<(u64, ChunkPlace)>() + 1);
     const PACK: usize = 256;
-    PACK + row.births.len() * size_of::<Birth>()
-        + row.entries.len() * (size_of::<Entry>() + MAP_SLOT)
+    PACK + row.births.len() * size_of::<Birth>() + row.entries.len() * (size_of::<Entry>() + MAP_SLOT)
 }
 
 fn first_bytes(id: &ChunkId) -> u64 {
@@ -284,10 +280,7 @@ mod tests {
     }
 
     fn row(ids: impl IntoIterator<Item = u16>) -> Arc<EntriesRow> {
-        let entries = ids
-            .into_iter()
-            .map(|of| entry(id(of), BlobKind::Data))
-            .collect();
+        let entries = ids.into_iter().map(|of| entry(id(of), BlobKind::Data)).collect();
         Arc::new(EntriesRow {
             births: Vec::new(),
             entries,
@@ -373,8 +366,7 @@ mod tests {
 
     fn some_step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (0u64..8, prop::collection::vec(0u16..24, 0..6))
-                .prop_map(|(pack, ids)| Step::Insert(pack, ids)),
+            (0u64..8, prop::collection::vec(0u16..24, 0..6)).prop_map(|(pack, ids)| Step::Insert(pack, ids)),
             (0u64..8).prop_map(Step::ForgetPack),
             (0u16..24).prop_map(Step::ForgetChunk),
             (0u16..24).prop_map(Step::Find),

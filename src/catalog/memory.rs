@@ -21,21 +21,13 @@ impl Tables for MemoryTables {
         Ok(self.tables.read()[table.index()].get(key).cloned())
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<KeyValue>, Error> {
+    fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<KeyValue>, Error> {
         let Some(range) = scan_range(prefix, after) else {
             return Ok(Vec::new());
         };
         let tables = self.tables.read();
         let rows = tables[table.index()].range(range).take(limit);
-        Ok(rows
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect())
+        Ok(rows.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
     fn commit(&self, batch: Batch) -> Result<(), Error> {

@@ -33,9 +33,7 @@ pub use memory::MemoryTables;
 pub use repository::{DirtyKey, Lookup, RepositoryCatalog};
 #[cfg(any(test, feature = "testkit"))]
 pub(crate) use rows::rewritten;
-pub use rows::{
-    ChunkRow, EntriesRow, PUT_IDS_KEPT, PackRow, PutIdRow, PutResult, ReleaseRow, Stats, TipRow,
-};
+pub use rows::{ChunkRow, EntriesRow, PUT_IDS_KEPT, PackRow, PutIdRow, PutResult, ReleaseRow, Stats, TipRow};
 pub use sealed::{RowKey, RowSealer};
 pub use tables::{Batch, KeyValue, Table, Tables};
 pub use transaction::Transaction;
@@ -179,11 +177,7 @@ fn check_schema(tables: &dyn Tables) -> Result<(), Error> {
     match tables.get(Table::Meta, SCHEMA_KEY)? {
         None => {
             let mut batch = Batch::new();
-            batch.put(
-                Table::Meta,
-                SCHEMA_KEY.to_vec(),
-                SCHEMA.to_le_bytes().to_vec(),
-            );
+            batch.put(Table::Meta, SCHEMA_KEY.to_vec(), SCHEMA.to_le_bytes().to_vec());
             tables.commit(batch)
         }
         Some(found) => {
@@ -193,10 +187,7 @@ fn check_schema(tables: &dyn Tables) -> Result<(), Error> {
             })?;
             match u32::from_le_bytes(found) {
                 SCHEMA => Ok(()),
-                found => Err(Error::Schema {
-                    found,
-                    known: SCHEMA,
-                }),
+                found => Err(Error::Schema { found, known: SCHEMA }),
             }
         }
     }

@@ -7,9 +7,7 @@ use crate::format::names::PACKS_PER_DIRECTORY;
 use crate::format::{CatalogKeys, Hash32, ObjectName, ObjectVersion, PackNumber};
 
 use super::error::Error;
-use super::rows::{
-    ChunkRow, EntriesRow, HeadRow, PackRow, PutIdRow, PutOrderRow, ReleaseRow, Row, TipRow,
-};
+use super::rows::{ChunkRow, EntriesRow, HeadRow, PackRow, PutIdRow, PutOrderRow, ReleaseRow, Row, TipRow};
 use super::sealed::{RowKey, RowSealer};
 use super::tables::{Table, Tables};
 use super::transaction::Transaction;
@@ -45,12 +43,8 @@ pub trait Lookup {
 
     /// The encoded rows that follow a key.
     #[doc(hidden)]
-    fn encoded_page(
-        &self,
-        table: Table,
-        after: Option<&RowKey>,
-        limit: usize,
-    ) -> Result<Vec<(RowKey, Vec<u8>)>, Error>;
+    fn encoded_page(&self, table: Table, after: Option<&RowKey>, limit: usize)
+    -> Result<Vec<(RowKey, Vec<u8>)>, Error>;
 
     /// The keys of the rows.
     #[doc(hidden)]
@@ -59,8 +53,7 @@ pub trait Lookup {
     /// Where a chunk, leaf or root is.
     fn chunk(&self, id: &ChunkId) -> Result<Option<ChunkRow>, Error> {
         let row: Option<ChunkRow> = row(self, &self.sealer().chunk_key(id))?;
-        row.map(|row| belongs(row.id == *id, row, Table::Chunks))
-            .transpose()
+        row.map(|row| belongs(row.id == *id, row, Table::Chunks)).transpose()
     }
 
     /// [`Lookup::chunk`] for each id, in order.
@@ -123,18 +116,11 @@ pub trait Lookup {
     /// At most `limit` of the heads kept, each with its log number, in their order.
     fn heads_page(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, Hash32)>, Error> {
         let rows: Vec<HeadRow> = page(self, after.map(RowKey::number).as_ref(), limit)?;
-        Ok(rows
-            .into_iter()
-            .map(|row| (row.log_number, row.head))
-            .collect())
+        Ok(rows.into_iter().map(|row| (row.log_number, row.head)).collect())
     }
 
     /// At most `limit` objects in the order of their keys, which is unrelated to their names and stays the same.
-    fn objects_page(
-        &self,
-        after: Option<[u8; 16]>,
-        limit: usize,
-    ) -> Result<Vec<([u8; 16], ObjectVersion)>, Error> {
+    fn objects_page(&self, after: Option<[u8; 16]>, limit: usize) -> Result<Vec<([u8; 16], ObjectVersion)>, Error> {
         let after = after.map(|key| RowKey::new(&[&key]));
         let rows: Vec<ObjectVersion> = page(self, after.as_ref(), limit)?;
         Ok(rows
@@ -156,9 +142,7 @@ pub trait Lookup {
     /// The parts of the tables that changed since they were last written to a checkpoint.
     fn dirty(&self) -> Result<Vec<DirtyKey>, Error> {
         let rows = self.encoded_page(Table::Dirty, None, usize::MAX)?;
-        rows.into_iter()
-            .map(|(key, _)| DirtyKey::from_row_key(&key))
-            .collect()
+        rows.into_iter().map(|(key, _)| DirtyKey::from_row_key(&key)).collect()
     }
 
     /// The hash that stands for a name: the key of its row, and of the checkpoint segment it belongs to.
@@ -170,9 +154,7 @@ pub trait Lookup {
 impl Lookup for RepositoryCatalog {
     fn encoded(&self, table: Table, key: &RowKey) -> Result<Option<Vec<u8>>, Error> {
         let sealed = self.tables.get(table, &self.sealer.stored_key(key))?;
-        sealed
-            .map(|sealed| self.sealer.open(table, key, sealed))
-            .transpose()
+        sealed.map(|sealed| self.sealer.open(table, key, sealed)).transpose()
     }
 
     fn encoded_page(
@@ -198,21 +180,14 @@ impl Lookup for RepositoryCatalog {
     }
 }
 
-pub(super) fn row<R: Row>(
-    lookup: &(impl Lookup + ?Sized),
-    key: &RowKey,
-) -> Result<Option<R>, Error> {
+pub(super) fn row<R: Row>(lookup: &(impl Lookup + ?Sized), key: &RowKey) -> Result<Option<R>, Error> {
     lookup
         .encoded(R::TABLE, key)?
         .map(|bytes| R::from_bytes(&bytes))
         .transpose()
 }
 
-fn page<R: Row>(
-    lookup: &(impl Lookup + ?Sized),
-    after: Option<&RowKey>,
-    limit: usize,
-) -> Result<Vec<R>, Error> {
+fn page<R: Row>(lookup: &(impl Lookup + ?Sized), after: Option<&RowKey>, limit: usize) -> Result<Vec<R>, Error> {
     lookup
         .encoded_page(R::TABLE, after, limit)?
         .iter()
@@ -274,21 +249,15 @@ impl DirtyKey {
     pub(super) fn row_key(self) -> RowKey {
         match self {
             Self::Objects(bits) => RowKey::new(&[&[Self::OBJECTS], &bits.to_be_bytes()]),
-            Self::Packs { epoch, directory } => RowKey::new(&[
-                &[Self::PACKS],
-                &epoch.to_be_bytes(),
-                &directory.to_be_bytes(),
-            ]),
+            Self::Packs { epoch, directory } => {
+                RowKey::new(&[&[Self::PACKS], &epoch.to_be_bytes(), &directory.to_be_bytes()])
+            }
         }
     }
 
     fn from_row_key(key: &RowKey) -> Result<Self, Error> {
         match key.as_bytes() {
-            [Self::OBJECTS, bits @ ..] => bits
-                .try_into()
-                .ok()
-                .map(u16::from_be_bytes)
-                .map(Self::Objects),
+            [Self::OBJECTS, bits @ ..] => bits.try_into().ok().map(u16::from_be_bytes).map(Self::Objects),
             [Self::PACKS, number @ ..] => number.try_into().ok().map(PackNumber::from_bytes).map(
                 |PackNumber {
                      epoch,

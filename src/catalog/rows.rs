@@ -8,8 +8,8 @@ use crate::codec::ChunkId;
 use crate::format::checkpoint::{PUT_IDS_MAX, PutIdEntry};
 use crate::format::wire::Reader;
 use crate::format::{
-    Birth, BlobKind, CheckpointName, Entry, Error as FormatError, Hash32, ObjectName,
-    ObjectVersion, PackKind, PackName, PackNumber, PackRef, Tip,
+    Birth, BlobKind, CheckpointName, Entry, Error as FormatError, Hash32, ObjectName, ObjectVersion, PackKind,
+    PackName, PackNumber, PackRef, Tip,
 };
 
 use super::error::Error;
@@ -576,9 +576,7 @@ impl Row for TipRow {
 }
 
 fn read_checkpoint(reader: &mut Reader<'_>) -> Result<Option<(CheckpointName, u64)>, FormatError> {
-    read_option(reader, |reader| {
-        Ok((CheckpointName::decode(reader)?, reader.u64()?))
-    })
+    read_option(reader, |reader| Ok((CheckpointName::decode(reader)?, reader.u64()?)))
 }
 
 fn write_stats(stats: &Stats, out: &mut Vec<u8>) {

@@ -43,10 +43,7 @@ impl RowKey {
             bytes[len..len + part.len()].copy_from_slice(part);
             len += part.len();
         }
-        Self {
-            bytes,
-            len: len as u8,
-        }
+        Self { bytes, len: len as u8 }
     }
 
     pub(super) fn pack(number: PackNumber) -> Self {
@@ -115,13 +112,7 @@ impl RowSealer {
 
     /// The hash that stands for a name, or for a put id.
     pub(super) fn name_hash(&self, name: &[u8]) -> [u8; 16] {
-        let hash: [u8; 32] = self
-            .name
-            .clone()
-            .chain_update(name)
-            .finalize()
-            .into_bytes()
-            .into();
+        let hash: [u8; 32] = self.name.clone().chain_update(name).finalize().into_bytes().into();
         *hash.first_chunk().expect("a hash has 32 bytes")
     }
 
@@ -150,21 +141,14 @@ impl RowSealer {
     }
 
     /// Opens what [`RowSealer::seal`] gave, in place.
-    pub(super) fn open(
-        &self,
-        table: Table,
-        key: &RowKey,
-        mut sealed: Vec<u8>,
-    ) -> Result<Vec<u8>, Error> {
+    pub(super) fn open(&self, table: Table, key: &RowKey, mut sealed: Vec<u8>) -> Result<Vec<u8>, Error> {
         let damaged = |problem| Error::Row { table, problem };
         let len = sealed
             .len()
             .checked_sub(TAG_LEN)
             .ok_or_else(|| damaged("it is cut short"))?;
         let (row, tag) = sealed.split_at_mut(len);
-        let tag: &[u8; TAG_LEN] = (&*tag)
-            .try_into()
-            .expect("the tag was split off by its length");
+        let tag: &[u8; TAG_LEN] = (&*tag).try_into().expect("the tag was split off by its length");
         self.row
             .decrypt_inout_detached(
                 &key.nonce().into(),

@@ -88,13 +88,7 @@ pub trait Tables: Send + Sync {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
 
     /// At most `limit` rows whose key starts with `prefix` and is greater than `after`, in ascending order of key.
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<KeyValue>, Error>;
+    fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<KeyValue>, Error>;
 
     /// Applies all changes of the batch or none. The result survives the end of the process, but a loss of power only
     /// after [`Tables::persist`]. After an error it is unknown whether the batch was applied.
@@ -140,9 +134,7 @@ impl Batch {
     }
 
     /// The changes in the order of table and key; `None` removes.
-    pub(super) fn into_changes(
-        self,
-    ) -> impl ExactSizeIterator<Item = ((Table, Vec<u8>), Option<Vec<u8>>)> {
+    pub(super) fn into_changes(self) -> impl ExactSizeIterator<Item = ((Table, Vec<u8>), Option<Vec<u8>>)> {
         self.changes.into_iter()
     }
 }

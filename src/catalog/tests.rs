@@ -43,24 +43,14 @@ fn keys(rows: Vec<KeyValue>) -> Vec<Vec<u8>> {
 #[test]
 fn a_committed_row_is_read_back_from_its_table_only() {
     on_every_implementation(|tables| {
-        put(
-            tables,
-            Table::Chunks,
-            &[(b"key", b"value"), (b"empty", b"")],
-        );
+        put(tables, Table::Chunks, &[(b"key", b"value"), (b"empty", b"")]);
         assert_eq!(
             tables.get(Table::Chunks, b"key").unwrap().as_deref(),
             Some(&b"value"[..])
         );
-        assert_eq!(
-            tables.get(Table::Chunks, b"empty").unwrap().as_deref(),
-            Some(&b""[..])
-        );
+        assert_eq!(tables.get(Table::Chunks, b"empty").unwrap().as_deref(), Some(&b""[..]));
         assert_eq!(tables.get(Table::Chunks, b"ke").unwrap(), None);
-        for table in Table::ALL
-            .into_iter()
-            .filter(|table| *table != Table::Chunks)
-        {
+        for table in Table::ALL.into_iter().filter(|table| *table != Table::Chunks) {
             assert_eq!(tables.get(table, b"key").unwrap(), None, "{table}");
         }
     });
@@ -77,17 +67,11 @@ fn the_last_change_of_a_key_counts_within_and_across_batches() {
         batch.delete(Table::Heads, b"never there".to_vec());
         assert_eq!(batch.len(), 3);
         tables.commit(batch).unwrap();
-        assert_eq!(
-            tables.get(Table::Heads, b"a").unwrap().as_deref(),
-            Some(&b"2"[..])
-        );
+        assert_eq!(tables.get(Table::Heads, b"a").unwrap().as_deref(), Some(&b"2"[..]));
         assert_eq!(tables.get(Table::Heads, b"b").unwrap(), None);
 
         put(tables, Table::Heads, &[(b"a", b"3")]);
-        assert_eq!(
-            tables.get(Table::Heads, b"a").unwrap().as_deref(),
-            Some(&b"3"[..])
-        );
+        assert_eq!(tables.get(Table::Heads, b"a").unwrap().as_deref(), Some(&b"3"[..]));
     });
 }
 
@@ -111,10 +95,7 @@ fn a_scan_keeps_to_prefix_order_and_limit() {
         let scan = |prefix: &[u8], after: Option<&[u8]>, limit| {
             keys(tables.scan(Table::Objects, prefix, after, limit).unwrap())
         };
-        assert_eq!(
-            scan(b"b", None, 10),
-            [&b"b"[..], b"b\x00", b"b\xff", b"b\xff\xff"]
-        );
+        assert_eq!(scan(b"b", None, 10), [&b"b"[..], b"b\x00", b"b\xff", b"b\xff\xff"]);
         assert_eq!(scan(b"b", None, 2), [&b"b"[..], b"b\x00"]);
         assert_eq!(scan(b"b", Some(b"b\x00"), 1), [&b"b\xff"[..]]);
         assert_eq!(scan(b"b\xff", None, 10), [&b"b\xff"[..], b"b\xff\xff"]);
@@ -162,11 +143,7 @@ enum Step {
 }
 
 fn some_table() -> impl Strategy<Value = Table> {
-    prop_oneof![
-        Just(Table::Chunks),
-        Just(Table::Objects),
-        Just(Table::Dirty)
-    ]
+    prop_oneof![Just(Table::Chunks), Just(Table::Objects), Just(Table::Dirty)]
 }
 
 fn some_key() -> impl Strategy<Value = Vec<u8>> {
@@ -257,19 +234,13 @@ fn rows_survive_flushes_and_a_reopen_without_persist() {
     let tables = EmbeddedTables::open(directory.path(), &small_limits()).unwrap();
     for row in 0..rows {
         assert_eq!(
-            tables
-                .get(Table::Entries, &row.to_be_bytes())
-                .unwrap()
-                .as_ref(),
+            tables.get(Table::Entries, &row.to_be_bytes()).unwrap().as_ref(),
             Some(&value),
             "row {row}"
         );
     }
     assert_eq!(
-        tables
-            .scan(Table::Entries, b"", None, usize::MAX)
-            .unwrap()
-            .len(),
+        tables.scan(Table::Entries, b"", None, usize::MAX).unwrap().len(),
         rows as usize
     );
 }
@@ -365,11 +336,7 @@ fn another_schema_asks_for_a_rebuild() {
     let directory = tempfile::tempdir().unwrap();
     let location = Location::Directory(directory.path().to_owned());
     let catalog = Catalog::open(&location, &small_limits()).unwrap();
-    put(
-        &*catalog.tables,
-        Table::Meta,
-        &[(SCHEMA_KEY, &77u32.to_le_bytes())],
-    );
+    put(&*catalog.tables, Table::Meta, &[(SCHEMA_KEY, &77u32.to_le_bytes())]);
     drop(catalog);
     let error = open_error(&location);
     assert!(
@@ -391,11 +358,7 @@ fn damaged_files_give_an_error_or_an_older_state_but_no_panic() {
     {
         let tables = EmbeddedTables::open(directory.path(), &small_limits()).unwrap();
         for row in 0..3_000u32 {
-            put(
-                &tables,
-                Table::Entries,
-                &[(&row.to_be_bytes(), &[1u8; 1024])],
-            );
+            put(&tables, Table::Entries, &[(&row.to_be_bytes(), &[1u8; 1024])]);
         }
     }
     let mut files = Vec::new();
@@ -403,15 +366,9 @@ fn damaged_files_give_an_error_or_an_older_state_but_no_panic() {
     for file in files.iter().filter(|file| !file.ends_with("cairn-catalog")) {
         let copy = tempfile::tempdir().unwrap();
         copy_directory(directory.path(), copy.path());
-        let damaged = copy
-            .path()
-            .join(file.strip_prefix(directory.path()).unwrap());
+        let damaged = copy.path().join(file.strip_prefix(directory.path()).unwrap());
         let mut bytes = fs::read(&damaged).unwrap();
-        let Some(middle) = bytes
-            .len()
-            .checked_div(2)
-            .filter(|middle| *middle < bytes.len())
-        else {
+        let Some(middle) = bytes.len().checked_div(2).filter(|middle| *middle < bytes.len()) else {
             continue;
         };
         bytes[middle] ^= 0x40;
@@ -441,11 +398,7 @@ fn list_files(directory: &std::path::Path, files: &mut Vec<PathBuf>) {
 #[test]
 fn disk_bytes_do_not_count_journals_that_are_empty() {
     let directory = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(
-        &Location::Directory(directory.path().to_owned()),
-        &Limits::default(),
-    )
-    .unwrap();
+    let catalog = Catalog::open(&Location::Directory(directory.path().to_owned()), &Limits::default()).unwrap();
     let bytes = catalog.disk_bytes().unwrap();
     assert!(bytes > 0 && bytes < 4 << 20, "{bytes}");
 }

@@ -9,8 +9,7 @@ use crate::format::{Hash32, ObjectName, ObjectVersion, PackNumber};
 use super::error::Error;
 use super::repository::{DirtyKey, Lookup, RepositoryCatalog, put_id_key, row, tip_key};
 use super::rows::{
-    ChunkRow, EntriesRow, HeadRow, PUT_IDS_KEPT, PackRow, PutIdRow, PutOrderRow, ReleaseRow, Row,
-    TipRow,
+    ChunkRow, EntriesRow, HeadRow, PUT_IDS_KEPT, PackRow, PutIdRow, PutOrderRow, ReleaseRow, Row, TipRow,
 };
 use super::sealed::{RowKey, RowSealer};
 use super::tables::{Batch, Table};
@@ -48,11 +47,7 @@ impl Transaction {
         let mut batch = Batch::new();
         for ((table, key), row) in self.changes {
             match row {
-                Some(row) => batch.put(
-                    table,
-                    sealer.stored_key(&key),
-                    sealer.seal(table, &key, row),
-                ),
+                Some(row) => batch.put(table, sealer.stored_key(&key), sealer.seal(table, &key, row)),
                 None => batch.delete(table, sealer.stored_key(&key)),
             }
         }
@@ -158,8 +153,7 @@ impl Transaction {
 
     /// Notes that a part of a table differs from its last checkpoint.
     pub fn mark_dirty(&mut self, key: DirtyKey) {
-        self.changes
-            .insert((Table::Dirty, key.row_key()), Some(Vec::new()));
+        self.changes.insert((Table::Dirty, key.row_key()), Some(Vec::new()));
     }
 
     /// Notes that a part of a table is as in a checkpoint.
@@ -176,11 +170,7 @@ impl Transaction {
     }
 
     /// The changes of one table behind a key.
-    fn changes_after(
-        &self,
-        table: Table,
-        after: Option<&RowKey>,
-    ) -> impl Iterator<Item = (RowKey, Option<&Vec<u8>>)> {
+    fn changes_after(&self, table: Table, after: Option<&RowKey>) -> impl Iterator<Item = (RowKey, Option<&Vec<u8>>)> {
         let start = match after {
             Some(after) => Bound::Excluded((table, *after)),
             None => Bound::Included((table, RowKey::new(&[]))),
@@ -211,9 +201,7 @@ impl Lookup for Transaction {
             .changes_after(table, after)
             .filter(|(_, row)| row.is_none())
             .count();
-        let stored = self
-            .catalog
-            .encoded_page(table, after, limit.saturating_add(removed))?;
+        let stored = self.catalog.encoded_page(table, after, limit.saturating_add(removed))?;
         let mut rows: BTreeMap<RowKey, Vec<u8>> = stored.into_iter().collect();
         for (key, change) in self.changes_after(table, after) {
             match change {

@@ -58,11 +58,7 @@ impl ChunkSizes {
     /// Wider than [`with_average`](Self::with_average): tests want many chunks of few bytes.
     pub fn new(min: u32, avg: u32, max: u32) -> Result<Self, Error> {
         if !avg.is_power_of_two() || !(256..=4 * MIB).contains(&avg) {
-            return Err(wrong(
-                "average",
-                avg,
-                "a power of two from 256 bytes to 4 MiB",
-            ));
+            return Err(wrong("average", avg, "a power of two from 256 bytes to 4 MiB"));
         }
         if !min.is_multiple_of(2) || !(64..avg).contains(&min) {
             return Err(wrong(
@@ -72,11 +68,7 @@ impl ChunkSizes {
             ));
         }
         if !max.is_multiple_of(2) || max <= avg || max > 16 * MIB {
-            return Err(wrong(
-                "largest",
-                max,
-                "even, more than the average and at most 16 MiB",
-            ));
+            return Err(wrong("largest", max, "even, more than the average and at most 16 MiB"));
         }
         Ok(Self { min, avg, max })
     }
@@ -98,11 +90,7 @@ impl ChunkSizes {
 }
 
 fn wrong(which: &'static str, found: u32, expected: &'static str) -> Error {
-    Error::ChunkSize {
-        which,
-        found,
-        expected,
-    }
+    Error::ChunkSize { which, found, expected }
 }
 
 /// One 64-bit word for each value of a byte: where streams of a repository are cut.

@@ -76,10 +76,9 @@ impl Compressor {
     pub fn new(level: Level) -> Self {
         let zstd = match level {
             Level::Off => None,
-            Level::Zstd(level) => Some(
-                bulk::Compressor::new(level)
-                    .expect("zstd takes every level and the empty dictionary"),
-            ),
+            Level::Zstd(level) => {
+                Some(bulk::Compressor::new(level).expect("zstd takes every level and the empty dictionary"))
+            }
         };
         Self { zstd }
     }
@@ -156,8 +155,7 @@ pub fn probe(plain: &[u8]) -> Probe {
 
 /// Bits a byte from which on a sample counts as incompressible: 97 % of 8, less what a sample this small falls short of
 /// its source (Miller and Madow: 255 / (2 n ln 2) bits).
-const PROBE_ENTROPY_MAX: f64 =
-    8.0 * 0.97 - 255.0 / (2.0 * PROBE_LEN as f64 * std::f64::consts::LN_2);
+const PROBE_ENTROPY_MAX: f64 = 8.0 * 0.97 - 255.0 / (2.0 * PROBE_LEN as f64 * std::f64::consts::LN_2);
 
 fn entropy_bits(counts: &[u16; 256]) -> f64 {
     let n = PROBE_LEN as f64;
@@ -211,12 +209,7 @@ impl Decompressor {
         }
     }
 
-    fn append_plain(
-        &mut self,
-        frame: &[u8],
-        plain_len: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Error> {
+    fn append_plain(&mut self, frame: &[u8], plain_len: usize, out: &mut Vec<u8>) -> Result<(), Error> {
         let start = out.len();
         out.try_reserve_exact(plain_len)
             .map_err(|_| damaged("more bytes than memory"))?;

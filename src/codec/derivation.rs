@@ -100,17 +100,8 @@ pub fn derive(secret: &Secret, repository: &RepositoryId, label: &str, context: 
 /// Like [`derive()`], filling `out`: at most 8160 bytes.
 ///
 /// Different lengths share a prefix, so one label is only ever used with one length. Wiping `out` is the caller's.
-pub fn derive_into(
-    secret: &Secret,
-    repository: &RepositoryId,
-    label: &str,
-    context: &[u8],
-    out: &mut [u8],
-) {
-    assert!(
-        !label.as_bytes().contains(&0),
-        "a label contains no zero byte"
-    );
+pub fn derive_into(secret: &Secret, repository: &RepositoryId, label: &str, context: &[u8], out: &mut [u8]) {
+    assert!(!label.as_bytes().contains(&0), "a label contains no zero byte");
     assert!(
         out.len() <= DERIVED_LEN_MAX,
         "a derived key has at most {DERIVED_LEN_MAX} bytes"
@@ -157,14 +148,8 @@ mod tests {
     fn a_long_derivation_never_changes() {
         let mut table = [0; 2048];
         derive_into(&secret(), &repository(), "cut", b"", &mut table);
-        assert_eq!(
-            hex::encode(&table[..16]),
-            "f8ff9dd28f3659bae85cb9ca47604c54"
-        );
-        assert_eq!(
-            hex::encode(&table[2032..]),
-            "293c4a81cc1e9295aa0dfcae12b6f3f7"
-        );
+        assert_eq!(hex::encode(&table[..16]), "f8ff9dd28f3659bae85cb9ca47604c54");
+        assert_eq!(hex::encode(&table[2032..]), "293c4a81cc1e9295aa0dfcae12b6f3f7");
         let digest = <Sha256 as sha2::Digest>::digest(table);
         assert_eq!(
             hex::encode(digest),
@@ -177,10 +162,7 @@ mod tests {
         let base = derive(&secret(), &repository(), "pack", b"x");
         let other_secret = Secret::from_bytes([1; 32]);
         assert_ne!(base, derive(&other_secret, &repository(), "pack", b"x"));
-        assert_ne!(
-            base,
-            derive(&secret(), &RepositoryId([0; 16]), "pack", b"x")
-        );
+        assert_ne!(base, derive(&secret(), &RepositoryId([0; 16]), "pack", b"x"));
         assert_ne!(base, derive(&secret(), &repository(), "packx", b""));
         assert_ne!(base, derive(&secret(), &repository(), "pack", b""));
         assert_eq!(base, derive(&secret(), &repository(), "pack", b"x"));
@@ -207,11 +189,7 @@ mod tests {
             "0123456789abcdef0123456789abcdef0",
             " 123456789abcdef0123456789abcdef",
         ] {
-            assert_eq!(
-                text.parse::<RepositoryId>(),
-                Err(Error::RepositoryId),
-                "{text:?}"
-            );
+            assert_eq!(text.parse::<RepositoryId>(), Err(Error::RepositoryId), "{text:?}");
         }
     }
 

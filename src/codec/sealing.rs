@@ -69,9 +69,7 @@ impl SealingKey {
     /// Like [`new`](Self::new), by an implementation of one's choice.
     pub fn with(implementation: Implementation, secret: &Secret) -> Self {
         Self(match implementation {
-            Implementation::PureRust => {
-                Cipher::PureRust(Box::new(Aes256Gcm::new(secret.expose().into())))
-            }
+            Implementation::PureRust => Cipher::PureRust(Box::new(Aes256Gcm::new(secret.expose().into()))),
             #[cfg(feature = "aws-lc")]
             Implementation::AwsLc => Cipher::AwsLc(aws_lc::key(secret)),
         })
@@ -92,15 +90,8 @@ impl SealingKey {
     /// Decrypts ciphertext and tag in place; the plaintext is the front of `sealed`.
     ///
     /// On an error `sealed` is all zeros: what failed to authenticate is not to be looked at.
-    pub fn open<'a>(
-        &self,
-        nonce: Nonce,
-        aad: &[u8],
-        sealed: &'a mut [u8],
-    ) -> Result<&'a mut [u8], Error> {
-        let (bytes, tag) = sealed
-            .split_last_chunk_mut::<TAG_LEN>()
-            .ok_or(Error::Unauthentic)?;
+    pub fn open<'a>(&self, nonce: Nonce, aad: &[u8], sealed: &'a mut [u8]) -> Result<&'a mut [u8], Error> {
+        let (bytes, tag) = sealed.split_last_chunk_mut::<TAG_LEN>().ok_or(Error::Unauthentic)?;
         let opened = match &self.0 {
             Cipher::PureRust(key) => key
                 .decrypt_inout_detached(&nonce.0.into(), aad, (&mut *bytes).into(), (&*tag).into())
@@ -134,23 +125,14 @@ mod aws_lc {
     use super::{Error, Nonce, Secret, TAG_LEN};
 
     pub(super) fn key(secret: &Secret) -> LessSafeKey {
-        LessSafeKey::new(
-            UnboundKey::new(&AES_256_GCM, secret.expose()).expect("an AES-256 key has 32 bytes"),
-        )
+        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, secret.expose()).expect("an AES-256 key has 32 bytes"))
     }
 
-    pub(super) fn seal(
-        key: &LessSafeKey,
-        nonce: Nonce,
-        aad: &[u8],
-        bytes: &mut [u8],
-    ) -> [u8; TAG_LEN] {
+    pub(super) fn seal(key: &LessSafeKey, nonce: Nonce, aad: &[u8], bytes: &mut [u8]) -> [u8; TAG_LEN] {
         let tag = key
             .seal_in_place_separate_tag(raw(nonce), Aad::from(aad), bytes)
             .expect("a message is far below the 64 GiB that AES-GCM can take");
-        tag.as_ref()
-            .try_into()
-            .expect("an AES-GCM tag has 16 bytes")
+        tag.as_ref().try_into().expect("an AES-GCM tag has 16 bytes")
     }
 
     pub(super) fn open(

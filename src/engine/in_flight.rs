@@ -145,7 +145,11 @@ impl InFlight {
     /// under the apply lock.
     pub(crate) fn condemn(&self, packs: &[PackNumber]) -> Vec<PackNumber> {
         let mut state = self.state.lock();
-        let free: Vec<_> = packs.iter().copied().filter(|pack| !state.pins.contains_key(pack)).collect();
+        let free: Vec<_> = packs
+            .iter()
+            .copied()
+            .filter(|pack| !state.pins.contains_key(pack))
+            .collect();
         state.condemned.extend(&free);
         free
     }
@@ -286,7 +290,10 @@ impl Holder {
             notified.as_mut().enable();
             {
                 let state = self.table.state.lock();
-                let holder = state.holders.get(&self.id).expect("a holder is registered until it is dropped");
+                let holder = state
+                    .holders
+                    .get(&self.id)
+                    .expect("a holder is registered until it is dropped");
                 if holder.failed {
                     return Err(Error::new(
                         Reason::BackendUnavailable,

@@ -85,7 +85,9 @@ pub async fn measure(repository: &Repository, data: &[u8]) -> Result<Report> {
     let (id, ids) = timed(|| identify(&core, data, &lengths));
     let ids = ids?;
     let (crc, _) = timed(|| {
-        data.chunks(slab).map(|part| crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, part)).fold(0, |a, b| a ^ b)
+        data.chunks(slab)
+            .map(|part| crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, part))
+            .fold(0, |a, b| a ^ b)
     });
     let per_slab = (ids.len() * slab / data.len().max(1)).max(1);
     let (look_new, looked) = timed(|| look_up_unknown(&core, &ids, per_slab));

@@ -54,6 +54,8 @@ impl Options {
 
     /// Target of a pack under this budget.
     pub(crate) fn pack_target(&self) -> usize {
-        self.pack_bytes_target.min(self.budget_bytes / 4).clamp(1 << 20, 64 << 20)
+        self.pack_bytes_target
+            .min(self.budget_bytes / 4)
+            .clamp(1 << 20, 64 << 20)
     }
 }

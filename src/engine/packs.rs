@@ -9,7 +9,7 @@ use super::error::{Error, Result};
 use crate::backend::ErrorKind;
 use crate::codec::{ChunkId, Decompressor};
 use crate::format::pack::{HEADER_LEN, PACK_TAIL_GUESS, open_directory, parse_header, parse_trailer};
-use crate::format::{BlobKind, BlobOpener, Birth, Directory, Entry, Leaf, PackKind, PackName, PackRef, Root};
+use crate::format::{Birth, BlobKind, BlobOpener, Directory, Entry, Leaf, PackKind, PackName, PackRef, Root};
 
 /// What a pack's header says.
 pub(crate) struct PackHead {
@@ -32,7 +32,9 @@ pub(crate) async fn read_head(core: &Core, name: PackName, size: u64) -> Result<
     };
     let header = parse_header(&bytes).map_err(|error| damaged(&path, error))?;
     if header.id != name.id {
-        return Err(Error::data_loss(format!("{path}: its header belongs to another pack; the file was moved or replaced")));
+        return Err(Error::data_loss(format!(
+            "{path}: its header belongs to another pack; the file was moved or replaced"
+        )));
     }
     Ok(Some(PackHead {
         name,
@@ -71,7 +73,10 @@ pub(crate) async fn read_children(
     for entry in directory.entries.iter().filter(|entry| entry.kind != BlobKind::Data) {
         let birth = &directory.births[entry.birth as usize];
         let plain = read_manifest(core, name, entry, birth).await?;
-        children.insert(entry.id, children_of(entry.kind, &plain).map_err(|error| damaged(&core.layout.pack(name), error))?);
+        children.insert(
+            entry.id,
+            children_of(entry.kind, &plain).map_err(|error| damaged(&core.layout.pack(name), error))?,
+        );
     }
     Ok(children)
 }
@@ -80,7 +85,10 @@ pub(crate) async fn read_children(
 pub(crate) async fn read_manifest(core: &Core, pack: &PackName, entry: &Entry, birth: &Birth) -> Result<Vec<u8>> {
     let path = core.layout.pack(pack);
     let start = u64::from(entry.offset);
-    let sealed = core.backend.get_range(&path, start..start + u64::from(entry.stored_len)).await?;
+    let sealed = core
+        .backend
+        .get_range(&path, start..start + u64::from(entry.stored_len))
+        .await?;
     open_manifest(core, &path, entry, birth, sealed)
 }
 
@@ -97,7 +105,10 @@ fn open_manifest(core: &Core, path: &str, entry: &Entry, birth: &Birth, sealed: 
         _ => core.secrets.leaf_id_key(),
     };
     if key.id(&plain) != entry.id {
-        return Err(Error::data_loss(format!("{path}: a manifest at offset {} does not match its id", entry.offset)));
+        return Err(Error::data_loss(format!(
+            "{path}: a manifest at offset {} does not match its id",
+            entry.offset
+        )));
     }
     Ok(plain)
 }

@@ -17,9 +17,11 @@ use super::read::{ByteRange, ObjectReader, hold, manifest_leaves};
 use super::reclaim::{self, ReclaimOptions, Reclaimed};
 use super::write::{Draft, Ledger, ManifestBuilder, Packer, Source, ingest_stream, upload};
 use crate::catalog::{Lookup, Stats};
-use crate::format::record::{METADATA_LEN_MAX, metadata_len};
-use crate::format::{Content, Hash32, LeafRef, ObjectName, ObjectVersion, Record, RepositoryName, RepositoryParameters};
 use crate::codec::RepositoryId;
+use crate::format::record::{METADATA_LEN_MAX, metadata_len};
+use crate::format::{
+    Content, Hash32, LeafRef, ObjectName, ObjectVersion, Record, RepositoryName, RepositoryParameters,
+};
 
 /// Requests that wait for the committer. Each waits for its answer, so this bounds callers, not throughput.
 const REQUESTS_MAX: usize = 1024;
@@ -237,7 +239,10 @@ impl Repository {
                 if object.name.as_str().starts_with(prefix) {
                     objects.push(ObjectInfo::from(object));
                     if objects.len() == limit {
-                        return Ok(Page { objects, next: Some(key) });
+                        return Ok(Page {
+                            objects,
+                            next: Some(key),
+                        });
                     }
                 }
             }
@@ -280,7 +285,11 @@ impl Repository {
             crc32c: source.crc32c,
             created_ms: now_ms(),
             put_id: options.put_id.map_or_else(random, Ok)?,
-            metadata: if options.metadata.is_empty() { source.metadata } else { options.metadata },
+            metadata: if options.metadata.is_empty() {
+                source.metadata
+            } else {
+                options.metadata
+            },
             content,
         };
         let version = access.put(object, options.precondition, holder).await?;
@@ -293,7 +302,13 @@ impl Repository {
     pub async fn delete(&self, name: &str, precondition: Precondition) -> Result<bool> {
         let name = object_name(name)?;
         let access = self.write_access().await?;
-        access.ask(|reply| Request::Delete { name, precondition, reply }).await
+        access
+            .ask(|reply| Request::Delete {
+                name,
+                precondition,
+                reply,
+            })
+            .await
     }
 
     /// Reads an object and checks every byte of it, without returning any.
@@ -379,7 +394,9 @@ impl Repository {
             None if log_number <= newest => Ok(false),
             _ => Err(Error::new(
                 Reason::RolledBack,
-                format!("the store does not contain commit {log_number} with this head: it was set back or replaced (its newest commit is {newest})"),
+                format!(
+                    "the store does not contain commit {log_number} with this head: it was set back or replaced (its newest commit is {newest})"
+                ),
             )),
         }
     }
@@ -406,7 +423,11 @@ impl Repository {
     /// `error` if it is still the same version; `ObjectNotFound` if there is none.
     fn newer(&self, object: &ObjectVersion, error: Error) -> Result<ObjectVersion> {
         let present = self.object(object.name.as_str())?;
-        if present.sequence == object.sequence { Err(error) } else { Ok(present) }
+        if present.sequence == object.sequence {
+            Err(error)
+        } else {
+            Ok(present)
+        }
     }
 
     /// An object with the leaves of its manifest, if it has one, all of it held.
@@ -425,12 +446,16 @@ impl Repository {
         let core = self.core();
         match &object.content {
             Content::Inline(chunks) => {
-                chunks.iter().try_for_each(|chunk| hold(core, holder, &chunk.id).map(drop))?;
+                chunks
+                    .iter()
+                    .try_for_each(|chunk| hold(core, holder, &chunk.id).map(drop))?;
                 Ok(Vec::new())
             }
             Content::Root(root) => {
                 let leaves = manifest_leaves(core, holder, object, root).await?;
-                leaves.iter().try_for_each(|leaf| hold(core, holder, &leaf.id).map(drop))?;
+                leaves
+                    .iter()
+                    .try_for_each(|leaf| hold(core, holder, &leaf.id).map(drop))?;
                 Ok(leaves)
             }
         }
@@ -455,7 +480,9 @@ impl Repository {
                     tokio::spawn(writer.close());
                     // Whatever it was that failed: who was overtaken meanwhile does not take the repository back.
                     if let Err(error) = check_fence(self.core(), epoch).await {
-                        self.inner.fenced.store(error.reason() == Reason::Fenced, Ordering::Relaxed);
+                        self.inner
+                            .fenced
+                            .store(error.reason() == Reason::Fenced, Ordering::Relaxed);
                         return Err(error);
                     }
                 }
@@ -599,14 +626,20 @@ fn object_name(name: &str) -> Result<ObjectName> {
 fn check_metadata(metadata: &Metadata) -> Result<()> {
     let bytes = metadata_len(metadata);
     if bytes > METADATA_LEN_MAX {
-        let line = format!("metadata of {bytes} bytes is too large; at most {} are kept", METADATA_LEN_MAX);
+        let line = format!(
+            "metadata of {bytes} bytes is too large; at most {} are kept",
+            METADATA_LEN_MAX
+        );
         return Err(Error::new(Reason::InvalidArgument, line));
     }
     Ok(())
 }
 
 fn not_found(name: &ObjectName) -> Error {
-    Error::new(Reason::ObjectNotFound, format!("no object is called {:?}", name.as_str()))
+    Error::new(
+        Reason::ObjectNotFound,
+        format!("no object is called {:?}", name.as_str()),
+    )
 }
 
 fn fenced() -> Error {
@@ -617,7 +650,10 @@ fn fenced() -> Error {
 }
 
 fn closed() -> Error {
-    Error::new(Reason::OutcomeUnknown, "the writer was closed before it answered; repeat with the same put id")
+    Error::new(
+        Reason::OutcomeUnknown,
+        "the writer was closed before it answered; repeat with the same put id",
+    )
 }
 
 fn now_ms() -> i64 {

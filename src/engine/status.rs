@@ -125,7 +125,12 @@ pub(crate) fn assess(capacity: Capacity, pack_bytes: u64, repositories: Vec<Repo
         let none = capacity.reserved_bytes + pack_bytes.min(total / 20);
         if free < none {
             mode = Mode::NoCapacity;
-            causes.push(cause("FREE_BYTES", "there is no room for another put beyond the reserve", free, none));
+            causes.push(cause(
+                "FREE_BYTES",
+                "there is no room for another put beyond the reserve",
+                free,
+                none,
+            ));
         } else if free <= low {
             mode = Mode::LowCapacity;
             causes.push(cause("FREE_BYTES", "there is little room left", free, low));
@@ -134,7 +139,12 @@ pub(crate) fn assess(capacity: Capacity, pack_bytes: u64, repositories: Vec<Repo
     if let (Some(total), Some(free)) = (capacity.inodes_total, capacity.inodes_free) {
         if free < 16 {
             mode = Mode::NoCapacity;
-            causes.push(cause("FREE_INODES", "the volume has no inodes left for another put", free, 16));
+            causes.push(cause(
+                "FREE_INODES",
+                "the volume has no inodes left for another put",
+                free,
+                16,
+            ));
         } else if free <= total / 20 {
             mode = mode.max(Mode::LowCapacity);
             causes.push(cause("FREE_INODES", "the volume has few inodes left", free, total / 20));

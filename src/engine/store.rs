@@ -25,9 +25,9 @@ use crate::backend::{self, Attach, Backend, Location, Lock};
 use crate::catalog::{self, Catalog, Locality};
 use crate::codec::{ChunkSizes, Level, RepositoryId};
 use crate::format::keyring::{self, FIRST_GENERATION, KeyringSeed, WrapSeed};
-use crate::format::names::{KeyringCopy, parse_keyring};
 use crate::format::marker::Metadata;
 use crate::format::names::METADATA;
+use crate::format::names::{KeyringCopy, parse_keyring};
 use crate::format::{self, Hash32, Kek, KeyringHeader, Layout, RepositoryName, RepositoryParameters, Secrets};
 
 /// Where a store is, and what is needed to open it.
@@ -190,12 +190,7 @@ impl Store {
         Ok(headers)
     }
 
-    fn assemble(
-        options: StoreOptions,
-        backend: Backend,
-        headers: Vec<RepositoryHeader>,
-        lock: Lock,
-    ) -> Result<Self> {
+    fn assemble(options: StoreOptions, backend: Backend, headers: Vec<RepositoryHeader>, lock: Lock) -> Result<Self> {
         refuse_nested_catalog(&options, &backend)?;
         let limits = catalog::Limits {
             locality_bytes: options.options.locality_bytes,
@@ -278,7 +273,10 @@ impl Store {
     pub async fn remove_repository(&self, name_or_id: &str, confirm: &str) -> Result<()> {
         let header = self.find(name_or_id).await?;
         if confirm != header.id.to_string() {
-            let line = format!("to remove repository {:?} for ever, confirm with its id {}", header.name, header.id);
+            let line = format!(
+                "to remove repository {:?} for ever, confirm with its id {}",
+                header.name, header.id
+            );
             return Err(Error::new(Reason::InvalidArgument, line));
         }
         let open = self.inner.open.lock().await.remove(&header.id);
@@ -362,22 +360,28 @@ impl Store {
 
     async fn find(&self, name_or_id: &str) -> Result<RepositoryHeader> {
         let headers = self.inner.headers.lock().await;
-        let found = headers.iter().find(|header| header.name == name_or_id || header.id.to_string() == name_or_id);
+        let found = headers
+            .iter()
+            .find(|header| header.name == name_or_id || header.id.to_string() == name_or_id);
         found.cloned().ok_or_else(|| {
-            let line = format!("this store has no repository called {name_or_id:?}; `cairn repo ls` shows those it has");
+            let line =
+                format!("this store has no repository called {name_or_id:?}; `cairn repo ls` shows those it has");
             Error::new(Reason::RepositoryNotFound, line)
         })
     }
 }
 
 async fn attach(location: &Location, attach: Attach) -> Result<Backend> {
-    Backend::attach(location, attach).await.map_err(|error| match error.kind() {
-        backend::ErrorKind::NotFound => {
-            let line = format!("no store at {location}; `cairn put` on a directory or `cairn repo create` makes one");
-            Error::new(Reason::StoreNotFound, line).caused_by(error)
-        }
-        _ => Error::from(error),
-    })
+    Backend::attach(location, attach)
+        .await
+        .map_err(|error| match error.kind() {
+            backend::ErrorKind::NotFound => {
+                let line =
+                    format!("no store at {location}; `cairn put` on a directory or `cairn repo create` makes one");
+                Error::new(Reason::StoreNotFound, line).caused_by(error)
+            }
+            _ => Error::from(error),
+        })
 }
 
 /// The newest readable keyring of every repository.
@@ -404,7 +408,11 @@ async fn read_headers(backend: &Backend) -> Result<Vec<RepositoryHeader>> {
 async fn newest_keyring(backend: &Backend, id: RepositoryId) -> Result<Option<(KeyringHeader, Bytes)>> {
     let layout = Layout::new(id);
     let files = backend.list(&layout.keyrings_prefix(), None).await?;
-    let newest = files.iter().filter_map(|file| parse_keyring(&file.path)).map(|(generation, _)| generation).max();
+    let newest = files
+        .iter()
+        .filter_map(|file| parse_keyring(&file.path))
+        .map(|(generation, _)| generation)
+        .max();
     let Some(newest) = newest else {
         return without_keyring(backend, &layout).await;
     };
@@ -424,7 +432,9 @@ async fn newest_keyring(backend: &Backend, id: RepositoryId) -> Result<Option<(K
         }
     }
     let damage = damage.unwrap_or_else(|| Error::data_loss("both copies vanished"));
-    Err(damage.within(format!("no readable keyring of repository {id}; restore it from a copy of the store")))
+    Err(damage.within(format!(
+        "no readable keyring of repository {id}; restore it from a copy of the store"
+    )))
 }
 
 /// A directory that looks like a repository but has no keyring: nothing yet, or a loss that must not be painted over.
@@ -441,7 +451,10 @@ async fn without_keyring(backend: &Backend, layout: &Layout) -> Result<Option<(K
 
 async fn open_keyring(backend: &Backend, header: &RepositoryHeader, kek: &Kek) -> Result<Secrets> {
     let Some((_, bytes)) = newest_keyring(backend, header.id).await? else {
-        return Err(Error::new(Reason::RepositoryNotFound, format!("repository {:?} is gone", header.name)));
+        return Err(Error::new(
+            Reason::RepositoryNotFound,
+            format!("repository {:?} is gone", header.name),
+        ));
     };
     keyring::open_keyring(&bytes, kek).map_err(|error| match &error {
         format::Error::WrongKey { expected } => {
@@ -489,7 +502,12 @@ async fn restore_metadata(backend: &Backend, store_id: [u8; 16]) -> Result<()> {
     };
     match backend.create(METADATA, Bytes::from(metadata.encode())).await {
         Ok(_) => Ok(()),
-        Err(error) if matches!(error.kind(), backend::ErrorKind::ReadOnly | backend::ErrorKind::PermissionDenied) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                backend::ErrorKind::ReadOnly | backend::ErrorKind::PermissionDenied
+            ) =>
+        {
             Ok(())
         }
         Err(error) => Err(error.into()),

@@ -8,7 +8,9 @@ use super::*;
 
 async fn store(name: &str) -> Store {
     let options = StoreOptions::in_memory(name).unwrap();
-    Store::open_or_create(options, NewRepository::named("default").unwrap()).await.unwrap()
+    Store::open_or_create(options, NewRepository::named("default").unwrap())
+        .await
+        .unwrap()
 }
 
 fn bytes(seed: u64, len: usize) -> Vec<u8> {
@@ -32,9 +34,15 @@ async fn objects_of_every_size_come_back_as_they_went_in() {
     for (index, len) in [0, 1, 31 << 10, 600 << 10, 3 << 20, 40 << 20].into_iter().enumerate() {
         let data = bytes(index as u64, len);
         let name = format!("object-{len}");
-        let outcome = repository.put(&name, data.as_slice(), PutOptions::default()).await.unwrap();
+        let outcome = repository
+            .put(&name, data.as_slice(), PutOptions::default())
+            .await
+            .unwrap();
         assert_eq!(outcome.object.bytes, len as u64);
-        assert_eq!(outcome.object.crc32c, crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &data) as u32);
+        assert_eq!(
+            outcome.object.crc32c,
+            crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &data) as u32
+        );
         assert!(read(&repository, &name, ByteRange::All).await == data, "{name} differs");
     }
 }
@@ -43,8 +51,14 @@ async fn objects_of_every_size_come_back_as_they_went_in() {
 async fn the_same_bytes_are_stored_once() {
     let repository = store("twice").await.repository("default").await.unwrap();
     let data = bytes(7, 20 << 20);
-    let first = repository.put("a", data.as_slice(), PutOptions::default()).await.unwrap();
-    let second = repository.put("b", data.as_slice(), PutOptions::default()).await.unwrap();
+    let first = repository
+        .put("a", data.as_slice(), PutOptions::default())
+        .await
+        .unwrap();
+    let second = repository
+        .put("b", data.as_slice(), PutOptions::default())
+        .await
+        .unwrap();
     assert_eq!(first.new_chunks, first.object.chunks);
     assert_eq!(second.new_chunks, 0);
     assert_eq!(second.object.chunks, first.object.chunks);
@@ -58,7 +72,12 @@ async fn two_streams_with_the_same_bytes_at_once_store_them_once() {
     let data = bytes(8, 12 << 20);
     let put = |name: &'static str| {
         let (repository, data) = (repository.clone(), data.clone());
-        async move { repository.put(name, data.as_slice(), PutOptions::default()).await.unwrap() }
+        async move {
+            repository
+                .put(name, data.as_slice(), PutOptions::default())
+                .await
+                .unwrap()
+        }
     };
     let (a, b) = tokio::join!(put("a"), put("b"));
     assert_eq!(a.new_chunks + b.new_chunks, a.object.chunks);
@@ -71,12 +90,12 @@ async fn two_streams_with_the_same_bytes_at_once_store_them_once() {
 async fn ranges_are_exact() {
     let repository = store("ranges").await.repository("default").await.unwrap();
     let data = bytes(9, 30 << 20);
-    repository.put("a", data.as_slice(), PutOptions::default()).await.unwrap();
+    repository
+        .put("a", data.as_slice(), PutOptions::default())
+        .await
+        .unwrap();
     for (first, last) in [(0, 0), (1 << 20, (9 << 20) + 17), ((30 << 20) - 5, (30 << 20) - 1)] {
-        let range = ByteRange::Inclusive {
-            first,
-            last,
-        };
+        let range = ByteRange::Inclusive { first, last };
         assert!(read(&repository, "a", range).await == data[first as usize..=last as usize]);
     }
     assert!(read(&repository, "a", ByteRange::Last(100)).await == data[data.len() - 100..]);
@@ -94,14 +113,25 @@ async fn preconditions_and_put_ids_decide() {
         let repository = repository.clone();
         async move { repository.put("a", data, options).await }
     };
-    let first = put(b"one", Precondition::CreateOnly, Some([1; 16])).await.unwrap().object;
-    let again = put(b"one", Precondition::CreateOnly, Some([1; 16])).await.unwrap().object;
+    let first = put(b"one", Precondition::CreateOnly, Some([1; 16]))
+        .await
+        .unwrap()
+        .object;
+    let again = put(b"one", Precondition::CreateOnly, Some([1; 16]))
+        .await
+        .unwrap()
+        .object;
     assert_eq!(first, again, "the same put id returns the first result");
     let refused = put(b"two", Precondition::CreateOnly, None).await.unwrap_err();
     assert_eq!(refused.reason(), Reason::ObjectExists);
-    let refused = put(b"two", Precondition::IfVersion(first.version + 9), None).await.unwrap_err();
+    let refused = put(b"two", Precondition::IfVersion(first.version + 9), None)
+        .await
+        .unwrap_err();
     assert_eq!(refused.reason(), Reason::VersionMismatch);
-    let second = put(b"two", Precondition::IfVersion(first.version), None).await.unwrap().object;
+    let second = put(b"two", Precondition::IfVersion(first.version), None)
+        .await
+        .unwrap()
+        .object;
     assert!(second.version > first.version);
     let options = PutOptions {
         put_id: Some([1; 16]),
@@ -116,7 +146,10 @@ async fn a_copy_outlives_its_source_and_reclaim_returns_what_both_held() {
     let store = store("copy").await;
     let repository = store.repository("default").await.unwrap();
     let data = bytes(10, 25 << 20);
-    repository.put("a", data.as_slice(), PutOptions::default()).await.unwrap();
+    repository
+        .put("a", data.as_slice(), PutOptions::default())
+        .await
+        .unwrap();
     repository.copy("a", "b", PutOptions::default()).await.unwrap();
     assert!(repository.delete("a", Precondition::None).await.unwrap());
     repository.reclaim(ReclaimOptions::default()).await.unwrap();
@@ -135,10 +168,16 @@ async fn a_rebuilt_catalog_equals_the_one_that_was_lost() {
     let repository = store("rebuild").await.repository("default").await.unwrap();
     for index in 0..5 {
         let name = format!("object-{index}");
-        repository.put(&name, bytes(index, 5 << 20).as_slice(), PutOptions::default()).await.unwrap();
+        repository
+            .put(&name, bytes(index, 5 << 20).as_slice(), PutOptions::default())
+            .await
+            .unwrap();
     }
     repository.delete("object-2", Precondition::None).await.unwrap();
-    repository.copy("object-3", "copy", PutOptions::default()).await.unwrap();
+    repository
+        .copy("object-3", "copy", PutOptions::default())
+        .await
+        .unwrap();
     repository.reclaim(ReclaimOptions::default()).await.unwrap();
     let before = repository.status().unwrap();
     let after = repository.rebuild().await.unwrap();
@@ -151,13 +190,19 @@ async fn a_source_that_fails_leaves_nothing_visible() {
     struct Broken(usize);
     impl std::io::Read for Broken {
         fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-            self.0 = self.0.checked_sub(1).ok_or_else(|| std::io::Error::other("the cable is out"))?;
+            self.0 = self
+                .0
+                .checked_sub(1)
+                .ok_or_else(|| std::io::Error::other("the cable is out"))?;
             buffer.fill(self.0 as u8);
             Ok(buffer.len())
         }
     }
     let repository = store("broken").await.repository("default").await.unwrap();
-    let error = repository.put("a", Blocking::new(Broken(40)), PutOptions::default()).await.unwrap_err();
+    let error = repository
+        .put("a", Blocking::new(Broken(40)), PutOptions::default())
+        .await
+        .unwrap_err();
     assert_eq!(error.reason(), Reason::SourceFailed);
     assert_eq!(repository.stat("a").await.unwrap_err().reason(), Reason::ObjectNotFound);
     repository.put("a", &b"whole"[..], PutOptions::default()).await.unwrap();

@@ -129,12 +129,7 @@ impl CheckpointHeader {
     }
 
     fn key(&self, secrets: &Secrets, label: &str) -> Result<crate::codec::Secret, Error> {
-        secrets.key_for(
-            Section::Directory,
-            self.directory_epoch,
-            label,
-            &self.name.id.0,
-        )
+        secrets.key_for(Section::Directory, self.directory_epoch, label, &self.name.id.0)
     }
 }
 
@@ -208,12 +203,7 @@ pub fn open_checkpoint_file(
         .split_first_chunk::<CHECKPOINT_HEADER_LEN>()
         .expect("the header was parsed out of it");
     let plain_len = plain_len(sealed.len())?;
-    if !bool::from(
-        header
-            .key(secrets, label::COMMIT)?
-            .expose()
-            .ct_eq(&header.commitment),
-    ) {
+    if !bool::from(header.key(secrets, label::COMMIT)?.expose().ct_eq(&header.commitment)) {
         return Err(Error::CommitmentMismatch { what: WHAT });
     }
     let key = SealingKey::new(&header.key(secrets, label::KEY)?);
@@ -449,10 +439,7 @@ impl PackSegment {
         if !rows.is_sorted_by(|a, b| a.pack.name < b.pack.name) {
             return Err(reader.damaged("its rows are not in order"));
         }
-        if !rows
-            .iter()
-            .all(|row| range.contains(&row.pack.name.number.to_bytes()))
-        {
+        if !rows.iter().all(|row| range.contains(&row.pack.name.number.to_bytes())) {
             return Err(reader.damaged("a row is outside its range"));
         }
         reader.end_padded()?;
@@ -563,10 +550,7 @@ impl CheckpointRoot {
         if !in_order {
             return Err(reader.damaged("its tables are not in order"));
         }
-        if heads.len() > HEADS_MAX
-            || put_ids.len() > PUT_IDS_MAX
-            || put_serial < put_ids.len() as u64
-        {
+        if heads.len() > HEADS_MAX || put_ids.len() > PUT_IDS_MAX || put_serial < put_ids.len() as u64 {
             return Err(reader.damaged("its heads or put ids are too many"));
         }
         reader.end_padded()?;

@@ -276,23 +276,15 @@ impl Directory {
 
     fn check_births(&self, header: &PackHeader) -> Result<(), Error> {
         if self.births.first() != Some(&header.birth()) {
-            return Err(Error::damaged(
-                WHAT,
-                "its first birth is not the pack itself",
-            ));
+            return Err(Error::damaged(WHAT, "its first birth is not the pack itself"));
         }
         let mut packs = HashSet::with_capacity(self.births.len());
         for birth in &self.births {
             if !packs.insert(birth.pack) {
                 return Err(Error::damaged(WHAT, "a birth stands twice"));
             }
-            if birth.directory_epoch == 0
-                || (birth.data_epoch == 0) != (birth.data_commitment == [0; 32])
-            {
-                return Err(Error::damaged(
-                    WHAT,
-                    "a birth's epochs and commitments do not fit",
-                ));
+            if birth.directory_epoch == 0 || (birth.data_epoch == 0) != (birth.data_commitment == [0; 32]) {
+                return Err(Error::damaged(WHAT, "a birth's epochs and commitments do not fit"));
             }
         }
         Ok(())
@@ -317,10 +309,7 @@ impl Directory {
                 .get(usize::from(entry.birth))
                 .ok_or_else(|| Error::damaged(WHAT, "an entry's birth is not in the table"))?;
             if entry.kind == BlobKind::Data && birth.data_epoch == 0 {
-                return Err(Error::damaged(
-                    WHAT,
-                    "a data blob was born in a pack without data",
-                ));
+                return Err(Error::damaged(WHAT, "a data blob was born in a pack without data"));
             }
             if !nonces.insert((entry.birth, entry.ordinal)) {
                 return Err(Error::damaged(WHAT, "an ordinal stands twice"));

@@ -25,8 +25,7 @@ use super::wire::Reader;
 use super::{Error, FORMAT, SUITE};
 use crate::codec::chunker::NORMALISATION;
 use crate::codec::{
-    ChunkSizes, Codec, GearTable, IdKey, Level, Nonce, RepositoryId, SealingKey, Secret, TAG_LEN,
-    derive, derive_into,
+    ChunkSizes, Codec, GearTable, IdKey, Level, Nonce, RepositoryId, SealingKey, Secret, TAG_LEN, derive, derive_into,
 };
 
 /// Longest keyring file: some 26 000 epochs.
@@ -186,13 +185,7 @@ struct Data {
 impl Data {
     fn new(secrets: SectionSecrets, repository: &RepositoryId) -> Self {
         let mut table = Zeroizing::new([0; 2048]);
-        derive_into(
-            &secrets.identity,
-            repository,
-            label::CUT,
-            &[],
-            table.as_mut_slice(),
-        );
+        derive_into(&secrets.identity, repository, label::CUT, &[], table.as_mut_slice());
         Self {
             id_key: IdKey::new(&derive(&secrets.identity, repository, label::CHUNK_ID, &[])),
             gear_table: Arc::new(GearTable::from_bytes(&table)),
@@ -231,11 +224,7 @@ impl fmt::Debug for Secrets {
 impl Secrets {
     /// The secrets of a new repository, with one data and one directory epoch. Not to be used before a keyring with them
     /// was written and read back.
-    pub fn create(
-        parameters: RepositoryParameters,
-        repository: RepositoryId,
-        random: KeyringSeed,
-    ) -> Self {
+    pub fn create(parameters: RepositoryParameters, repository: RepositoryId, random: KeyringSeed) -> Self {
         let section = |identity, first| SectionSecrets {
             identity: random.secret(identity),
             epochs: BTreeMap::from([(FIRST_EPOCH, random.secret(first))]),
@@ -270,11 +259,7 @@ impl Secrets {
     /// # Panics
     /// Without a data part: a maintenance role rotates nothing.
     pub fn with_data_epoch(&self, secret: Secret) -> Self {
-        let data = self
-            .0
-            .data
-            .as_ref()
-            .expect("who rotates data secrets holds them");
+        let data = self.0.data.as_ref().expect("who rotates data secrets holds them");
         let data = Data {
             secrets: data.secrets.with_next(secret),
             ..data.clone()
@@ -365,21 +350,12 @@ impl Secrets {
     }
 
     /// The key of one pack or checkpoint file: derived from a section's secret of `epoch`, bound to `id`.
-    pub(super) fn key_for(
-        &self,
-        section: Section,
-        epoch: u64,
-        label: &str,
-        id: &[u8; 32],
-    ) -> Result<Secret, Error> {
+    pub(super) fn key_for(&self, section: Section, epoch: u64, label: &str, id: &[u8; 32]) -> Result<Secret, Error> {
         let secrets = match section {
             Section::Data => &self.data()?.secrets,
             Section::Directory => &self.0.directory,
         };
-        let secret = secrets
-            .epochs
-            .get(&epoch)
-            .ok_or(Error::KeyMissing { section, epoch })?;
+        let secret = secrets.epochs.get(&epoch).ok_or(Error::KeyMissing { section, epoch })?;
         let mut context = [0; 40];
         context[..8].copy_from_slice(&epoch.to_le_bytes());
         context[8..].copy_from_slice(id);
@@ -446,8 +422,7 @@ impl KeyringHeader {
             }
         }
         reader.zeros(7)?;
-        let name = RepositoryName::new(reader.text()?)
-            .map_err(|_| reader.damaged("its repository name is not one"))?;
+        let name = RepositoryName::new(reader.text()?).map_err(|_| reader.damaged("its repository name is not one"))?;
         let kek_id = reader.text()?.to_owned();
         let (data, data_len) = WrappedSection::parse(Section::Data, &mut reader)?;
         let (directory, directory_len) = WrappedSection::parse(Section::Directory, &mut reader)?;
@@ -491,8 +466,7 @@ impl WrappedSection {
             return Err(reader.damaged("a wrapped secret has the wrong length"));
         }
         let wrapped = reader.array()?;
-        let len =
-            usize::try_from(reader.u32()?).map_err(|_| reader.damaged("a section is too long"))?;
+        let len = usize::try_from(reader.u32()?).map_err(|_| reader.damaged("a section is too long"))?;
         Ok((
             Self {
                 section,
@@ -511,13 +485,7 @@ impl WrappedSection {
 ///
 /// # Panics
 /// Without a data part, and if the KEK's id is longer than [`KEK_ID_LEN_MAX`].
-pub fn seal_keyring(
-    secrets: &Secrets,
-    kek: &Kek,
-    generation: u64,
-    previous: Hash32,
-    random: WrapSeed,
-) -> Vec<u8> {
+pub fn seal_keyring(secrets: &Secrets, kek: &Kek, generation: u64, previous: Hash32, random: WrapSeed) -> Vec<u8> {
     assert!(
         kek.id.len() <= KEK_ID_LEN_MAX,
         "a KEK's id has at most {KEK_ID_LEN_MAX} bytes"
@@ -535,10 +503,7 @@ pub fn seal_keyring(
         .as_ref()
         .expect("who writes keyrings holds both parts")
         .secrets;
-    let parts = [
-        (Section::Data, data),
-        (Section::Directory, &secrets.0.directory),
-    ];
+    let parts = [(Section::Data, data), (Section::Directory, &secrets.0.directory)];
 
     let mut file = Vec::new();
     shared.encode_header(&kek.id, &mut file);
@@ -547,15 +512,7 @@ pub fn seal_keyring(
         let secret = random.secret(index);
         let plain = shared.encode_section(part);
         let salt = random.part(2 + index);
-        encode_wrapped(
-            &shared,
-            section,
-            kek,
-            &salt,
-            &secret,
-            plain.len() + TAG_LEN,
-            &mut file,
-        );
+        encode_wrapped(&shared, section, kek, &salt, &secret, plain.len() + TAG_LEN, &mut file);
         opened.push((section, secret, plain));
     }
     let sealed: Vec<Vec<u8>> = opened
@@ -566,9 +523,7 @@ pub fn seal_keyring(
             [plain.as_slice(), &tag].concat()
         })
         .collect();
-    sealed
-        .iter()
-        .for_each(|section| file.put_slice(&Hash32::of(section).0));
+    sealed.iter().for_each(|section| file.put_slice(&Hash32::of(section).0));
     let header_sum = Hash32::of(&file);
     file.put_slice(&header_sum.0);
     sealed.iter().for_each(|section| file.put_slice(section));
@@ -619,19 +574,9 @@ impl KeyringHeader {
                 expected: self.kek_id.clone(),
             });
         }
-        let unauthentic = |_| {
-            Error::damaged(
-                WHAT,
-                "a section does not open with the key it is committed to",
-            )
-        };
+        let unauthentic = |_| Error::damaged(WHAT, "a section does not open with the key it is committed to");
 
-        let wrap_key = SealingKey::new(&derive(
-            &kek.secret,
-            &self.repository,
-            label::WRAP,
-            &context,
-        ));
+        let wrap_key = SealingKey::new(&derive(&kek.secret, &self.repository, label::WRAP, &context));
         let mut secret = Zeroizing::new(wrapped.wrapped);
         wrap_key
             .open(Nonce::counter(0), &[], secret.as_mut_slice())
@@ -646,15 +591,10 @@ impl KeyringHeader {
         let key = SealingKey::new(&derive(&secret, &self.repository, label::KEYRING, &context));
         let mut sealed = Zeroizing::new(bytes[wrapped.sealed.clone()].to_vec());
         let aad = &bytes[self.bound.clone()];
-        let plain = key
-            .open(Nonce::counter(0), aad, &mut sealed)
-            .map_err(unauthentic)?;
+        let plain = key.open(Nonce::counter(0), aad, &mut sealed).map_err(unauthentic)?;
         let (shared, secrets) = Shared::decode_section(plain)?;
         if !shared.agrees_with(self) {
-            return Err(Error::damaged(
-                WHAT,
-                "a section does not belong to its header",
-            ));
+            return Err(Error::damaged(WHAT, "a section does not belong to its header"));
         }
         Ok((shared, secrets))
     }
@@ -735,8 +675,7 @@ impl Shared {
         }
         let level = decode_level(&mut reader)?;
         reader.zeros(1)?;
-        let name = RepositoryName::new(reader.text()?)
-            .map_err(|_| reader.damaged("its repository name is not one"))?;
+        let name = RepositoryName::new(reader.text()?).map_err(|_| reader.damaged("its repository name is not one"))?;
         let secrets = SectionSecrets::decode(&mut reader)?;
         reader.end()?;
         let parameters = RepositoryParameters {
@@ -788,8 +727,7 @@ fn codec_of(level: Level) -> Codec {
 
 fn decode_level(reader: &mut Reader<'_>) -> Result<Level, Error> {
     let codec = reader.u8()?;
-    let level = Level::new(reader.u8()?.into())
-        .map_err(|_| reader.damaged("its compression level is not allowed"))?;
+    let level = Level::new(reader.u8()?.into()).map_err(|_| reader.damaged("its compression level is not allowed"))?;
     if codec_of(level) as u8 != codec {
         return Err(reader.damaged("its codec and compression level do not fit"));
     }
@@ -806,25 +744,12 @@ fn encode_wrapped(
     out: &mut Vec<u8>,
 ) {
     let context = wrap_context(section, shared.generation, salt);
-    let key = SealingKey::new(&derive(
-        &kek.secret,
-        &shared.repository,
-        label::WRAP,
-        &context,
-    ));
+    let key = SealingKey::new(&derive(&kek.secret, &shared.repository, label::WRAP, &context));
     let mut wrapped = *secret.expose();
     let tag = key.seal(Nonce::counter(0), &[], &mut wrapped);
     out.put_u8(section as u8);
     out.put_slice(salt);
-    out.put_slice(
-        derive(
-            &kek.secret,
-            &shared.repository,
-            label::WRAP_COMMIT,
-            &context,
-        )
-        .expose(),
-    );
+    out.put_slice(derive(&kek.secret, &shared.repository, label::WRAP_COMMIT, &context).expose());
     out.put_u16_le(WRAPPED_LEN as u16);
     out.put_slice(&wrapped);
     out.put_slice(&tag);
@@ -833,12 +758,7 @@ fn encode_wrapped(
 
 fn section_key(shared: &Shared, section: Section, secret: &Secret) -> SealingKey {
     let context = keyring_context(section, shared.generation);
-    SealingKey::new(&derive(
-        secret,
-        &shared.repository,
-        label::KEYRING,
-        &context,
-    ))
+    SealingKey::new(&derive(secret, &shared.repository, label::KEYRING, &context))
 }
 
 /// section ‖ generation

@@ -78,10 +78,7 @@ impl LeafRef {
             bytes: reader.u64()?,
             chunks: reader.u32()?,
         };
-        if leaf.chunks == 0
-            || leaf.chunks as usize > LEAF_CHUNKS_MAX
-            || leaf.bytes < u64::from(leaf.chunks)
-        {
+        if leaf.chunks == 0 || leaf.chunks as usize > LEAF_CHUNKS_MAX || leaf.bytes < u64::from(leaf.chunks) {
             return Err(reader.damaged("a leaf's size is out of bounds"));
         }
         Ok(leaf)
@@ -102,9 +99,7 @@ pub struct Root {
 impl Root {
     /// The plaintext of the root's blob.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(
-            2 + self.name.as_str().len() + 12 + self.leaves.len() * LeafRef::LEN,
-        );
+        let mut out = Vec::with_capacity(2 + self.name.as_str().len() + 12 + self.leaves.len() * LeafRef::LEN);
         put_text(&mut out, self.name.as_str());
         out.put_u64_le(self.size);
         put_rows(&mut out, &self.leaves, LeafRef::encode);
@@ -120,9 +115,7 @@ impl Root {
         if leaves.is_empty() || leaves.len() > LEAVES_MAX {
             return Err(reader.damaged("the number of its leaves is out of bounds"));
         }
-        let sum = leaves
-            .iter()
-            .try_fold(0u64, |sum, leaf| sum.checked_add(leaf.bytes));
+        let sum = leaves.iter().try_fold(0u64, |sum, leaf| sum.checked_add(leaf.bytes));
         if sum != Some(size) {
             return Err(reader.damaged("its size is not that of its leaves"));
         }

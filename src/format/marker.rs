@@ -55,8 +55,8 @@ impl Metadata {
         if bytes.len() > METADATA_LEN_MAX {
             return Err(damaged("it is too long"));
         }
-        let raw: RawMetadata = serde_norway::from_slice(bytes)
-            .map_err(|_| damaged("it is not YAML with the fields it must have"))?;
+        let raw: RawMetadata =
+            serde_norway::from_slice(bytes).map_err(|_| damaged("it is not YAML with the fields it must have"))?;
         if raw.format != FORMAT {
             return Err(Error::UnknownVersion {
                 what: METADATA_WHAT,

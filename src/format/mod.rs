@@ -33,16 +33,13 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use checkpoint::{
-    CheckpointKind, CheckpointRoot, ObjectSegment, PackSegment, PackTableRow, SegmentRef,
-};
+pub use checkpoint::{CheckpointKind, CheckpointRoot, ObjectSegment, PackSegment, PackTableRow, SegmentRef};
 pub use directory::{Birth, BlobKind, CommitSection, Directory, Entry};
 pub use error::Error;
 pub use keyring::{CatalogKeys, Kek, KeyringHeader, RepositoryParameters, Secrets};
 pub use manifest::{Leaf, LeafCutter, LeafRef, Root};
 pub use names::{
-    CheckpointId, CheckpointName, Hash32, Layout, NameError, ObjectName, PackId, PackName,
-    PackNumber, RepositoryName,
+    CheckpointId, CheckpointName, Hash32, Layout, NameError, ObjectName, PackId, PackName, PackNumber, RepositoryName,
 };
 pub use pack::{BlobOpener, FinishedPack, PackHeader, PackKind, PackWriter, Trailer};
 pub use record::{ChunkRef, Content, ObjectVersion, PackRef, Record, Tip};
@@ -55,9 +52,6 @@ pub const SUITE: u16 = 1;
 /// The log head after a commit pack: a hash over the whole history, so that one comparison shows whether two logs are one.
 pub fn next_head(previous: &Hash32, trailer: &Hash32) -> Hash32 {
     let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(b"cairn/1 head")
-        .update(&previous.0)
-        .update(&trailer.0);
+    hasher.update(b"cairn/1 head").update(&previous.0).update(&trailer.0);
     Hash32(*hasher.finalize().as_bytes())
 }

@@ -70,9 +70,7 @@ impl FromStr for Hash32 {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        parse_hex32(text)
-            .map(Self)
-            .ok_or(NameError::NotHex { digits: 64 })
+        parse_hex32(text).map(Self).ok_or(NameError::NotHex { digits: 64 })
     }
 }
 
@@ -180,11 +178,7 @@ impl CheckpointName {
 
 impl fmt::Display for CheckpointName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:016x}-{:016x}-{}",
-            self.epoch, self.log_number, self.id
-        )
+        write!(f, "{:016x}-{:016x}-{}", self.epoch, self.log_number, self.id)
     }
 }
 
@@ -274,10 +268,7 @@ pub fn parse_pack(path: &str) -> Option<PackName> {
     if directory.is_some_and(|directory| directory != directory_name(&number)) {
         return None;
     }
-    Some(PackName {
-        number,
-        id: PackId(id),
-    })
+    Some(PackName { number, id: PackId(id) })
 }
 
 /// Reads a checkpoint file's name from its path or its last segment.
@@ -339,8 +330,7 @@ fn parse_hex32(text: &str) -> Option<[u8; 32]> {
 
 /// One spelling only, so that two names never mean one object.
 fn is_lower_hex(text: &str) -> bool {
-    text.bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// What is wrong with a name somebody gave.
@@ -505,20 +495,14 @@ mod tests {
     #[test]
     fn other_spellings_are_not_names() {
         let name = PackName {
-            number: PackNumber {
-                epoch: 10,
-                counter: 1,
-            },
+            number: PackNumber { epoch: 10, counter: 1 },
             id: PackId([0xcd; 32]),
         };
         let path = layout().pack(&name);
         assert_eq!(parse_pack(&path), Some(name));
         assert_eq!(parse_pack(&name.to_string()), Some(name));
         assert_eq!(parse_pack(&path.to_uppercase()), None);
-        assert_eq!(
-            parse_pack(&path.replacen("/packs/0000", "/packs/0010", 1)),
-            None
-        );
+        assert_eq!(parse_pack(&path.replacen("/packs/0000", "/packs/0010", 1)), None);
         assert_eq!(parse_pack(&format!("{path}#1")), None);
         assert_eq!(parse_pack(""), None);
         assert_eq!(parse_owner("+000000000000001"), None);
@@ -532,14 +516,8 @@ mod tests {
         }
         assert_eq!(RepositoryName::new(""), Err(NameError::Empty));
         assert_eq!(RepositoryName::new("-a"), Err(NameError::LeadingHyphen));
-        assert_eq!(
-            RepositoryName::new("aB"),
-            Err(NameError::Character { found: 'B' })
-        );
-        assert_eq!(
-            RepositoryName::new("a/b"),
-            Err(NameError::Character { found: '/' })
-        );
+        assert_eq!(RepositoryName::new("aB"), Err(NameError::Character { found: 'B' }));
+        assert_eq!(RepositoryName::new("a/b"), Err(NameError::Character { found: '/' }));
         assert_eq!(
             RepositoryName::new("a".repeat(64)),
             Err(NameError::TooLong { len: 64, max: 63 })
@@ -552,10 +530,7 @@ mod tests {
         assert!(ObjectName::new("x".repeat(1024)).is_ok());
         assert_eq!(
             ObjectName::new("x".repeat(1025)),
-            Err(NameError::TooLong {
-                len: 1025,
-                max: 1024
-            })
+            Err(NameError::TooLong { len: 1025, max: 1024 })
         );
         assert_eq!(ObjectName::from_bytes(&[0xff]), Err(NameError::NotUtf8));
         assert_eq!(ObjectName::from_bytes(&[]), Err(NameError::Empty));

@@ -220,12 +220,8 @@ impl Trailer {
     /// The sealed directory and the block sums out of the last bytes of the pack; `None` if `tail` is shorter than
     /// [`Self::tail_len`].
     pub fn split_tail<'a>(&self, tail: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
-        let start = tail
-            .len()
-            .checked_sub(usize::try_from(self.tail_len()).ok()?)?;
-        let (directory, rest) = tail
-            .get(start..)?
-            .split_at_checked(self.directory_len as usize)?;
+        let start = tail.len().checked_sub(usize::try_from(self.tail_len()).ok()?)?;
+        let (directory, rest) = tail.get(start..)?.split_at_checked(self.directory_len as usize)?;
         let (sums, _trailer) = rest.split_at_checked(self.sums_len as usize)?;
         Some((directory, sums))
     }
@@ -298,16 +294,10 @@ pub fn open_directory(
         return Err(Error::damaged("pack header", "it does not match its hash"));
     }
     if Hash32::of(sums) != trailer.sums_hash {
-        return Err(Error::damaged(
-            "pack block sums",
-            "they do not match their hash",
-        ));
+        return Err(Error::damaged("pack block sums", "they do not match their hash"));
     }
     if Hash32::of(directory) != trailer.directory_hash {
-        return Err(Error::damaged(
-            "pack directory",
-            "it does not match its hash",
-        ));
+        return Err(Error::damaged("pack directory", "it does not match its hash"));
     }
     let header = parse_header(header_bytes)?;
     if header.repository != secrets.repository() {
@@ -333,21 +323,12 @@ pub fn open_directory(
     let mut sealed = Zeroizing::new(directory.to_vec());
     let plain = SealingKey::new(&key)
         .open(Nonce::counter(0), &aad, &mut sealed)
-        .map_err(|_| {
-            Error::damaged(
-                "pack directory",
-                "it is not the one sealed for this pack and name",
-            )
-        })?;
+        .map_err(|_| Error::damaged("pack directory", "it is not the one sealed for this pack and name"))?;
     Directory::decode(plain, &header, trailer.body_len)
 }
 
 /// Opens the directory of a pack that is wholly in memory.
-pub fn open_pack_directory(
-    secrets: &Secrets,
-    name: &PackName,
-    pack: &[u8],
-) -> Result<Directory, Error> {
+pub fn open_pack_directory(secrets: &Secrets, name: &PackName, pack: &[u8]) -> Result<Directory, Error> {
     let (trailer, directory, sums) = split_pack(pack)?;
     open_directory(secrets, name, pack, &trailer, directory, sums)
 }
@@ -391,19 +372,13 @@ fn check_commitment(secrets: &Secrets, section: Section, birth: &Birth) -> Resul
 /// Indices of the blocks in `bytes` that do not match their sums. `bytes` is a run of the body of a pack that starts at
 /// `offset`, a multiple of [`BLOCK_LEN`], and ends at a multiple or with the body; `sums` come from a pack whose directory
 /// was opened, which authenticates them.
-pub fn damaged_blocks<'a>(
-    sums: &'a [u8],
-    offset: u64,
-    bytes: &'a [u8],
-) -> impl Iterator<Item = u64> + 'a {
+pub fn damaged_blocks<'a>(sums: &'a [u8], offset: u64, bytes: &'a [u8]) -> impl Iterator<Item = u64> + 'a {
     let first = offset / BLOCK_LEN as u64;
     let (sums, _) = sums.as_chunks::<SUM_LEN>();
     (first..)
         .zip(bytes.chunks(BLOCK_LEN))
         .filter_map(move |(index, block)| {
-            let sum = usize::try_from(index)
-                .ok()
-                .and_then(|index| sums.get(index));
+            let sum = usize::try_from(index).ok().and_then(|index| sums.get(index));
             (sum != Some(blake3::hash(block).as_bytes())).then_some(index)
         })
 }
@@ -412,10 +387,7 @@ pub fn damaged_blocks<'a>(
 /// [`damaged_blocks`].
 pub fn verify_block_sums(sums: &[u8], offset: u64, bytes: &[u8]) -> Result<(), Error> {
     if !offset.is_multiple_of(BLOCK_LEN as u64) {
-        return Err(Error::damaged(
-            "pack block sums",
-            "a range does not start at a block",
-        ));
+        return Err(Error::damaged("pack block sums", "a range does not start at a block"));
     }
     match damaged_blocks(sums, offset, bytes).next() {
         None => Ok(()),
@@ -446,11 +418,7 @@ fn blob_aad(repository: &RepositoryId, birth: &Birth, entry: &Entry) -> [u8; BLO
 }
 
 /// Associated data of a directory: the clear parts and the name, so that none of them can be exchanged.
-fn directory_aad(
-    header: &[u8; HEADER_LEN],
-    name: &PackName,
-    sums_hash: &Hash32,
-) -> [u8; DIRECTORY_AAD_LEN] {
+fn directory_aad(header: &[u8; HEADER_LEN], name: &PackName, sums_hash: &Hash32) -> [u8; DIRECTORY_AAD_LEN] {
     let mut bytes = [0; DIRECTORY_AAD_LEN];
     let mut out = bytes.as_mut_slice();
     out.put_slice(DIRECTORY_TAG);
@@ -497,12 +465,7 @@ impl BlobOpener {
 
     fn key(&self, kind: BlobKind) -> Result<&SealingKey, Error> {
         let (slot, section, epoch, label) = match kind {
-            BlobKind::Data => (
-                &self.data,
-                Section::Data,
-                self.birth.data_epoch,
-                label::DATA,
-            ),
+            BlobKind::Data => (&self.data, Section::Data, self.birth.data_epoch, label::DATA),
             BlobKind::Leaf | BlobKind::Root => (
                 &self.manifest,
                 Section::Directory,
@@ -511,9 +474,7 @@ impl BlobOpener {
             ),
         };
         slot.get_or_init(|| {
-            let secret = self
-                .secrets
-                .key_for(section, epoch, label, &self.birth.pack.0)?;
+            let secret = self.secrets.key_for(section, epoch, label, &self.birth.pack.0)?;
             Ok(SealingKey::new(&secret))
         })
         .as_ref()
@@ -561,17 +522,11 @@ pub struct PackWriter {
 impl PackWriter {
     /// Starts a pack with a fresh random id, under the newest epochs. `buffer` is cleared and reused, best with
     /// [`Self::buffer_capacity`]; the target is lowered to a Padmé size, so that a full pack needs little padding.
-    pub fn new(
-        secrets: &Secrets,
-        name: PackName,
-        mut buffer: Vec<u8>,
-        target_bytes: usize,
-    ) -> Self {
+    pub fn new(secrets: &Secrets, name: PackName, mut buffer: Vec<u8>, target_bytes: usize) -> Self {
         let key = |section, epoch, label| secrets.key_for(section, epoch, label, &name.id.0);
         let directory_epoch = secrets.directory_epoch();
         let structure = |label| {
-            key(Section::Directory, directory_epoch, label)
-                .expect("a keyring has the newest of its own epochs")
+            key(Section::Directory, directory_epoch, label).expect("a keyring has the newest of its own epochs")
         };
         let data_epoch = secrets.data_epoch();
         let data_key = key(Section::Data, data_epoch, label::DATA).ok();
@@ -639,8 +594,7 @@ impl PackWriter {
         } else {
             self.body_target
         };
-        let tables_len =
-            (self.births.len() + 1) * Birth::LEN + (self.entries.len() + 1) * Entry::LEN;
+        let tables_len = (self.births.len() + 1) * Birth::LEN + (self.entries.len() + 1) * Entry::LEN;
         compressed_len <= BODY_LEN_MAX
             && self.buffer.len() + compressed_len + TAG_LEN <= body_limit
             && self.entries.len() < ENTRIES_MAX
@@ -651,14 +605,7 @@ impl PackWriter {
     ///
     /// # Panics
     /// If it does not [fit a pack](Self::fits) at all, is empty, or is data and the secrets have no data part.
-    pub fn push(
-        &mut self,
-        id: ChunkId,
-        kind: BlobKind,
-        codec: Codec,
-        plain_len: u32,
-        compressed: &[u8],
-    ) -> u32 {
+    pub fn push(&mut self, id: ChunkId, kind: BlobKind, codec: Codec, plain_len: u32, compressed: &[u8]) -> u32 {
         let ordinal = self.ordinal_next;
         assert!(
             ordinal < ENTRIES_MAX as u32,
@@ -697,11 +644,7 @@ impl PackWriter {
     /// # Panics
     /// If the blob is here already, or does not [fit a pack](Self::fits) at all.
     pub fn push_moved(&mut self, entry: &Entry, birth: &Birth, sealed: &[u8]) -> u32 {
-        assert_eq!(
-            sealed.len(),
-            entry.stored_len as usize,
-            "a moved blob keeps its length"
-        );
+        assert_eq!(sealed.len(), entry.stored_len as usize, "a moved blob keeps its length");
         let mut entry = Entry {
             birth: self.birth_row(birth),
             ..*entry
@@ -720,15 +663,10 @@ impl PackWriter {
             "a blob is not moved into the pack it was born in"
         );
         if let Some(&row) = self.birth_rows.get(&birth.pack) {
-            assert_eq!(
-                &self.births[usize::from(row)],
-                birth,
-                "a pack was born once"
-            );
+            assert_eq!(&self.births[usize::from(row)], birth, "a pack was born once");
             return row;
         }
-        let row =
-            u16::try_from(self.births.len()).expect("a full table has fewer than 65 536 births");
+        let row = u16::try_from(self.births.len()).expect("a full table has fewer than 65 536 births");
         self.births.push(*birth);
         self.birth_rows.insert(birth.pack, row);
         row
@@ -738,10 +676,7 @@ impl PackWriter {
     fn append(&mut self, entry: &mut Entry, bytes: &[u8], tag_len: usize) -> usize {
         let start = self.buffer.len();
         let end = start + bytes.len() + tag_len;
-        assert!(
-            end <= BODY_LEN_MAX,
-            "a pack's body is at most {BODY_LEN_MAX} bytes"
-        );
+        assert!(end <= BODY_LEN_MAX, "a pack's body is at most {BODY_LEN_MAX} bytes");
         assert!(
             !bytes.is_empty() && entry.plain_len <= BLOB_PLAIN_MAX,
             "a blob has a length within its limits"
@@ -754,21 +689,14 @@ impl PackWriter {
 
     fn add(&mut self, entry: Entry) -> u32 {
         let index = self.entries.len();
-        assert!(
-            index < ENTRIES_MAX,
-            "a pack has at most {ENTRIES_MAX} entries"
-        );
+        assert!(index < ENTRIES_MAX, "a pack has at most {ENTRIES_MAX} entries");
         self.entries.push(entry);
         index as u32
     }
 
     /// Closes the pack: pads it, sums its blocks, seals its directory. With a commit section it becomes an entry of the
     /// log. `random_padding` fills its argument with random bytes.
-    pub fn finish(
-        mut self,
-        commit: Option<CommitSection>,
-        random_padding: impl FnOnce(&mut [u8]),
-    ) -> FinishedPack {
+    pub fn finish(mut self, commit: Option<CommitSection>, random_padding: impl FnOnce(&mut [u8])) -> FinishedPack {
         self.header.kind = if commit.is_some() {
             PackKind::Commit
         } else {
@@ -800,9 +728,7 @@ impl PackWriter {
 
         directory.encode(&mut bytes);
         let aad = directory_aad(&header, &self.name, &sums_hash);
-        let tag = self
-            .directory_key
-            .seal(Nonce::counter(0), &aad, &mut bytes[body_len..]);
+        let tag = self.directory_key.seal(Nonce::counter(0), &aad, &mut bytes[body_len..]);
         bytes.extend_from_slice(&tag);
         let trailer = Trailer {
             body_len: body_len as u64,
@@ -812,10 +738,7 @@ impl PackWriter {
             directory_hash: Hash32::of(&bytes[body_len..]),
             sums_hash,
         };
-        assert!(
-            trailer.lengths_are_possible(),
-            "a pack is written as it is read"
-        );
+        assert!(trailer.lengths_are_possible(), "a pack is written as it is read");
         bytes.extend_from_slice(&sums);
         bytes.extend_from_slice(&trailer.encode());
         FinishedPack {

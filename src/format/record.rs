@@ -116,10 +116,7 @@ impl ObjectVersion {
         encode_metadata(&self.metadata, out);
         match &self.content {
             Content::Inline(chunks) => {
-                assert!(
-                    chunks.len() <= INLINE_CHUNKS_MAX,
-                    "a longer chunk list has a manifest"
-                );
+                assert!(chunks.len() <= INLINE_CHUNKS_MAX, "a longer chunk list has a manifest");
                 out.put_u8(INLINE);
                 put_rows(out, chunks, ChunkRef::encode);
             }
@@ -254,8 +251,7 @@ impl Record {
         let start = out.len();
         out.put_bytes(0, FRAME_LEN);
         let kind = self.encode_body(out);
-        let len = u32::try_from(out.len() - start - FRAME_LEN)
-            .expect("a record is smaller than a directory");
+        let len = u32::try_from(out.len() - start - FRAME_LEN).expect("a record is smaller than a directory");
         out[start] = kind;
         out[start + 1..start + FRAME_LEN].copy_from_slice(&len.to_le_bytes());
     }
@@ -374,9 +370,7 @@ fn decode_content(reader: &mut Reader<'_>) -> Result<Content, Error> {
     match reader.u8()? {
         INLINE => {
             let count = reader.count(ChunkRef::LEN, INLINE_CHUNKS_MAX)?;
-            let chunks = (0..count)
-                .map(|_| ChunkRef::decode(reader))
-                .collect::<Result<_, _>>()?;
+            let chunks = (0..count).map(|_| ChunkRef::decode(reader)).collect::<Result<_, _>>()?;
             Ok(Content::Inline(chunks))
         }
         ROOT => Ok(Content::Root(ChunkId(reader.array()?))),

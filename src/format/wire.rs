@@ -81,8 +81,7 @@ impl<'a> Reader<'a> {
     /// A u32 count of rows of at least `row_len` bytes each; refused if the rows cannot all be there, or are more than
     /// `max`. So a `Vec::with_capacity` of it is bounded by the input.
     pub fn count(&mut self, row_len: usize, max: usize) -> Result<usize, Error> {
-        let count =
-            usize::try_from(self.u32()?).map_err(|_| self.damaged("a count is too large"))?;
+        let count = usize::try_from(self.u32()?).map_err(|_| self.damaged("a count is too large"))?;
         if count > max {
             return Err(self.damaged("a count is above its limit"));
         }
@@ -128,10 +127,7 @@ impl<'a> Reader<'a> {
     pub fn suite(&mut self) -> Result<u16, Error> {
         match self.u16()? {
             SUITE => Ok(SUITE),
-            suite => Err(Error::UnknownSuite {
-                what: self.what,
-                suite,
-            }),
+            suite => Err(Error::UnknownSuite { what: self.what, suite }),
         }
     }
 
@@ -169,11 +165,7 @@ mod tests {
         assert!(Reader::new("t", &bytes).count(2, 10).is_err());
         assert!(Reader::new("t", &bytes).count(1, 2).is_err());
         assert_eq!(Reader::new("t", &bytes).count(1, 10), Ok(3));
-        assert!(
-            Reader::new("t", &[0xff; 4])
-                .count(usize::MAX, usize::MAX)
-                .is_err()
-        );
+        assert!(Reader::new("t", &[0xff; 4]).count(usize::MAX, usize::MAX).is_err());
     }
 
     #[test]

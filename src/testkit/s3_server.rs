@@ -62,9 +62,7 @@ impl S3Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .expect("a free port on this host");
-        let address = listener
-            .local_addr()
-            .expect("a bound socket has an address");
+        let address = listener.local_addr().expect("a bound socket has an address");
         let bucket = Arc::new(Bucket::default());
         let service = Router::new()
             .fallback(answer)
@@ -73,11 +71,7 @@ impl S3Server {
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(async move {
             let until = async { drop(stopped.await) };
-            drop(
-                axum::serve(listener, service)
-                    .with_graceful_shutdown(until)
-                    .await,
-            );
+            drop(axum::serve(listener, service).with_graceful_shutdown(until).await);
         });
         Self {
             address,
@@ -125,13 +119,7 @@ impl S3Server {
 
 type Reply = Response<Body>;
 
-async fn answer(
-    State(bucket): State<Arc<Bucket>>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Reply {
+async fn answer(State(bucket): State<Arc<Bucket>>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Reply {
     let request = Request::parse(method, &uri, headers, body);
     bucket.requests.lock().push(request.summary());
     let fault = bucket.faults.lock().pop_front();
@@ -193,9 +181,7 @@ impl Bucket {
         }
         match (&request.method, request.key.is_empty()) {
             (&Method::GET, true) => self.list(request),
-            (&Method::POST, true) if request.query.contains_key("delete") => {
-                self.delete_many(request)
-            }
+            (&Method::POST, true) if request.query.contains_key("delete") => self.delete_many(request),
             (&Method::PUT, false) => self.put(request),
             (&Method::GET | &Method::HEAD, false) => self.get(request),
             (&Method::DELETE, false) => self.delete(request),
@@ -240,8 +226,7 @@ impl Bucket {
         let head = head
             .status(StatusCode::PARTIAL_CONTENT)
             .header(header::CONTENT_RANGE, described);
-        head.body(contents.slice(range).into())
-            .expect("plain headers")
+        head.body(contents.slice(range).into()).expect("plain headers")
     }
 
     fn delete(&self, request: &Request) -> Reply {
@@ -262,11 +247,7 @@ impl Bucket {
     }
 
     fn list(&self, request: &Request) -> Reply {
-        let limit = request
-            .parameter("max-keys")
-            .parse()
-            .unwrap_or(PAGE)
-            .min(PAGE);
+        let limit = request.parameter("max-keys").parse().unwrap_or(PAGE).min(PAGE);
         let (prefix, delimiter) = (request.parameter("prefix"), request.parameter("delimiter"));
         let after = request
             .parameter("start-after")
@@ -283,22 +264,12 @@ struct Page {
     next: Option<String>,
 }
 
-fn page(
-    objects: &BTreeMap<String, Bytes>,
-    prefix: &str,
-    delimiter: &str,
-    after: &str,
-    limit: usize,
-) -> Page {
+fn page(objects: &BTreeMap<String, Bytes>, prefix: &str, delimiter: &str, after: &str, limit: usize) -> Page {
     let mut page = Page::default();
     let mut last = String::new();
     // A continuation may be a directory: everything in it has been told.
-    let told = |key: &str| {
-        !after.is_empty()
-            && !delimiter.is_empty()
-            && after.ends_with(delimiter)
-            && key.starts_with(after)
-    };
+    let told =
+        |key: &str| !after.is_empty() && !delimiter.is_empty() && after.ends_with(delimiter) && key.starts_with(after);
     let start = Bound::Excluded(after);
     for (key, contents) in objects.range::<str, _>((start, Bound::Unbounded)) {
         let Some(rest) = key.strip_prefix(prefix) else {
@@ -358,15 +329,10 @@ impl Page {
             )
             .expect("strings take everything");
         }
-        write!(text, "<IsTruncated>{}</IsTruncated>", self.next.is_some())
-            .expect("strings take everything");
+        write!(text, "<IsTruncated>{}</IsTruncated>", self.next.is_some()).expect("strings take everything");
         if let Some(next) = &self.next {
-            write!(
-                text,
-                "<NextContinuationToken>{}</NextContinuationToken>",
-                escape(next)
-            )
-            .expect("strings take everything");
+            write!(text, "<NextContinuationToken>{}</NextContinuationToken>", escape(next))
+                .expect("strings take everything");
         }
         text.push_str("</ListBucketResult>");
         text
@@ -379,9 +345,7 @@ fn parse_range(header: &str, whole: usize) -> Option<Range<usize>> {
     let range = match (first, last) {
         ("", suffix) => whole.saturating_sub(suffix.parse().ok()?)..whole,
         (first, "") => first.parse().ok()?..whole,
-        (first, last) => {
-            first.parse().ok()?..last.parse::<usize>().ok()?.saturating_add(1).min(whole)
-        }
+        (first, last) => first.parse().ok()?..last.parse::<usize>().ok()?.saturating_add(1).min(whole),
     };
     (range.start < range.end).then_some(range)
 }
@@ -438,9 +402,7 @@ fn percent_decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
-        let escaped = tail
-            .get(..2)
-            .and_then(|digits| std::str::from_utf8(digits).ok());
+        let escaped = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
         match escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
             Some(byte) if *first == b'%' => {
                 bytes.push(byte);

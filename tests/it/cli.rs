@@ -516,9 +516,27 @@ fn the_log_level_comes_from_the_environment() {
 #[test]
 fn a_repository_is_made_with_what_was_asked_for_and_under_the_key_that_was_meant() {
     let home = Home::with_object(b"x");
-    let key = home.run(&["repo", "ls", "-o", "json"]).json()[0]["key_id"].as_str().unwrap().to_owned();
-    home.run(&["repo", "create", "big", "--key-id", "file:00000000"]).fails(64, &[&key, "--key-file"]);
-    home.run(&["repo", "create", "big", "--key-id", &key, "--chunk-avg", "1MiB", "--level", "5"]).ok();
+    let key = home.run(&["repo", "ls", "-o", "json"]).json()[0]["key_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    home.run(&["repo", "create", "big", "--key-id", "file:00000000"])
+        .fails(64, &[&key, "--key-file"]);
+    home.run(&[
+        "repo",
+        "create",
+        "big",
+        "--key-id",
+        &key,
+        "--chunk-avg",
+        "1MiB",
+        "--level",
+        "5",
+    ])
+    .ok();
     let described = home.run(&["repo", "describe", "big", "-o", "json"]).json();
-    assert_eq!((&described["chunk_avg_bytes"], &described["compression_level"]), (&json!(1 << 20), &json!(5)));
+    assert_eq!(
+        (&described["chunk_avg_bytes"], &described["compression_level"]),
+        (&json!(1 << 20), &json!(5))
+    );
 }

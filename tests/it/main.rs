@@ -10,6 +10,7 @@
 
 mod architecture;
 mod bad_input;
+mod bucket;
 mod cli;
 mod durability;
 mod faults;

@@ -23,15 +23,10 @@ fn open(path: &Path, attach: Attach) -> Result<Backend, Error> {
     }
     let root = std::fs::canonicalize(path).map_err(|error| at(path, error))?;
     let volume = Volume::new(root.clone())?;
-    let files = LocalFileSystem::new_with_prefix(&root)
-        .map_err(|error| Error::from_store(place(&root), error))?;
+    let files = LocalFileSystem::new_with_prefix(&root).map_err(|error| Error::from_store(place(&root), error))?;
     // Its default leaves durability to the page cache.
     let store = Arc::new(files.with_fsync(true));
-    Ok(Backend::assemble(
-        Location::Directory(root),
-        store,
-        Some(volume),
-    ))
+    Ok(Backend::assemble(Location::Directory(root), store, Some(volume)))
 }
 
 /// Creates the directory durably: everything from the first directory that existed before is fsynced.

@@ -75,11 +75,7 @@ impl std::fmt::Debug for S3Access {
 }
 
 /// Asks the bucket one question before it returns, so that a wrong name, endpoint or key shows here and not in mid-work.
-pub(in crate::backend) async fn attach(
-    bucket: &str,
-    prefix: &str,
-    access: S3Access,
-) -> Result<Backend, Error> {
+pub(in crate::backend) async fn attach(bucket: &str, prefix: &str, access: S3Access) -> Result<Backend, Error> {
     let location = Location::S3 {
         bucket: bucket.to_owned(),
         prefix: prefix.to_owned(),
@@ -88,11 +84,7 @@ pub(in crate::backend) async fn attach(
     connect(location, builder.with_bucket_name(bucket), prefix).await
 }
 
-async fn connect(
-    location: Location,
-    builder: AmazonS3Builder,
-    prefix: &str,
-) -> Result<Backend, Error> {
+async fn connect(location: Location, builder: AmazonS3Builder, prefix: &str) -> Result<Backend, Error> {
     let anonymous = builder.get_config_value(&Key::SkipSignature).as_deref() == Some("true");
     let store = builder
         .with_retry(retries())
@@ -102,8 +94,7 @@ async fn connect(
         find_credentials(&location, &store).await?;
     }
     ask(&location, &store, prefix).await?;
-    let prefix = ObjectPath::parse(prefix)
-        .map_err(|error| Error::invalid(location.to_string(), error.to_string()))?;
+    let prefix = ObjectPath::parse(prefix).map_err(|error| Error::invalid(location.to_string(), error.to_string()))?;
     Ok(Backend::assemble(
         location,
         Arc::new(PrefixStore::new(store, prefix)),
@@ -141,11 +132,7 @@ fn checked(
     // The builder has defaults for these, which cannot be told from a user's wish.
     let timeouts = [
         ("AWS_TIMEOUT", ClientConfigKey::Timeout, REQUEST_TIMEOUT),
-        (
-            "AWS_CONNECT_TIMEOUT",
-            ClientConfigKey::ConnectTimeout,
-            CONNECT_TIMEOUT,
-        ),
+        ("AWS_CONNECT_TIMEOUT", ClientConfigKey::ConnectTimeout, CONNECT_TIMEOUT),
     ];
     for (name, key, value) in timeouts {
         if !has_set(name) {
@@ -156,11 +143,7 @@ fn checked(
         .get_config_value(&Key::S3Endpoint)
         .or_else(|| builder.get_config_value(&Key::Endpoint));
     let allow_http = builder.get_config_value(&Key::Client(ClientConfigKey::AllowHttp));
-    check_endpoint(
-        location,
-        endpoint.as_deref(),
-        allow_http.as_deref() == Some("true"),
-    )?;
+    check_endpoint(location, endpoint.as_deref(), allow_http.as_deref() == Some("true"))?;
     Ok(builder)
 }
 
@@ -175,11 +158,7 @@ fn seconds(duration: Duration) -> String {
 }
 
 /// The HTTP client would refuse too, with a message about schemes that names neither the variable nor the remedy.
-fn check_endpoint(
-    location: &Location,
-    endpoint: Option<&str>,
-    allow_http: bool,
-) -> Result<(), Error> {
+fn check_endpoint(location: &Location, endpoint: Option<&str>, allow_http: bool) -> Result<(), Error> {
     let Some(endpoint) = endpoint else {
         return Ok(());
     };
@@ -286,10 +265,6 @@ mod tests {
             refused.contains("AWS_ALLOW_HTTP=true") && refused.contains("s3://bucket"),
             "{refused}"
         );
-        assert!(
-            check("here:9000", true)
-                .unwrap_err()
-                .contains("AWS_ENDPOINT_URL")
-        );
+        assert!(check("here:9000", true).unwrap_err().contains("AWS_ENDPOINT_URL"));
     }
 }

@@ -92,10 +92,7 @@ async fn ranges_are_exact_or_truncated(backend: &Backend) {
             other => panic!("{range:?}: {other}"),
         }
     }
-    #[expect(
-        clippy::reversed_empty_ranges,
-        reason = "the claim is about such a range"
-    )]
+    #[expect(clippy::reversed_empty_ranges, reason = "the claim is about such a range")]
     let backwards = backend.get_range("x", 5..3).await.unwrap_err();
     assert_eq!(backwards.kind(), ErrorKind::Invalid);
 }
@@ -103,14 +100,8 @@ async fn ranges_are_exact_or_truncated(backend: &Backend) {
 async fn tails_come_with_the_size(backend: &Backend) {
     put(backend, "x", "0123456789").await;
     assert_eq!(backend.get_tail("x", 3).await.unwrap(), (bytes("789"), 10));
-    assert_eq!(
-        backend.get_tail("x", 10).await.unwrap(),
-        (bytes("0123456789"), 10)
-    );
-    assert_eq!(
-        backend.get_tail("x", 1 << 40).await.unwrap(),
-        (bytes("0123456789"), 10)
-    );
+    assert_eq!(backend.get_tail("x", 10).await.unwrap(), (bytes("0123456789"), 10));
+    assert_eq!(backend.get_tail("x", 1 << 40).await.unwrap(), (bytes("0123456789"), 10));
     assert_eq!(backend.get_tail("x", 0).await.unwrap(), (bytes(""), 10));
 }
 
@@ -129,15 +120,9 @@ async fn a_large_object_survives(backend: &Backend) {
     let contents: Vec<u8> = (0..9 << 20)
         .map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect();
-    backend
-        .put("packs/large", contents.clone().into())
-        .await
-        .unwrap();
+    backend.put("packs/large", contents.clone().into()).await.unwrap();
     assert!(backend.get("packs/large").await.unwrap() == contents);
-    let range = backend
-        .get_range("packs/large", 5_000_000..8_000_000)
-        .await
-        .unwrap();
+    let range = backend.get_range("packs/large", 5_000_000..8_000_000).await.unwrap();
     assert!(range == contents[5_000_000..8_000_000]);
 }
 
@@ -154,11 +139,7 @@ async fn listings_are_sorted_recursive_and_relative(backend: &Backend) {
         listed.iter().map(|listed| &listed.path).collect::<Vec<_>>(),
         names.iter().collect::<Vec<_>>()
     );
-    assert!(
-        listed
-            .iter()
-            .all(|listed| listed.size == listed.path.len() as u64)
-    );
+    assert!(listed.iter().all(|listed| listed.size == listed.path.len() as u64));
     let packs: Vec<_> = names
         .iter()
         .filter(|name| name.starts_with("r/packs/"))
@@ -208,10 +189,7 @@ async fn deleting_is_final_and_a_missing_object_is_fine(backend: &Backend) {
     backend.delete("a/x").await.unwrap();
     backend.delete("a/x").await.unwrap();
     backend.delete("never/was").await.unwrap();
-    assert_eq!(
-        backend.get("a/x").await.unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
+    assert_eq!(backend.get("a/x").await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(paths(backend, "", None).await, ["a/y"]);
 }
 
@@ -236,10 +214,7 @@ async fn missing_objects_are_not_found_in_every_read(backend: &Backend) {
 }
 
 async fn creation_never_overwrites(backend: &Backend) {
-    assert_eq!(
-        backend.create("r/owner/1", bytes("mine")).await.unwrap(),
-        Created::New
-    );
+    assert_eq!(backend.create("r/owner/1", bytes("mine")).await.unwrap(), Created::New);
     assert_eq!(
         backend.create("r/owner/1", bytes("yours")).await.unwrap(),
         Created::Exists
@@ -251,10 +226,7 @@ async fn creation_never_overwrites(backend: &Backend) {
         Created::Exists
     );
     backend.delete("r/owner/1").await.unwrap();
-    assert_eq!(
-        backend.create("r/owner/1", bytes("new")).await.unwrap(),
-        Created::New
-    );
+    assert_eq!(backend.create("r/owner/1", bytes("new")).await.unwrap(), Created::New);
 }
 
 async fn one_of_many_creators_wins(backend: &Backend) {
@@ -262,30 +234,15 @@ async fn one_of_many_creators_wins(backend: &Backend) {
         let path = &format!("r/owner/{round}");
         let racers = (0..8).map(|racer| {
             let (backend, path) = (backend.clone(), path.clone());
-            tokio::spawn(async move {
-                backend
-                    .create(&path, bytes(&racer.to_string()))
-                    .await
-                    .unwrap()
-            })
+            tokio::spawn(async move { backend.create(&path, bytes(&racer.to_string())).await.unwrap() })
         });
-        let results: Vec<_> = join_all(racers)
-            .await
-            .into_iter()
-            .map(Result::unwrap)
-            .collect();
+        let results: Vec<_> = join_all(racers).await.into_iter().map(Result::unwrap).collect();
         assert_eq!(
-            results
-                .iter()
-                .filter(|&&created| created == Created::New)
-                .count(),
+            results.iter().filter(|&&created| created == Created::New).count(),
             1,
             "{results:?}"
         );
-        let winner = results
-            .iter()
-            .position(|&created| created == Created::New)
-            .unwrap();
+        let winner = results.iter().position(|&created| created == Created::New).unwrap();
         assert_eq!(backend.get(path).await.unwrap(), winner.to_string());
     }
 }
@@ -305,10 +262,7 @@ async fn bad_names_are_refused(backend: &Backend) {
         );
     }
     for prefix in ["a//b", "..", "a/../b"] {
-        assert_eq!(
-            backend.list(prefix, None).await.unwrap_err().kind(),
-            ErrorKind::Invalid
-        );
+        assert_eq!(backend.list(prefix, None).await.unwrap_err().kind(), ErrorKind::Invalid);
         assert_eq!(
             backend.sweep_staging(prefix).await.unwrap_err().kind(),
             ErrorKind::Invalid

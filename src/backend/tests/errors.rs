@@ -29,20 +29,13 @@ fn locations_print_as_they_are_parsed() {
         Location::Directory("/some/di r".into())
     );
     assert_eq!(location("s3://bucket/"), location("s3://bucket"));
-    assert_eq!(
-        location("s3://bucket/prefix/"),
-        location("s3://bucket/prefix")
-    );
+    assert_eq!(location("s3://bucket/prefix/"), location("s3://bucket/prefix"));
 }
 
 #[test]
 fn every_wrong_location_says_what_would_be_right() {
     for text in ["gs://b/p", "az://c", "abfss://c/p"] {
-        assert!(
-            refusal(text).contains("does not support"),
-            "{}",
-            refusal(text)
-        );
+        assert!(refusal(text).contains("does not support"), "{}", refusal(text));
     }
     assert!(refusal("ftp://host/x").contains("unknown scheme \"ftp\""));
     assert!(refusal("").contains("directory"));
@@ -66,18 +59,12 @@ async fn a_missing_directory_is_created_only_if_asked() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a/b/store");
     let location = Location::Directory(path.clone());
-    let refused = Backend::attach(&location, Attach::Existing)
-        .await
-        .unwrap_err();
+    let refused = Backend::attach(&location, Attach::Existing).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NotFound);
     assert!(refused.to_string().contains("a/b/store"));
     assert!(!path.exists());
-    Backend::attach(&location, Attach::CreateDirectory)
-        .await
-        .unwrap();
-    Backend::attach(&location, Attach::CreateDirectory)
-        .await
-        .unwrap();
+    Backend::attach(&location, Attach::CreateDirectory).await.unwrap();
+    Backend::attach(&location, Attach::CreateDirectory).await.unwrap();
     Backend::attach(&location, Attach::Existing).await.unwrap();
 }
 
@@ -91,9 +78,7 @@ async fn a_file_is_no_store() {
         (path.clone(), Attach::CreateDirectory),
         (path.join("below"), Attach::CreateDirectory),
     ] {
-        let error = Backend::attach(&Location::Directory(path), attach)
-            .await
-            .unwrap_err();
+        let error = Backend::attach(&Location::Directory(path), attach).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotADirectory, "{error}");
     }
 }
@@ -112,10 +97,7 @@ async fn memory_stays_by_its_name() {
     let other = Backend::attach(&location("memory://other"), Attach::Existing)
         .await
         .unwrap();
-    assert_eq!(
-        other.get("x").await.unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
+    assert_eq!(other.get("x").await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[tokio::test]

@@ -29,9 +29,7 @@ async fn a_wrong_bucket_shows_when_attaching() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(
-        error
-            .to_string()
-            .contains("s3://no-such-bucket/p (the bucket)"),
+        error.to_string().contains("s3://no-such-bucket/p (the bucket)"),
         "{error}"
     );
 }
@@ -49,9 +47,7 @@ async fn an_endpoint_that_does_not_answer_is_unavailable() {
         key_id: "k".to_owned(),
         secret: "s".to_owned(),
     };
-    let error = Backend::with_s3(S3Server::BUCKET, "", access)
-        .await
-        .unwrap_err();
+    let error = Backend::with_s3(S3Server::BUCKET, "", access).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert!(
         error.to_string().contains("refused") && error.to_string().contains("s3://cairn-test"),
@@ -72,10 +68,7 @@ async fn passing_failures_are_retried() {
     assert_eq!(backend.get("x").await.unwrap(), "1");
     server.fail([Fault::LoseReply]);
     backend.delete("x").await.unwrap();
-    assert_eq!(
-        backend.get("x").await.unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
+    assert_eq!(backend.get("x").await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[tokio::test]
@@ -83,10 +76,7 @@ async fn a_creation_whose_reply_was_lost_reports_exists_and_reads_back_as_ours()
     let server = S3Server::start().await;
     let backend = server.backend("").await;
     server.fail([Fault::LoseReply]);
-    assert_eq!(
-        backend.create("owner/1", "mine".into()).await.unwrap(),
-        Created::Exists
-    );
+    assert_eq!(backend.create("owner/1", "mine".into()).await.unwrap(), Created::Exists);
     assert_eq!(backend.get("owner/1").await.unwrap(), "mine");
 }
 
@@ -130,8 +120,7 @@ async fn each_operation_costs_one_request() {
     backend.sync().await.unwrap();
     backend.delete("p/x").await.unwrap();
     let expected = [
-        "PUT p/x", "PUT p/y", "GET p/x", "GET p/x", "GET p/x", "HEAD p/x", "LIST p/", "LIST ",
-        "POST ",
+        "PUT p/x", "PUT p/y", "GET p/x", "GET p/x", "GET p/x", "HEAD p/x", "LIST p/", "LIST ", "POST ",
     ];
     assert_eq!(server.take_requests(), expected);
 }
@@ -154,10 +143,7 @@ fn credentials_are_not_printed() {
         secret: "the-secret".to_owned(),
     };
     let text = format!("{access:?}");
-    assert!(
-        text.contains("http://here") && !text.contains("the-"),
-        "{text}"
-    );
+    assert!(text.contains("http://here") && !text.contains("the-"), "{text}");
 }
 
 #[tokio::test]

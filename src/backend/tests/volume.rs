@@ -18,10 +18,7 @@ fn held_by(error: Error) -> Option<u32> {
 #[tokio::test]
 async fn a_directory_is_held_once_until_dropped() {
     let directory = tempfile::tempdir().unwrap();
-    let (first, second) = (
-        directory_backend(&directory).await,
-        directory_backend(&directory).await,
-    );
+    let (first, second) = (directory_backend(&directory).await, directory_backend(&directory).await);
     let lock = first.lock().unwrap();
     assert!(lock.is_held());
     let refused = second.lock().unwrap_err();
@@ -112,10 +109,7 @@ async fn a_torn_owner_file_still_takes_its_name() {
     fs::write(directory.path().join("r/owner/1"), "").unwrap();
     fs::write(directory.path().join("r/owner/2"), "half a").unwrap();
     for path in ["r/owner/1", "r/owner/2"] {
-        assert_eq!(
-            backend.create(path, "whole".into()).await.unwrap(),
-            Created::Exists
-        );
+        assert_eq!(backend.create(path, "whole".into()).await.unwrap(), Created::Exists);
     }
     assert_eq!(backend.get("r/owner/2").await.unwrap(), "half a");
     assert_eq!(backend.list("r/owner", None).await.unwrap().len(), 2);
@@ -129,11 +123,7 @@ async fn leftovers_of_interrupted_writes_are_no_objects_and_are_swept() {
     for leftover in ["r/packs/0/x#1", "r/packs/0/y#23", "r/z#4", "top#1"] {
         fs::write(directory.path().join(leftover), "half").unwrap();
     }
-    fs::write(
-        directory.path().join("r/keep#me"),
-        "a name that is not one of ours",
-    )
-    .unwrap();
+    fs::write(directory.path().join("r/keep#me"), "a name that is not one of ours").unwrap();
     let paths: Vec<_> = backend
         .list("r", None)
         .await
@@ -145,10 +135,7 @@ async fn leftovers_of_interrupted_writes_are_no_objects_and_are_swept() {
     assert_eq!(backend.sweep_staging("r").await.unwrap(), 3);
     assert_eq!(backend.sweep_staging("r").await.unwrap(), 0);
     assert_eq!(backend.sweep_staging("missing").await.unwrap(), 0);
-    assert!(
-        directory.path().join("top#1").exists(),
-        "outside of what was asked for"
-    );
+    assert!(directory.path().join("top#1").exists(), "outside of what was asked for");
     assert!(directory.path().join("r/keep#me").exists());
     assert_eq!(backend.get("r/packs/0/x").await.unwrap(), "x");
 }
@@ -164,10 +151,7 @@ async fn rewriting_makes_a_new_file_of_the_same_bytes() {
     backend.rewrite("r/x").await.unwrap();
     assert_ne!(inode(), before);
     assert_eq!(backend.get("r/x").await.unwrap(), "same");
-    assert_eq!(
-        backend.rewrite("r/none").await.unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
+    assert_eq!(backend.rewrite("r/none").await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[tokio::test]
@@ -175,9 +159,7 @@ async fn a_directory_that_went_away_is_unavailable_not_empty() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path().join("store");
     let location = Location::Directory(path.clone());
-    let backend = Backend::attach(&location, Attach::CreateDirectory)
-        .await
-        .unwrap();
+    let backend = Backend::attach(&location, Attach::CreateDirectory).await.unwrap();
     backend.put("r/x", "x".into()).await.unwrap();
     fs::rename(&path, parent.path().join("elsewhere")).unwrap();
     for replaced in [false, true] {
@@ -215,11 +197,7 @@ async fn an_object_below_an_object_is_refused() {
 #[tokio::test]
 async fn space_adds_up() {
     let directory = tempfile::tempdir().unwrap();
-    let space = directory_backend(&directory)
-        .await
-        .space()
-        .unwrap()
-        .unwrap();
+    let space = directory_backend(&directory).await.space().unwrap().unwrap();
     assert!(
         space.available <= space.free && space.free <= space.total && space.total > 0,
         "{space:?}"
@@ -272,43 +250,20 @@ async fn a_full_volume_is_no_space_and_keeps_no_half_objects() {
         return eprintln!("{NO_MOUNT}");
     };
     let backend = directory_backend(&mount.directory).await;
-    backend
-        .put("r/small", vec![7; 100_000].into())
-        .await
-        .unwrap();
-    let error = backend
-        .put("r/large", vec![7; 2 << 20].into())
-        .await
-        .unwrap_err();
+    backend.put("r/small", vec![7; 100_000].into()).await.unwrap();
+    let error = backend.put("r/large", vec![7; 2 << 20].into()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoSpace, "{error:?}");
-    assert!(
-        error.to_string().contains("r/large: no space left"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("r/large: no space left"), "{error}");
     assert_eq!(backend.list("", None).await.unwrap().len(), 1);
-    assert_eq!(
-        fs::read_dir(mount.directory.path().join("r"))
-            .unwrap()
-            .count(),
-        1
-    );
-    backend
-        .put("r/again", vec![7; 100_000].into())
-        .await
-        .unwrap();
+    assert_eq!(fs::read_dir(mount.directory.path().join("r")).unwrap().count(), 1);
+    backend.put("r/again", vec![7; 100_000].into()).await.unwrap();
 
     let filler = vec![7; backend.space().unwrap().unwrap().available as usize];
     backend.put("r/filler", filler.into()).await.unwrap();
-    let error = backend
-        .create("r/owner", vec![7; 100].into())
-        .await
-        .unwrap_err();
+    let error = backend.create("r/owner", vec![7; 100].into()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoSpace, "{error:?}");
     assert_eq!(
-        backend
-            .create("r/owner", vec![7; 100].into())
-            .await
-            .unwrap(),
+        backend.create("r/owner", vec![7; 100].into()).await.unwrap(),
         Created::Exists
     );
     backend.delete("r/filler").await.unwrap();
@@ -338,10 +293,7 @@ async fn a_read_only_volume_is_read_and_says_so_when_written() {
     writable.put("r/x", "x".into()).await.unwrap();
     assert!(mount.remount("ro"));
     let backend = directory_backend(&mount.directory).await;
-    assert!(
-        !backend.lock().unwrap().is_held(),
-        "no lock file, and none can be made"
-    );
+    assert!(!backend.lock().unwrap().is_held(), "no lock file, and none can be made");
     assert_eq!(backend.get("r/x").await.unwrap(), "x");
     let errors = [
         backend.put("r/y", "y".into()).await.unwrap_err(),
@@ -356,10 +308,7 @@ async fn a_read_only_volume_is_read_and_says_so_when_written() {
     drop(backend.lock().unwrap());
     assert!(mount.remount("ro"));
     let lock = backend.lock().unwrap();
-    assert!(
-        lock.is_held(),
-        "an existing lock file can be locked for reading"
-    );
+    assert!(lock.is_held(), "an existing lock file can be locked for reading");
     assert!(matches!(writable.lock(), Err(Error::Held { .. })));
 }
 
@@ -376,9 +325,6 @@ async fn a_directory_without_rights_is_permission_denied() {
         backend.put("x", "x".into()).await.unwrap_err().kind(),
         ErrorKind::PermissionDenied
     );
-    assert_eq!(
-        backend.lock().unwrap_err().kind(),
-        ErrorKind::PermissionDenied
-    );
+    assert_eq!(backend.lock().unwrap_err().kind(), ErrorKind::PermissionDenied);
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
 }

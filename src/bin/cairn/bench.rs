@@ -99,10 +99,14 @@ impl Bench {
         let mut data = Vec::new();
         match &self.data {
             Some(file) => append(file, limit, &mut data).map_err(|error| Failure::local("read", file, &error))?,
-            None => SYSTEM_FILES.iter().for_each(|root| append_tree(Path::new(root), limit, &mut data)),
+            None => SYSTEM_FILES
+                .iter()
+                .for_each(|root| append_tree(Path::new(root), limit, &mut data)),
         }
         if data.len() < 1 << 20 {
-            return Err(Failure::usage("there is less than 1 MiB to measure with; name a file with --data"));
+            return Err(Failure::usage(
+                "there is less than 1 MiB to measure with; name a file with --data",
+            ));
         }
         Ok(data)
     }
@@ -241,19 +245,44 @@ impl View {
             self.rounds
         )?;
         for run in &self.runs {
-            writeln!(out, "\n{}, {} thread{}", run.work, run.threads, if run.threads == 1 { "" } else { "s" })?;
+            writeln!(
+                out,
+                "\n{}, {} thread{}",
+                run.work,
+                run.threads,
+                if run.threads == 1 { "" } else { "s" }
+            )?;
             // Stages are measured one after the other, so their sum is a yardstick for one thread only.
             if run.threads == 1 {
                 for stage in &run.stages {
                     let share = stage.share_of_parts * 100.0;
-                    writeln!(out, "  {:<28} {:>12}  {share:5.1} %", stage.name, rate(stage.bytes_per_second))?;
+                    writeln!(
+                        out,
+                        "  {:<28} {:>12}  {share:5.1} %",
+                        stage.name,
+                        rate(stage.bytes_per_second)
+                    )?;
                 }
-                writeln!(out, "  {:<28} {:>12}", "sum of the parts", rate(run.parts_bytes_per_second))?;
+                writeln!(
+                    out,
+                    "  {:<28} {:>12}",
+                    "sum of the parts",
+                    rate(run.parts_bytes_per_second)
+                )?;
                 let of_parts = run.whole_of_parts * 100.0;
-                writeln!(out, "  {:<28} {:>12}  {of_parts:5.1} % of it", "whole", rate(run.whole_bytes_per_second))?;
+                writeln!(
+                    out,
+                    "  {:<28} {:>12}  {of_parts:5.1} % of it",
+                    "whole",
+                    rate(run.whole_bytes_per_second)
+                )?;
             } else {
                 let whole = rate(run.whole_bytes_per_second);
-                writeln!(out, "  {:<28} {whole:>12}  {:.2} times one thread", "whole", run.scaling)?;
+                writeln!(
+                    out,
+                    "  {:<28} {whole:>12}  {:.2} times one thread",
+                    "whole", run.scaling
+                )?;
             }
         }
         Ok(())

@@ -28,13 +28,7 @@ fn keys(seed: u8) -> CatalogKeys {
 fn on_every_catalog(claim: impl Fn(&Catalog)) {
     claim(&Catalog::open(&Location::Memory, &small_limits()).unwrap());
     let directory = tempfile::tempdir().unwrap();
-    claim(
-        &Catalog::open(
-            &Location::Directory(directory.path().to_owned()),
-            &small_limits(),
-        )
-        .unwrap(),
-    );
+    claim(&Catalog::open(&Location::Directory(directory.path().to_owned()), &small_limits()).unwrap());
 }
 
 /// Seeded samples: the same in every run.
@@ -84,10 +78,7 @@ impl Rows {
             },
             tip: one(some_tip()),
             head: Hash32([0x44; 32]),
-            dirty: DirtyKey::Packs {
-                epoch: 1,
-                directory: 2,
-            },
+            dirty: DirtyKey::Packs { epoch: 1, directory: 2 },
         }
     }
 
@@ -108,9 +99,7 @@ impl Rows {
         transaction.remove_pack(self.pack.name.number);
         transaction.remove_entries(self.pack.name.number);
         transaction.remove_object(&self.object.name);
-        transaction
-            .remove_put_id_by_serial(self.put_id.serial)
-            .unwrap();
+        transaction.remove_put_id_by_serial(self.put_id.serial).unwrap();
         transaction.remove_release(&self.release.id);
         transaction.prune_head(HEAD_AT);
         transaction.clear_dirty(self.dirty);
@@ -118,23 +107,11 @@ impl Rows {
 
     fn assert_there(&self, lookup: &impl Lookup) {
         let number = self.pack.name.number;
-        assert_eq!(
-            lookup.chunk(&self.chunk.id).unwrap().as_ref(),
-            Some(&self.chunk)
-        );
+        assert_eq!(lookup.chunk(&self.chunk.id).unwrap().as_ref(), Some(&self.chunk));
         assert_eq!(lookup.pack(number).unwrap().as_ref(), Some(&self.pack));
-        assert_eq!(
-            lookup.entries(number).unwrap().as_ref(),
-            Some(&self.entries)
-        );
-        assert_eq!(
-            lookup.object(&self.object.name).unwrap().as_ref(),
-            Some(&self.object)
-        );
-        assert_eq!(
-            lookup.put_id(&self.put_id.put_id).unwrap().as_ref(),
-            Some(&self.put_id)
-        );
+        assert_eq!(lookup.entries(number).unwrap().as_ref(), Some(&self.entries));
+        assert_eq!(lookup.object(&self.object.name).unwrap().as_ref(), Some(&self.object));
+        assert_eq!(lookup.put_id(&self.put_id.put_id).unwrap().as_ref(), Some(&self.put_id));
         assert_eq!(lookup.tip().unwrap().as_ref(), Some(&self.tip));
         assert_eq!(lookup.head(HEAD_AT).unwrap(), Some(self.head));
         assert_eq!(lookup.heads_page(None, 10).unwrap(), [(HEAD_AT, self.head)]);
@@ -142,19 +119,10 @@ impl Rows {
             lookup.put_ids_page(None, 10).unwrap(),
             std::slice::from_ref(&self.put_id)
         );
-        assert_eq!(
-            lookup.releases_page(10).unwrap(),
-            std::slice::from_ref(&self.release)
-        );
-        assert_eq!(
-            lookup.packs_page(None, 10).unwrap(),
-            std::slice::from_ref(&self.pack)
-        );
+        assert_eq!(lookup.releases_page(10).unwrap(), std::slice::from_ref(&self.release));
+        assert_eq!(lookup.packs_page(None, 10).unwrap(), std::slice::from_ref(&self.pack));
         let objects = lookup.objects_page(None, 10).unwrap();
-        assert_eq!(
-            objects,
-            [(lookup.object_key(&self.object.name), self.object.clone())]
-        );
+        assert_eq!(objects, [(lookup.object_key(&self.object.name), self.object.clone())]);
         assert_eq!(lookup.dirty().unwrap(), [self.dirty]);
     }
 
@@ -232,9 +200,7 @@ fn pages_walk_every_object_once() {
             .map(|object| (object.name.as_str().to_owned(), object))
             .collect();
         let mut transaction = repository.begin();
-        objects
-            .values()
-            .for_each(|object| transaction.set_object(object));
+        objects.values().for_each(|object| transaction.set_object(object));
         transaction.commit().unwrap();
 
         let (mut found, mut after) = (BTreeMap::new(), None);
@@ -329,12 +295,7 @@ fn the_last_put_ids_are_kept() {
                 .map(|row| (row.serial, row.put_id[0]))
                 .collect::<Vec<_>>()
         };
-        let all = [
-            (3, 2),
-            (PUT_IDS_KEPT, 3),
-            (PUT_IDS_KEPT + 1, 4),
-            (PUT_IDS_KEPT + 2, 5),
-        ];
+        let all = [(3, 2), (PUT_IDS_KEPT, 3), (PUT_IDS_KEPT + 1, 4), (PUT_IDS_KEPT + 2, 5)];
         assert_eq!(page(None, 10), all);
         assert_eq!(page(Some(3), 2), all[1..3]);
     });
@@ -364,11 +325,7 @@ fn repositories_are_apart_and_forgotten_alone() {
         assert_eq!(one.tip().unwrap(), None);
         for table in Table::ALL {
             assert!(
-                catalog
-                    .tables
-                    .scan(table, &ID.0, None, 1)
-                    .unwrap()
-                    .is_empty(),
+                catalog.tables.scan(table, &ID.0, None, 1).unwrap().is_empty(),
                 "{table}"
             );
         }
@@ -383,13 +340,7 @@ fn dirty_keys_divide_as_checkpoints_do() {
         epoch: 5,
         counter: 3 * 4096 + 17,
     };
-    assert_eq!(
-        DirtyKey::of_pack(number),
-        DirtyKey::Packs {
-            epoch: 5,
-            directory: 3
-        }
-    );
+    assert_eq!(DirtyKey::of_pack(number), DirtyKey::Packs { epoch: 5, directory: 3 });
     let mut key = [0xff; 16];
     (key[0], key[1]) = (0xab, 0xcd);
     assert_eq!(DirtyKey::of_object(&key), DirtyKey::Objects(0xabc));
@@ -400,11 +351,7 @@ fn stored_rows(catalog: &Catalog) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
     let rows = |table| catalog.tables.scan(table, &ID.0, None, usize::MAX).unwrap();
     Table::ALL
         .iter()
-        .flat_map(|table| {
-            rows(*table)
-                .into_iter()
-                .map(|(key, value)| (*table, key, value))
-        })
+        .flat_map(|table| rows(*table).into_iter().map(|(key, value)| (*table, key, value)))
         .collect()
 }
 
@@ -415,9 +362,7 @@ fn read_all(repository: &RepositoryCatalog, rows: &Rows) -> Result<(), Error> {
     repository.entries(rows.pack.name.number)?;
     repository.object(&rows.object.name)?;
     repository.put_id(&rows.put_id.put_id)?;
-    repository
-        .begin()
-        .remove_put_id_by_serial(rows.put_id.serial)?;
+    repository.begin().remove_put_id_by_serial(rows.put_id.serial)?;
     repository.head(HEAD_AT)?;
     repository.releases_page(usize::MAX)?;
     repository.tip()?;
@@ -451,8 +396,7 @@ fn a_flipped_or_cut_row_is_an_error_that_names_its_table() {
             flipped[at] ^= 1 << (at % 8);
             flipped
         });
-        let cuts =
-            [0, 1, 15, value.len() - 1].map(|len| value[..len.min(value.len() - 1)].to_vec());
+        let cuts = [0, 1, 15, value.len() - 1].map(|len| value[..len.min(value.len() - 1)].to_vec());
         for wrong in flips.chain(cuts).chain([[&value[..], &[0]].concat()]) {
             replace(&catalog, table, &key, wrong);
             let error = read_all(&repository, &rows).unwrap_err();
@@ -487,18 +431,8 @@ fn a_row_moved_to_another_key_or_table_is_an_error() {
     let mut transaction = repository.begin();
     chunks.iter().for_each(|chunk| transaction.set_chunk(chunk));
     transaction.commit().unwrap();
-    let key = |chunk: &ChunkRow| {
-        repository
-            .sealer
-            .stored_key(&repository.sealer.chunk_key(&chunk.id))
-    };
-    let [first, second] = [0, 1].map(|at| {
-        catalog
-            .tables
-            .get(Table::Chunks, &key(&chunks[at]))
-            .unwrap()
-            .unwrap()
-    });
+    let key = |chunk: &ChunkRow| repository.sealer.stored_key(&repository.sealer.chunk_key(&chunk.id));
+    let [first, second] = [0, 1].map(|at| catalog.tables.get(Table::Chunks, &key(&chunks[at])).unwrap().unwrap());
     replace(&catalog, Table::Chunks, &key(&chunks[0]), second);
     replace(&catalog, Table::Chunks, &key(&chunks[1]), first);
     for chunk in &chunks {
@@ -535,13 +469,7 @@ fn other_keys_read_nothing() {
         None,
         "not even its row key is known"
     );
-    assert!(matches!(
-        stranger.tip(),
-        Err(Error::Row {
-            table: Table::Meta,
-            ..
-        })
-    ));
+    assert!(matches!(stranger.tip(), Err(Error::Row { table: Table::Meta, .. })));
     assert!(matches!(
         stranger.pack(rows.pack.name.number),
         Err(Error::Row {
@@ -559,10 +487,7 @@ fn the_files_show_no_name_id_or_put_id() {
     let mut objects = sample(some_object(), 500);
     for (at, object) in objects.iter_mut().enumerate() {
         object.name = ObjectName::new(format!("secret/holiday-{at:04}.jpg")).unwrap();
-        object.metadata = vec![(
-            "confidential-key".to_owned(),
-            "confidential-value".to_owned(),
-        )];
+        object.metadata = vec![("confidential-key".to_owned(), "confidential-value".to_owned())];
     }
     let entries = sample(some_entries(), 20);
     {
@@ -605,10 +530,7 @@ fn the_files_show_no_name_id_or_put_id() {
         .iter()
         .flat_map(|row| row.entries.iter().map(|entry| entry.id.0));
     for id in ids.chain(entry_ids) {
-        secret_pieces.extend(
-            id.chunks_exact(8)
-                .map(|piece| <[u8; 8]>::try_from(piece).unwrap()),
-        );
+        secret_pieces.extend(id.chunks_exact(8).map(|piece| <[u8; 8]>::try_from(piece).unwrap()));
     }
     for object in &objects {
         secret_pieces.extend(
@@ -624,11 +546,7 @@ fn the_files_show_no_name_id_or_put_id() {
     for (file, content) in files.iter().zip(&contents) {
         for piece in content.windows(8) {
             shown |= piece == &ID.0[..8];
-            assert!(
-                !secret_pieces.contains(piece),
-                "{} shows {piece:02x?}",
-                file.display()
-            );
+            assert!(!secret_pieces.contains(piece), "{} shows {piece:02x?}", file.display());
         }
     }
     assert!(shown, "the search finds what is there");

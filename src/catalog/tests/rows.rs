@@ -6,8 +6,8 @@ use super::super::rows::{HeadRow, PutOrderRow, Row};
 use super::super::*;
 use crate::codec::{ChunkId, Codec, TAG_LEN};
 use crate::format::{
-    Birth, BlobKind, CheckpointId, CheckpointName, ChunkRef, Content, Entry, FORMAT, Hash32,
-    ObjectName, ObjectVersion, PackId, PackKind, PackName, PackNumber, SUITE, Tip,
+    Birth, BlobKind, CheckpointId, CheckpointName, ChunkRef, Content, Entry, FORMAT, Hash32, ObjectName, ObjectVersion,
+    PackId, PackKind, PackName, PackNumber, SUITE, Tip,
 };
 
 fn some_id() -> impl Strategy<Value = ChunkId> {
@@ -15,11 +15,7 @@ fn some_id() -> impl Strategy<Value = ChunkId> {
 }
 
 fn some_kind() -> impl Strategy<Value = BlobKind> {
-    prop_oneof![
-        Just(BlobKind::Data),
-        Just(BlobKind::Leaf),
-        Just(BlobKind::Root)
-    ]
+    prop_oneof![Just(BlobKind::Data), Just(BlobKind::Leaf), Just(BlobKind::Root)]
 }
 
 fn some_number() -> impl Strategy<Value = PackNumber> {
@@ -27,10 +23,7 @@ fn some_number() -> impl Strategy<Value = PackNumber> {
 }
 
 fn some_pack_name() -> impl Strategy<Value = PackName> {
-    (some_number(), any::<[u8; 32]>()).prop_map(|(number, id)| PackName {
-        number,
-        id: PackId(id),
-    })
+    (some_number(), any::<[u8; 32]>()).prop_map(|(number, id)| PackName { number, id: PackId(id) })
 }
 
 fn some_name() -> impl Strategy<Value = ObjectName> {
@@ -181,11 +174,7 @@ fn reads_back<R: Row + PartialEq + std::fmt::Debug>(row: &R) {
     let bytes = row.to_bytes();
     assert_eq!(R::from_bytes(&bytes).unwrap(), *row);
     for len in 0..bytes.len() {
-        assert!(
-            R::from_bytes(&bytes[..len]).is_err(),
-            "{len} of {} bytes",
-            bytes.len()
-        );
+        assert!(R::from_bytes(&bytes[..len]).is_err(), "{len} of {} bytes", bytes.len());
     }
     let longer = [&bytes[..], &[0]].concat();
     assert!(matches!(R::from_bytes(&longer), Err(Error::Row { table, .. }) if table == R::TABLE));

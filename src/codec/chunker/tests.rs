@@ -5,17 +5,12 @@ use super::*;
 
 /// A table as a repository has one: bytes of a pseudo-random function.
 fn table() -> Arc<GearTable> {
-    Arc::new(GearTable::from_bytes(
-        &seeded(b"table", 2048).try_into().unwrap(),
-    ))
+    Arc::new(GearTable::from_bytes(&seeded(b"table", 2048).try_into().unwrap()))
 }
 
 fn seeded(seed: &[u8], len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
-    blake3::Hasher::new()
-        .update(seed)
-        .finalize_xof()
-        .fill(&mut bytes);
+    blake3::Hasher::new().update(seed).finalize_xof().fill(&mut bytes);
     bytes
 }
 
@@ -23,12 +18,7 @@ fn seeded(seed: &[u8], len: usize) -> Vec<u8> {
 fn text(len: usize) -> Vec<u8> {
     let words: Vec<Vec<u8>> = seeded(b"words", 4096)
         .chunks(8)
-        .map(|w| {
-            w[1..2 + usize::from(w[0] % 7)]
-                .iter()
-                .map(|b| b'a' + b % 26)
-                .collect()
-        })
+        .map(|w| w[1..2 + usize::from(w[0] % 7)].iter().map(|b| b'a' + b % 26).collect())
         .collect();
     let order = seeded(b"order", len);
     order
@@ -64,12 +54,7 @@ fn expected(sizes: ChunkSizes, table: &GearTable, mut bytes: &[u8]) -> Vec<usize
 }
 
 /// The lengths our chunker cuts if the stream arrives in `pieces` (the last one takes the rest).
-fn cut(
-    sizes: ChunkSizes,
-    table: &Arc<GearTable>,
-    bytes: &[u8],
-    pieces: impl IntoIterator<Item = usize>,
-) -> Vec<usize> {
+fn cut(sizes: ChunkSizes, table: &Arc<GearTable>, bytes: &[u8], pieces: impl IntoIterator<Item = usize>) -> Vec<usize> {
     let mut chunker = Chunker::new(sizes, Arc::clone(table));
     let mut pieces = pieces.into_iter();
     let mut lengths = Vec::new();
@@ -111,9 +96,8 @@ fn stream(len_max: usize) -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn small_sizes() -> impl Strategy<Value = ChunkSizes> {
-    (8u32..=12, 32u32..=120, 1u32..2000).prop_map(|(bits, half_min, above)| {
-        ChunkSizes::new(2 * half_min, 1 << bits, (1 << bits) + 2 * above).unwrap()
-    })
+    (8u32..=12, 32u32..=120, 1u32..2000)
+        .prop_map(|(bits, half_min, above)| ChunkSizes::new(2 * half_min, 1 << bits, (1 << bits) + 2 * above).unwrap())
 }
 
 proptest! {
@@ -165,11 +149,7 @@ fn streams_around_every_size_are_cut_alike() {
         for border in [0, 2, 256, 1024, 4096, 8192] {
             for len in usize::saturating_sub(border, 3)..border + 4 {
                 let bytes = &bytes[..len];
-                assert_eq!(
-                    cut(sizes, &table, bytes, []),
-                    expected(sizes, &table, bytes),
-                    "{len}"
-                );
+                assert_eq!(cut(sizes, &table, bytes, []), expected(sizes, &table, bytes), "{len}");
                 assert_eq!(
                     cut(sizes, &table, bytes, vec![1; len]),
                     expected(sizes, &table, bytes),
@@ -183,12 +163,7 @@ fn streams_around_every_size_are_cut_alike() {
 #[test]
 fn every_average_is_cut_alike() {
     let table = table();
-    let bytes = [
-        seeded(b"average", 12 << 20),
-        text(4 << 20),
-        vec![0; 4 << 20],
-    ]
-    .concat();
+    let bytes = [seeded(b"average", 12 << 20), text(4 << 20), vec![0; 4 << 20]].concat();
     for bits in 14..=22 {
         let sizes = ChunkSizes::with_average(1 << bits).unwrap();
         let expected = expected(sizes, &table, &bytes);
@@ -210,48 +185,28 @@ fn every_average_is_cut_alike() {
 /// A change here costs every repository its dedupe: a new cut is a new parameter of the keyring, never a new value here.
 #[test]
 fn cut_points_never_change() {
-    let random = cut(
-        ChunkSizes::DEFAULT,
-        &table(),
-        &seeded(b"golden", 2 << 20),
-        [],
-    );
+    let random = cut(ChunkSizes::DEFAULT, &table(), &seeded(b"golden", 2 << 20), []);
     assert_eq!(random, GOLDEN_RANDOM);
     let text = cut(ChunkSizes::DEFAULT, &table(), &text(2 << 20), []);
     assert_eq!(text, GOLDEN_TEXT);
 
-    let mixed = [
-        seeded(b"golden", 8 << 20),
-        self::text(8 << 20),
-        vec![0; 1 << 20],
-    ]
-    .concat();
+    let mixed = [seeded(b"golden", 8 << 20), self::text(8 << 20), vec![0; 1 << 20]].concat();
     for (bits, golden) in GOLDEN_AVERAGES {
         let mut hasher = blake3::Hasher::new();
-        for len in cut(
-            ChunkSizes::with_average(1 << bits).unwrap(),
-            &table(),
-            &mixed,
-            [],
-        ) {
+        for len in cut(ChunkSizes::with_average(1 << bits).unwrap(), &table(), &mixed, []) {
             hasher.update(&(len as u32).to_le_bytes());
         }
-        assert_eq!(
-            &hasher.finalize().to_hex().as_str()[..16],
-            *golden,
-            "average 2^{bits}"
-        );
+        assert_eq!(&hasher.finalize().to_hex().as_str()[..16], *golden, "average 2^{bits}");
     }
 }
 
 const GOLDEN_RANDOM: &[usize] = &[
-    68230, 67243, 109418, 72966, 88370, 91883, 87092, 72930, 70208, 87549, 70866, 106553, 102752,
-    75171, 72229, 70791, 77752, 99037, 70550, 66610, 90389, 83149, 48675, 78906, 74605, 75566,
-    17662,
+    68230, 67243, 109418, 72966, 88370, 91883, 87092, 72930, 70208, 87549, 70866, 106553, 102752, 75171, 72229, 70791,
+    77752, 99037, 70550, 66610, 90389, 83149, 48675, 78906, 74605, 75566, 17662,
 ];
 const GOLDEN_TEXT: &[usize] = &[
-    101340, 66564, 84474, 75683, 77338, 38292, 84629, 132878, 73505, 70201, 80098, 123914, 98381,
-    65881, 74836, 76984, 78799, 75923, 66402, 73551, 83705, 82811, 67415, 71417, 75935, 96196,
+    101340, 66564, 84474, 75683, 77338, 38292, 84629, 132878, 73505, 70201, 80098, 123914, 98381, 65881, 74836, 76984,
+    78799, 75923, 66402, 73551, 83705, 82811, 67415, 71417, 75935, 96196,
 ];
 
 /// Base-2 logarithm of the average; the first 16 digits of BLAKE3 over the lengths as u32.
@@ -314,22 +269,10 @@ fn a_wrong_size_is_named() {
         Err(Error::ChunkSize { which, found, .. }) => (which, found),
         other => panic!("{other:?}"),
     };
-    assert_eq!(
-        which(ChunkSizes::with_average(8 << 10)),
-        ("average", 8 << 10)
-    );
-    assert_eq!(
-        which(ChunkSizes::with_average(8 << 20)),
-        ("average", 8 << 20)
-    );
-    assert_eq!(
-        which(ChunkSizes::with_average(48 << 10)),
-        ("average", 48 << 10)
-    );
-    assert_eq!(
-        which(ChunkSizes::with_average(u32::MAX)),
-        ("average", u32::MAX)
-    );
+    assert_eq!(which(ChunkSizes::with_average(8 << 10)), ("average", 8 << 10));
+    assert_eq!(which(ChunkSizes::with_average(8 << 20)), ("average", 8 << 20));
+    assert_eq!(which(ChunkSizes::with_average(48 << 10)), ("average", 48 << 10));
+    assert_eq!(which(ChunkSizes::with_average(u32::MAX)), ("average", u32::MAX));
     assert_eq!(which(ChunkSizes::new(64, 0, 4096)), ("average", 0));
     assert_eq!(which(ChunkSizes::new(65, 1024, 4096)), ("smallest", 65));
     assert_eq!(which(ChunkSizes::new(62, 1024, 4096)), ("smallest", 62));

@@ -122,10 +122,7 @@ struct Hashes {
 #[inline]
 fn hashes_before(search: &Search<'_>, planes: &LoadedPlanes, from: usize) -> Hashes {
     let zero = _mm512_setzero_si512();
-    let mut hashes = Hashes {
-        low: zero,
-        high: zero,
-    };
+    let mut hashes = Hashes { low: zero, high: zero };
     let strips = strips(&search.bytes[from - WINDOW..]);
     for piece in 0..WINDOW / PIECE {
         for column in columns(strips, piece) {
@@ -146,13 +143,7 @@ fn hashes_before(search: &Search<'_>, planes: &LoadedPlanes, from: usize) -> Has
 /// The first position of the first four in the block at `from` that hold a match.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2")]
 #[inline]
-fn first_four(
-    bytes: &[u8],
-    planes: &LoadedPlanes,
-    mut hashes: Hashes,
-    mask: Hashes,
-    from: usize,
-) -> Option<usize> {
+fn first_four(bytes: &[u8], planes: &LoadedPlanes, mut hashes: Hashes, mask: Hashes, from: usize) -> Option<usize> {
     touch(&bytes[from..from + BLOCK]);
     let ahead = &bytes[from + BLOCK..];
     let strips = strips(&bytes[from..]);
@@ -182,10 +173,7 @@ fn first_four(
         return None;
     }
     let lane = any_lane_first(&fours);
-    let four = fours
-        .as_flattened()
-        .iter()
-        .position(|four| four >> lane & 1 == 1)?;
+    let four = fours.as_flattened().iter().position(|four| four >> lane & 1 == 1)?;
     Some(from + lane * STRIP + four * 4)
 }
 
@@ -210,12 +198,7 @@ fn first_of_four(search: &Search<'_>, four: usize) -> usize {
 
 /// Brings bytes into the cache in their order: strips alone are read in one that no hardware prefetches.
 fn touch(bytes: &[u8]) {
-    black_box(
-        bytes
-            .iter()
-            .step_by(CACHE_LINE)
-            .fold(0, |sum, byte| sum ^ byte),
-    );
+    black_box(bytes.iter().step_by(CACHE_LINE).fold(0, |sum, byte| sum ^ byte));
 }
 
 /// `2h + word` for each lane.
@@ -236,20 +219,14 @@ fn step(hashes: Hashes, words: Hashes) -> Hashes {
 #[inline]
 fn masked(hashes: Hashes, mask: Hashes) -> __m512i {
     // a | (b & c)
-    _mm512_ternarylogic_epi32::<0b1111_1000>(
-        _mm512_and_si512(hashes.low, mask.low),
-        hashes.high,
-        mask.high,
-    )
+    _mm512_ternarylogic_epi32::<0b1111_1000>(_mm512_and_si512(hashes.low, mask.low), hashes.high, mask.high)
 }
 
 /// The sixteen strips from the start of `bytes` on, in pieces.
 #[inline]
 fn strips(bytes: &[u8]) -> &[[[u8; PIECE]; PIECES]; LANES] {
     let (strips, _) = bytes.as_chunks::<PIECE>().0.as_chunks::<PIECES>();
-    strips
-        .first_chunk()
-        .expect("the caller has seen to a whole block")
+    strips.first_chunk().expect("the caller has seen to a whole block")
 }
 
 /// One piece of each strip, transposed: each of the four vectors holds four bytes of each strip. Within a 128-bit part,
@@ -350,16 +327,7 @@ fn load_planes(planes: &Planes) -> LoadedPlanes {
 fn load_64(bytes: &[u8; 64]) -> __m512i {
     let words = bytes.as_chunks::<8>().0;
     let word = |n: usize| i64::from_le_bytes(words[n]);
-    _mm512_set_epi64(
-        word(7),
-        word(6),
-        word(5),
-        word(4),
-        word(3),
-        word(2),
-        word(1),
-        word(0),
-    )
+    _mm512_set_epi64(word(7), word(6), word(5), word(4), word(3), word(2), word(1), word(0))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2")]

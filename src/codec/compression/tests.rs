@@ -104,9 +104,7 @@ fn one_context_serves_many_chunks_in_both_directions() {
                 .is_err()
         );
         assert!(back.is_empty());
-        decompressor
-            .decompress(codec, &stored, plain.len(), &mut back)
-            .unwrap();
+        decompressor.decompress(codec, &stored, plain.len(), &mut back).unwrap();
         assert_eq!(back, plain);
     }
 }

@@ -37,13 +37,7 @@ fn every_implementation_gives_the_published_bytes() {
     let cipher = "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838\
                   c5f61e6393ba7a0abcc9f66276fc6ece0f4e1768cddf8853bb2d551b";
     let cases = [
-        (
-            &zero,
-            "00".repeat(12),
-            "",
-            "",
-            "530f8afbc74536b9a963b4f1c4cb738b",
-        ),
+        (&zero, "00".repeat(12), "", "", "530f8afbc74536b9a963b4f1c4cb738b"),
         (
             &zero,
             "00".repeat(12),
@@ -64,11 +58,7 @@ fn every_implementation_gives_the_published_bytes() {
         for key in keys(hex_array(key)) {
             let mut sealed = sealed(&key, hex_array(&nonce), &aad, &plain);
             assert_eq!(hex::encode(&sealed), expected);
-            assert_eq!(
-                key.open(Nonce(hex_array(&nonce)), &aad, &mut sealed)
-                    .unwrap(),
-                plain
-            );
+            assert_eq!(key.open(Nonce(hex_array(&nonce)), &aad, &mut sealed).unwrap(), plain);
         }
     }
 }
@@ -122,10 +112,7 @@ fn another_key_nonce_or_associated_data_is_found() {
             key.open(Nonce::counter(5), b"there", &mut fresh()),
             Err(Error::Unauthentic)
         );
-        assert_eq!(
-            key.open(Nonce::counter(5), b"here", &mut fresh()).unwrap(),
-            b"plain"
-        );
+        assert_eq!(key.open(Nonce::counter(5), b"here", &mut fresh()).unwrap(), b"plain");
     }
 }
 
@@ -143,10 +130,7 @@ fn less_than_a_tag_is_refused() {
 
 #[test]
 fn a_counter_is_the_big_endian_end_of_its_nonce() {
-    assert_eq!(
-        Nonce::counter(0x0102_0304).0,
-        [0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]
-    );
+    assert_eq!(Nonce::counter(0x0102_0304).0, [0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]);
 }
 
 #[test]

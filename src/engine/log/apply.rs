@@ -11,7 +11,9 @@
 
 use std::collections::HashSet;
 
-use crate::catalog::{ChunkRow, DirtyKey, EntriesRow, Lookup, PackRow, PutIdRow, ReleaseRow, Stats, TipRow, Transaction};
+use crate::catalog::{
+    ChunkRow, DirtyKey, EntriesRow, Lookup, PackRow, PutIdRow, ReleaseRow, Stats, TipRow, Transaction,
+};
 use crate::codec::ChunkId;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
@@ -55,7 +57,8 @@ pub(crate) fn apply(core: &Core, entry: &Committed) -> Result<TipRow> {
     let tip = change.finish(core, tip)?;
     // The catalog knows them now; until here a lookup found them on their way.
     for pack in entry.introduced.iter().chain([&entry.commit]) {
-        core.in_flight.applied(pack.entries.entries.iter().map(|entry| &entry.id));
+        core.in_flight
+            .applied(pack.entries.entries.iter().map(|entry| &entry.id));
     }
     Ok(tip)
 }
@@ -182,7 +185,8 @@ impl Change {
             }
             None => self.stats.objects += 1,
         }
-        self.tx.mark_dirty(DirtyKey::of_object(&self.tx.object_key(&object.name)));
+        self.tx
+            .mark_dirty(DirtyKey::of_object(&self.tx.object_key(&object.name)));
         Ok(())
     }
 
@@ -355,7 +359,9 @@ impl Change {
             core.locality.forget_chunk(&id);
             followed.insert((from, to));
         }
-        followed.into_iter().for_each(|(from, to)| core.in_flight.follow(from, to));
+        followed
+            .into_iter()
+            .for_each(|(from, to)| core.in_flight.follow(from, to));
         // Whoever condemned them: when another owner's log is followed, lookups have to learn of it here.
         self.condemned.iter().for_each(|pack| core.locality.forget_pack(*pack));
         core.in_flight.forget_condemned(&self.condemned);

@@ -15,7 +15,9 @@ use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
 use crate::engine::packs::damaged;
 use crate::engine::random;
-use crate::format::checkpoint::{CHECKPOINT_HEADER_LEN, CheckpointHeader, KeyRange, open_checkpoint_file, seal_checkpoint_file};
+use crate::format::checkpoint::{
+    CHECKPOINT_HEADER_LEN, CheckpointHeader, KeyRange, open_checkpoint_file, seal_checkpoint_file,
+};
 use crate::format::names::parse_checkpoint;
 use crate::format::{
     CheckpointId, CheckpointKind, CheckpointName, CheckpointRoot, ObjectSegment, PackNumber, PackRef, PackSegment,
@@ -67,7 +69,9 @@ pub(crate) async fn write(core: &Core, epoch: u64, tip: &TipRow) -> Result<TipRo
     let name = writer.put(CheckpointKind::Root, root.encode()).await?.0;
     let verified = read_root(core, &name).await?;
     if verified != root {
-        return Err(Error::data_loss("a checkpoint reads back differently from what was written"));
+        return Err(Error::data_loss(
+            "a checkpoint reads back differently from what was written",
+        ));
     }
     let mut next = tip.clone();
     next.checkpoints = [Some((name, at.log_number)), tip.checkpoints[0]];
@@ -84,7 +88,8 @@ pub(crate) async fn write(core: &Core, epoch: u64, tip: &TipRow) -> Result<TipRo
 pub(crate) async fn read_root(core: &Core, name: &CheckpointName) -> Result<CheckpointRoot> {
     let path = core.layout.checkpoint(name);
     let file = core.backend.get(&path).await?;
-    let plain = open_checkpoint_file(&core.secrets, CheckpointKind::Root, name, &file).map_err(|error| damaged(&path, error))?;
+    let plain = open_checkpoint_file(&core.secrets, CheckpointKind::Root, name, &file)
+        .map_err(|error| damaged(&path, error))?;
     CheckpointRoot::decode(&plain).map_err(|error| damaged(&path, error))
 }
 
@@ -104,9 +109,12 @@ async fn read_segment(core: &Core, segment: &SegmentRef, kind: CheckpointKind) -
     let path = core.layout.checkpoint(&segment.name);
     let file = core.backend.get(&path).await?;
     if !segment.matches(&file) {
-        return Err(Error::data_loss(format!("{path}: a checkpoint segment is not the one its root lists")));
+        return Err(Error::data_loss(format!(
+            "{path}: a checkpoint segment is not the one its root lists"
+        )));
     }
-    let plain = open_checkpoint_file(&core.secrets, kind, &segment.name, &file).map_err(|error| damaged(&path, error))?;
+    let plain =
+        open_checkpoint_file(&core.secrets, kind, &segment.name, &file).map_err(|error| damaged(&path, error))?;
     Ok((path, plain))
 }
 
@@ -169,7 +177,10 @@ impl SegmentWriter<'_> {
             }
             let rows = self.object_rows(&range)?;
             if !rows.is_empty() {
-                refs.push(self.segment(CheckpointKind::Objects, range, ObjectSegment { range, rows }.encode()).await?);
+                refs.push(
+                    self.segment(CheckpointKind::Objects, range, ObjectSegment { range, rows }.encode())
+                        .await?,
+                );
             }
         }
         Ok(refs)
@@ -236,12 +247,17 @@ impl SegmentWriter<'_> {
             return None;
         }
         let same_table = |key: &DirtyKey| matches!(key, DirtyKey::Objects(_)) == self.is_objects(former);
-        let touched = self.dirty.iter().filter(|key| same_table(key)).any(|key| overlaps(range, key));
+        let touched = self
+            .dirty
+            .iter()
+            .filter(|key| same_table(key))
+            .any(|key| overlaps(range, key));
         (!touched).then_some(*same)
     }
 
     fn is_objects(&self, former: &[SegmentRef]) -> bool {
-        self.former.is_some_and(|root| std::ptr::eq(former, root.object_segments.as_slice()))
+        self.former
+            .is_some_and(|root| std::ptr::eq(former, root.object_segments.as_slice()))
     }
 
     async fn segment(&self, kind: CheckpointKind, range: KeyRange, plain: Vec<u8>) -> Result<SegmentRef> {
@@ -249,7 +265,9 @@ impl SegmentWriter<'_> {
         let read = self.core.backend.get(&self.core.layout.checkpoint(&name)).await?;
         let segment = SegmentRef::to(range, name, &self.core.secrets, &file);
         if !segment.matches(&read) {
-            return Err(Error::data_loss("a checkpoint segment reads back differently from what was written"));
+            return Err(Error::data_loss(
+                "a checkpoint segment reads back differently from what was written",
+            ));
         }
         Ok(segment)
     }
@@ -261,7 +279,10 @@ impl SegmentWriter<'_> {
             id: CheckpointId(random()?),
         };
         let file = Bytes::from(seal_checkpoint_file(&self.core.secrets, kind, &name, plain));
-        self.core.backend.put(&self.core.layout.checkpoint(&name), file.clone()).await?;
+        self.core
+            .backend
+            .put(&self.core.layout.checkpoint(&name), file.clone())
+            .await?;
         Ok((name, file))
     }
 }
@@ -311,7 +332,12 @@ async fn forget_others(core: &Core, epoch: u64, tip: &TipRow, newest: &Checkpoin
     };
     let mut kept: HashSet<CheckpointName> = tip.checkpoints.iter().flatten().map(|(name, _)| *name).collect();
     for root in [newest, &second] {
-        kept.extend(root.object_segments.iter().chain(&root.pack_segments).map(|segment| segment.name));
+        kept.extend(
+            root.object_segments
+                .iter()
+                .chain(&root.pack_segments)
+                .map(|segment| segment.name),
+        );
     }
     if check_fence(core, epoch).await.is_err() {
         return;

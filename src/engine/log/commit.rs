@@ -134,10 +134,14 @@ impl Committer {
     }
 
     async fn serve(&mut self, batch: Vec<Request>) {
-        let (checkpoints, batch): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|request| matches!(request, Request::Checkpoint { .. }));
+        let (checkpoints, batch): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .partition(|request| matches!(request, Request::Checkpoint { .. }));
         if let Some(error) = self.ledger.failure() {
-            batch.into_iter().chain(checkpoints).for_each(|request| request.refuse(error.clone()));
+            batch
+                .into_iter()
+                .chain(checkpoints)
+                .for_each(|request| request.refuse(error.clone()));
             return;
         }
         if !batch.is_empty() || checkpoints.is_empty() {
@@ -210,7 +214,10 @@ impl Committer {
             .await
             .map_err(|error| in_doubt(error, &name))?;
         // From here on it is durable: whatever fails, others may come to see it.
-        self.ownership.check(&self.core).await.map_err(|error| unacknowledged(error, &name))?;
+        self.ownership
+            .check(&self.core)
+            .await
+            .map_err(|error| unacknowledged(error, &name))?;
         self.apply(commit, introduced, section, decided.sequence)
             .await
             .map_err(|error| unacknowledged(error, &name))?;
@@ -263,7 +270,9 @@ impl Committer {
         };
         let core = self.core.clone();
         let applied = tokio::task::spawn_blocking(move || apply(&core, &entry));
-        self.tip = applied.await.map_err(|_| Error::internal("applying a commit to the catalog panicked"))??;
+        self.tip = applied
+            .await
+            .map_err(|_| Error::internal("applying a commit to the catalog panicked"))??;
         Ok(())
     }
 
@@ -419,7 +428,10 @@ impl Committer {
         let mut dead = Vec::new();
         for pack in packs {
             let row = self.core.catalog.pack(*pack)?;
-            dead.extend(row.filter(|row| row.is_dead() && row.condemned_at == 0).map(|row| row.name));
+            dead.extend(
+                row.filter(|row| row.is_dead() && row.condemned_at == 0)
+                    .map(|row| row.name),
+            );
         }
         let numbers: Vec<_> = dead.iter().map(|name| name.number).collect();
         let free = self.core.in_flight.condemn(&numbers);
@@ -468,11 +480,17 @@ impl Precondition {
             (Precondition::IfVersion(wanted), Some(version)) if wanted == version => Ok(()),
             (Precondition::CreateOnly, Some(version)) => Err(Error::new(
                 Reason::ObjectExists,
-                format!("{:?} exists already (version {version}); nothing was changed", name.as_str()),
+                format!(
+                    "{:?} exists already (version {version}); nothing was changed",
+                    name.as_str()
+                ),
             )),
             (Precondition::IfVersion(wanted), present) => {
                 let found = present.map_or("it does not exist".to_owned(), |version| format!("it is at {version}"));
-                let line = format!("{:?} is not at version {wanted}: {found}; nothing was changed", name.as_str());
+                let line = format!(
+                    "{:?} is not at version {wanted}: {found}; nothing was changed",
+                    name.as_str()
+                );
                 Err(Error::new(Reason::VersionMismatch, line))
             }
         }
@@ -565,12 +583,12 @@ impl From<backend::Error> for Error {
 mod tests {
     use super::*;
     use crate::codec::ChunkId;
-    use crate::format::record::{INLINE_CHUNKS_MAX, METADATA_LEN_MAX};
     use crate::format::PackId;
+    use crate::format::record::{INLINE_CHUNKS_MAX, METADATA_LEN_MAX};
 
     #[test]
     fn no_record_is_longer_than_was_reckoned() {
-        let name = ObjectName::new(&"n".repeat(1024)).unwrap();
+        let name = ObjectName::new("n".repeat(1024)).unwrap();
         let chunk = ChunkRef {
             id: ChunkId([1; 32]),
             len: 1,
@@ -615,8 +633,17 @@ mod tests {
             packs,
             reply: oneshot::channel().0,
         };
-        let names = vec![PackName { number, id: PackId([0; 32]) }; 4096];
+        let names = vec![
+            PackName {
+                number,
+                id: PackId([0; 32])
+            };
+            4096
+        ];
         assert!(Record::Condemn(names).encoded_len() <= condemn.record_len_max());
-        assert!(condemn.record_len_max() < RECORDS_LEN_MAX / 2, "one request always fits");
+        assert!(
+            condemn.record_len_max() < RECORDS_LEN_MAX / 2,
+            "one request always fits"
+        );
     }
 }

@@ -19,7 +19,9 @@ use crate::codec::ChunkId;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::packs::{children_of, damaged, read_manifest};
-use crate::format::{BlobKind, CheckpointName, CheckpointRoot, Content, PackKind, PackName, PackNumber, Record, next_head};
+use crate::format::{
+    BlobKind, CheckpointName, CheckpointRoot, Content, PackKind, PackName, PackNumber, Record, next_head,
+};
 
 /// Objects counted in one transaction.
 const OBJECTS_AT_ONCE: usize = 64;
@@ -131,7 +133,8 @@ impl Rebuild {
         self.tip.checkpoints[0] = Some((*name, root.tip.log_number));
         for segment in &root.pack_segments {
             for row in read_packs(&self.core, segment).await?.rows {
-                self.packs.insert(row.pack.name.number, (row.pack.name, row.kind, row.log_number));
+                self.packs
+                    .insert(row.pack.name.number, (row.pack.name, row.kind, row.log_number));
             }
         }
         for segment in &root.object_segments {
@@ -161,7 +164,10 @@ impl Rebuild {
             self.packs.insert(pack.name.number, (pack.name, PackKind::Chunk, 0));
             tx.mark_dirty(DirtyKey::of_pack(pack.name.number));
         }
-        self.packs.insert(entry.pack.name.number, (entry.pack.name, PackKind::Commit, section.log_number));
+        self.packs.insert(
+            entry.pack.name.number,
+            (entry.pack.name, PackKind::Commit, section.log_number),
+        );
         tx.mark_dirty(DirtyKey::of_pack(entry.pack.name.number));
         for record in &section.records {
             match record {
@@ -227,7 +233,9 @@ impl Rebuild {
                     Content::Inline(chunks) => chunks.iter().map(|chunk| chunk.id).collect(),
                     Content::Root(root) => vec![*root],
                 };
-                self.count_all(ids).await.map_err(|error| error.within(format!("object {:?}", object.name.as_str())))?;
+                self.count_all(ids)
+                    .await
+                    .map_err(|error| error.within(format!("object {:?}", object.name.as_str())))?;
             }
         }
     }
@@ -287,13 +295,17 @@ impl Rebuild {
 /// The ids that the manifest at a place of a pack refers to.
 pub(crate) async fn read_manifest_children(core: &Core, pack: PackNumber, index: u32) -> Result<Vec<ChunkId>> {
     let (Some(row), Some(entries)) = (core.catalog.pack(pack)?, core.catalog.entries(pack)?) else {
-        return Err(Error::new(Reason::CatalogFailed, "the catalog knows a manifest but not its pack; run `cairn rebuild`"));
+        return Err(Error::new(
+            Reason::CatalogFailed,
+            "the catalog knows a manifest but not its pack; run `cairn rebuild`",
+        ));
     };
-    let entry = entries
-        .entries
-        .get(index as usize)
-        .ok_or_else(|| Error::new(Reason::CatalogFailed, "the catalog names a manifest its pack does not have; run `cairn rebuild`"))?;
+    let entry = entries.entries.get(index as usize).ok_or_else(|| {
+        Error::new(
+            Reason::CatalogFailed,
+            "the catalog names a manifest its pack does not have; run `cairn rebuild`",
+        )
+    })?;
     let plain = read_manifest(core, &row.name, entry, &entries.births[entry.birth as usize]).await?;
     children_of(entry.kind, &plain).map_err(|error| damaged(&core.layout.pack(&row.name), error))
 }
-

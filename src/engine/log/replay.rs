@@ -30,7 +30,10 @@ pub(crate) struct LogEntry {
 
 impl LogEntry {
     pub(crate) fn section(&self) -> &CommitSection {
-        self.directory.commit.as_ref().expect("only commit packs become log entries")
+        self.directory
+            .commit
+            .as_ref()
+            .expect("only commit packs become log entries")
     }
 
     pub(crate) fn tip(&self) -> Tip {
@@ -82,22 +85,34 @@ pub(crate) async fn find_beyond(core: &Core, tip: Option<&Tip>) -> Result<Contin
 async fn list_heads(core: &Core, tip: Option<&Tip>) -> Result<Vec<PackHead>> {
     let after = tip.map(|tip| core.layout.pack(&tip.pack));
     let listed = core.backend.list(&core.layout.packs_prefix(), after.as_deref()).await?;
-    let packs: Vec<_> =
-        listed.iter().filter_map(|file| parse_pack(&file.path).map(|name| (name, file.size))).collect();
+    let packs: Vec<_> = listed
+        .iter()
+        .filter_map(|file| parse_pack(&file.path).map(|name| (name, file.size)))
+        .collect();
     let reads = stream::iter(packs).map(|(name, size)| read_head(core, name, size));
     let heads: Vec<_> = reads.buffered(READS_MAX).try_collect().await?;
     Ok(heads.into_iter().flatten().collect())
 }
 
 async fn newest_commit(core: &Core, heads: &[PackHead]) -> Result<Option<LogEntry>> {
-    let Some(epoch) = heads.iter().filter(|head| head.kind == PackKind::Commit).map(|head| head.name.number.epoch).max()
+    let Some(epoch) = heads
+        .iter()
+        .filter(|head| head.kind == PackKind::Commit)
+        .map(|head| head.name.number.epoch)
+        .max()
     else {
         return Ok(None);
     };
     let mut newest: Option<LogEntry> = None;
-    for head in heads.iter().filter(|head| head.kind == PackKind::Commit && head.name.number.epoch == epoch) {
+    for head in heads
+        .iter()
+        .filter(|head| head.kind == PackKind::Commit && head.name.number.epoch == epoch)
+    {
         let entry = read_entry(core, head).await?;
-        if newest.as_ref().is_none_or(|newest| newest.section().log_number < entry.section().log_number) {
+        if newest
+            .as_ref()
+            .is_none_or(|newest| newest.section().log_number < entry.section().log_number)
+        {
             newest = Some(entry);
         }
     }
@@ -145,7 +160,11 @@ fn strays(heads: Vec<PackHead>, entries: &[LogEntry]) -> Vec<PackName> {
     for entry in entries {
         known.extend(introduced(entry.section()).iter().map(|pack| pack.name));
     }
-    heads.into_iter().map(|head| head.name).filter(|name| !known.contains(name)).collect()
+    heads
+        .into_iter()
+        .map(|head| head.name)
+        .filter(|name| !known.contains(name))
+        .collect()
 }
 
 /// The packs that a log entry introduces, itself excepted.
@@ -171,7 +190,11 @@ pub(crate) async fn read_entry(core: &Core, head: &PackHead) -> Result<LogEntry>
 
 /// Applies `entries` to the catalog. Packs that are missing because a later entry condemns them make the replay fall
 /// back: `None` says that the catalog has to be made anew.
-pub(crate) async fn apply_entries(core: &std::sync::Arc<Core>, mut tip: TipRow, entries: Vec<LogEntry>) -> Result<Option<TipRow>> {
+pub(crate) async fn apply_entries(
+    core: &std::sync::Arc<Core>,
+    mut tip: TipRow,
+    entries: Vec<LogEntry>,
+) -> Result<Option<TipRow>> {
     for entry in entries {
         let mut packs = Vec::new();
         for pack in introduced(entry.section()) {
@@ -198,7 +221,10 @@ pub(crate) async fn apply_entries(core: &std::sync::Arc<Core>, mut tip: TipRow, 
         };
         let shared = core.clone();
         let applied = tokio::task::spawn_blocking(move || apply(&shared, &committed));
-        tip = match applied.await.map_err(|_| Error::internal("replaying a commit into the catalog panicked"))? {
+        tip = match applied
+            .await
+            .map_err(|_| Error::internal("replaying a commit into the catalog panicked"))?
+        {
             Ok(tip) => tip,
             // Releases are not on the log. Where this catalog is behind with them, as after another owner's reclaim or
             // a power cut, packs still look used that were rightly condemned.

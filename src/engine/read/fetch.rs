@@ -61,19 +61,27 @@ pub(crate) async fn fetch(
 
 async fn read(core: &Core, request: &Request) -> Result<Bytes> {
     let path = core.layout.pack(&request.pack);
-    core.backend.get_range(&path, request.start..request.end).await.map_err(|error| {
-        let error = Error::from(error);
-        match error.reason() {
-            Reason::DataLoss => error.within("a pack of it is missing or too short"),
-            _ => error,
-        }
-    })
+    core.backend
+        .get_range(&path, request.start..request.end)
+        .await
+        .map_err(|error| {
+            let error = Error::from(error);
+            match error.reason() {
+                Reason::DataLoss => error.within("a pack of it is missing or too short"),
+                _ => error,
+            }
+        })
 }
 
 /// Groups a window's blobs into requests: neighbours in one pack come together.
 fn group(places: &[Place]) -> Vec<Request> {
     let mut order: Vec<usize> = (0..places.len()).collect();
-    order.sort_by_key(|&member| (places[member].pack, places[member].entries.entries[places[member].index].offset));
+    order.sort_by_key(|&member| {
+        (
+            places[member].pack,
+            places[member].entries.entries[places[member].index].offset,
+        )
+    });
     let mut requests: Vec<Request> = Vec::new();
     for member in order {
         let place = &places[member];
@@ -133,14 +141,17 @@ impl<'a> Opener<'a> {
         let from = (u64::from(entry.offset) - request.start) as usize;
         // A chunk that occurs twice in the window is opened twice, so the ciphertext stays as it is.
         self.sealed.clear();
-        self.sealed.extend_from_slice(&bytes[from..from + entry.stored_len as usize]);
+        self.sealed
+            .extend_from_slice(&bytes[from..from + entry.stored_len as usize]);
         let key = (place.pack.number, entry.birth);
         if !self.keys.contains_key(&key) {
             let birth = &place.entries.births[entry.birth as usize];
             let opener = BlobOpener::new(&self.core.secrets, birth).map_err(|error| failed(error.into()))?;
             self.keys.insert(key, opener);
         }
-        let compressed = self.keys[&key].open(entry, &mut self.sealed).map_err(|error| failed(error.into()))?;
+        let compressed = self.keys[&key]
+            .open(entry, &mut self.sealed)
+            .map_err(|error| failed(error.into()))?;
         let mut plain = Vec::with_capacity(entry.plain_len as usize);
         self.decompressor
             .decompress(entry.codec, compressed, entry.plain_len as usize, &mut plain)

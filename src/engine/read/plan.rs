@@ -69,7 +69,9 @@ impl Finder {
         }
         let row = self.hold(id)?;
         if row.quarantined {
-            return Err(Error::data_loss("a chunk of it was found damaged before and is quarantined"));
+            return Err(Error::data_loss(
+                "a chunk of it was found damaged before and is quarantined",
+            ));
         }
         self.place(row.pack, row.index as usize)
     }
@@ -95,9 +97,15 @@ impl Finder {
     }
 
     fn place(&mut self, number: PackNumber, index: usize) -> Result<Place> {
-        let Recent { pack, entries, is_whole } = self.entries(number)?;
+        let Recent {
+            pack,
+            entries,
+            is_whole,
+        } = self.entries(number)?;
         if index >= entries.entries.len() {
-            return Err(Error::data_loss("the catalog names a place its pack does not have; run `cairn rebuild`"));
+            return Err(Error::data_loss(
+                "the catalog names a place its pack does not have; run `cairn rebuild`",
+            ));
         }
         self.next = is_whole.then_some((number, index + 1));
         Ok(Place { pack, entries, index })
@@ -108,7 +116,9 @@ impl Finder {
             return Ok(recent.clone());
         }
         let (Some(row), Some(entries)) = (self.core.catalog.pack(number)?, self.core.catalog.entries(number)?) else {
-            return Err(Error::data_loss("the catalog does not know a pack of it; run `cairn rebuild`"));
+            return Err(Error::data_loss(
+                "the catalog does not know a pack of it; run `cairn rebuild`",
+            ));
         };
         if self.recent.len() == RECENT_PACKS {
             self.recent.remove(0);
@@ -125,7 +135,13 @@ impl Finder {
     async fn manifest(&mut self, id: &ChunkId) -> Result<Vec<u8>> {
         let place = self.find(id)?;
         let entry = &place.entries.entries[place.index];
-        read_manifest(&self.core, &place.pack, entry, &place.entries.births[entry.birth as usize]).await
+        read_manifest(
+            &self.core,
+            &place.pack,
+            entry,
+            &place.entries.births[entry.birth as usize],
+        )
+        .await
     }
 }
 
@@ -171,7 +187,12 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) async fn new(core: Arc<Core>, holder: Arc<Holder>, object: &ObjectVersion, range: Range<u64>) -> Result<Self> {
+    pub(crate) async fn new(
+        core: Arc<Core>,
+        holder: Arc<Holder>,
+        object: &ObjectVersion,
+        range: Range<u64>,
+    ) -> Result<Self> {
         let mut finder = Finder::new(core, holder);
         let (leaves, chunks) = match &object.content {
             Content::Inline(chunks) => (Vec::new(), chunks.clone()),
@@ -247,7 +268,9 @@ impl Plan {
             let plain = self.finder.manifest(&leaf.id).await?;
             let decoded = Leaf::decode(&plain).map_err(|error| damaged("its manifest", error))?;
             if decoded.bytes() != leaf.bytes {
-                return Err(Error::data_loss("a leaf of its manifest has another length than its root says"));
+                return Err(Error::data_loss(
+                    "a leaf of its manifest has another length than its root says",
+                ));
             }
             self.chunks = decoded.chunks.into();
         }

@@ -184,7 +184,13 @@ mod tests {
         assert_eq!(ByteRange::From(4).resolve(10).unwrap(), 4..10);
         assert_eq!(ByteRange::Last(3).resolve(10).unwrap(), 7..10);
         assert_eq!(ByteRange::All.resolve(0).unwrap(), 0..0);
-        for outside in [inclusive(0, 10), inclusive(5, 4), ByteRange::From(10), ByteRange::Last(11), ByteRange::Last(0)] {
+        for outside in [
+            inclusive(0, 10),
+            inclusive(5, 4),
+            ByteRange::From(10),
+            ByteRange::Last(11),
+            ByteRange::Last(0),
+        ] {
             assert_eq!(outside.resolve(10).unwrap_err().reason(), Reason::InvalidRange);
         }
     }

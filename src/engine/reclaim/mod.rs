@@ -131,9 +131,11 @@ async fn checkpoint_past_dead_commits(core: &Core, access: &WriteAccess) -> Resu
     for _ in 0..2 {
         let tip = core.catalog.tip()?.unwrap_or_default();
         let (newest, kept_from) = (tip.log_number(), tip.kept_from());
-        let blocked = packs(core, |row| is_idle(row) && row.kind == PackKind::Commit && row.log_number < newest)?
-            .iter()
-            .any(|row| row.log_number >= kept_from);
+        let blocked = packs(core, |row| {
+            is_idle(row) && row.kind == PackKind::Commit && row.log_number < newest
+        })?
+        .iter()
+        .any(|row| row.log_number >= kept_from);
         if !blocked {
             return Ok(());
         }
@@ -145,7 +147,9 @@ async fn checkpoint_past_dead_commits(core: &Core, access: &WriteAccess) -> Resu
 /// Packs that hold nothing in use and that the log can do without.
 fn dead_packs(core: &Core) -> Result<Vec<PackRow>> {
     let kept_from = core.catalog.tip()?.unwrap_or_default().kept_from();
-    packs(core, |row| is_idle(row) && (row.kind == PackKind::Chunk || row.log_number < kept_from))
+    packs(core, |row| {
+        is_idle(row) && (row.kind == PackKind::Chunk || row.log_number < kept_from)
+    })
 }
 
 /// Dropping packs takes a commit, which one day is a dead pack itself: for a few small ones it gains nothing.

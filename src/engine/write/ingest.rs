@@ -152,7 +152,11 @@ impl Ingest {
 
     /// Waits until another slab of this stream may be filled.
     pub(crate) async fn slot(&self) -> OwnedSemaphorePermit {
-        self.slots.clone().acquire_owned().await.expect("the semaphore is never closed")
+        self.slots
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed")
     }
 
     pub(crate) fn slab(&self) -> Slab {
@@ -188,7 +192,11 @@ impl Ingest {
 
     /// Waits until every slab handed over has been placed.
     pub(crate) async fn drained(&self) -> Result<()> {
-        let all = self.slots.acquire_many(self.slots_max).await.expect("the semaphore is never closed");
+        let all = self
+            .slots
+            .acquire_many(self.slots_max)
+            .await
+            .expect("the semaphore is never closed");
         drop(all);
         self.check()
     }
@@ -454,7 +462,8 @@ struct FailOnPanic<'a>(&'a Ingest);
 
 impl Drop for FailOnPanic<'_> {
     fn drop(&mut self) {
-        self.0.fail(Error::internal("work on a slab ended early; the log has the cause"));
+        self.0
+            .fail(Error::internal("work on a slab ended early; the log has the cause"));
     }
 }
 

@@ -52,7 +52,10 @@ impl Ledger {
         let mut state = self.state.lock();
         let counter = pack.pack.name.number.counter;
         let slot = state.packs.insert(counter, Some(pack));
-        assert!(matches!(slot, Some(None)), "a pack becomes durable once, after it was registered");
+        assert!(
+            matches!(slot, Some(None)),
+            "a pack becomes durable once, after it was registered"
+        );
         state.durable += 1;
         drop(state);
         self.changed.notify_waiters();
@@ -81,7 +84,8 @@ impl Ledger {
 
     /// Waits until at least `count` packs are durable and not introduced, or the writer has failed.
     pub(crate) async fn pressure(&self, count: usize) {
-        self.wait(|state| (state.durable >= count || state.failed.is_some()).then_some(())).await;
+        self.wait(|state| (state.durable >= count || state.failed.is_some()).then_some(()))
+            .await;
     }
 
     /// Waits until all packs below `counter` are durable, and takes them.
@@ -112,7 +116,10 @@ impl Ledger {
 impl State {
     fn take_below(&mut self, counter: u64) -> Vec<NewPack> {
         let above = self.packs.split_off(&counter);
-        let taken: Vec<_> = std::mem::replace(&mut self.packs, above).into_values().flatten().collect();
+        let taken: Vec<_> = std::mem::replace(&mut self.packs, above)
+            .into_values()
+            .flatten()
+            .collect();
         self.durable -= taken.len();
         taken
     }

@@ -48,7 +48,9 @@ impl ManifestBuilder {
 
     /// What the record of the object says about its content.
     pub(crate) async fn finish(mut self, name: &ObjectName, size: u64) -> Result<Content> {
-        let last = std::mem::take(&mut self.cutter).finish().unwrap_or(Leaf { chunks: Vec::new() });
+        let last = std::mem::take(&mut self.cutter)
+            .finish()
+            .unwrap_or(Leaf { chunks: Vec::new() });
         if self.leaves.is_empty() && last.chunks.len() <= INLINE_CHUNKS_MAX {
             self.holder.settled().await?;
             return Ok(Content::Inline(last.chunks));
@@ -123,6 +125,8 @@ fn store_manifest(
         stored: &bytes,
         children: Some((children, holder.clone())),
     };
-    packer.place(vec![blob], &mut None, stored).inspect_err(|_| holder.table().give_up([id]))?;
+    packer
+        .place(vec![blob], &mut None, stored)
+        .inspect_err(|_| holder.table().give_up([id]))?;
     Ok(id)
 }

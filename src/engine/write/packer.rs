@@ -95,7 +95,10 @@ impl Packer {
         self.check()?;
         let mut group: Vec<ChunkId> = Vec::with_capacity(blobs.len());
         for blob in blobs {
-            let full = state.open.as_ref().is_some_and(|open| !open.writer.fits(blob.stored.len()));
+            let full = state
+                .open
+                .as_ref()
+                .is_some_and(|open| !open.writer.fits(blob.stored.len()));
             if full {
                 self.settle(&state, &mut group);
                 self.close(&mut state)?;
@@ -171,7 +174,10 @@ impl Packer {
     fn close(&self, state: &mut State) -> Result<()> {
         if let Some(open) = state.open.take() {
             self.ledger.register(open.writer.name().number.counter);
-            state.full.send(open).map_err(|_| Error::internal("the uploads of this writer have stopped"))?;
+            state
+                .full
+                .send(open)
+                .map_err(|_| Error::internal("the uploads of this writer have stopped"))?;
         }
         Ok(())
     }
@@ -179,7 +185,8 @@ impl Packer {
 
 impl OpenPack {
     fn push(&mut self, blob: Fresh<'_>, paid: Option<&mut Paid>, share: &StoredBytes, group: &mut Vec<ChunkId>) {
-        self.writer.push(blob.id, blob.kind, blob.codec, blob.plain_len, blob.stored);
+        self.writer
+            .push(blob.id, blob.kind, blob.codec, blob.plain_len, blob.stored);
         if let Some((children, holder)) = blob.children {
             self.children.insert(blob.id, children);
             if !self.holders.last().is_some_and(|last| Arc::ptr_eq(last, &holder)) {

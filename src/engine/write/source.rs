@@ -12,8 +12,11 @@ pub trait Source: Send {
     ///
     /// # Errors
     /// Whatever the stream reports; the put is given up and nothing becomes visible.
-    fn fill(&mut self, buffer: Vec<u8>, room: std::ops::Range<usize>)
-    -> impl Future<Output = io::Result<(Vec<u8>, usize)>> + Send;
+    fn fill(
+        &mut self,
+        buffer: Vec<u8>,
+        room: std::ops::Range<usize>,
+    ) -> impl Future<Output = io::Result<(Vec<u8>, usize)>> + Send;
 }
 
 impl<T: AsyncRead + Unpin + Send> Source for T {

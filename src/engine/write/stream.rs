@@ -59,7 +59,11 @@ pub(crate) async fn ingest_stream<S: Source>(
             error = packer.failed() => return Err(error),
         };
         slab.bytes = bytes;
-        let more = if len < ingest.slab_bytes() { More::End } else { More::MayFollow };
+        let more = if len < ingest.slab_bytes() {
+            More::End
+        } else {
+            More::MayFollow
+        };
         ingest.push(index, slab, len, more, paid, slot);
         manifest.add(ingest.take_chunks()).await?;
         index += 1;
@@ -91,6 +95,9 @@ async fn pay(core: &Core, packer: &Packer, bytes: usize) -> Result<crate::engine
 }
 
 fn source_failed(name: &ObjectName, error: std::io::Error) -> Error {
-    let line = format!("reading the data for {:?} failed: {error}; nothing was stored", name.as_str());
+    let line = format!(
+        "reading the data for {:?} failed: {error}; nothing was stored",
+        name.as_str()
+    );
     Error::new(Reason::SourceFailed, line).caused_by(error)
 }

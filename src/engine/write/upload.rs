@@ -28,7 +28,11 @@ pub(crate) async fn run(
     let mut uploads = JoinSet::new();
     while let Some(open) = full.recv().await {
         while uploads.try_join_next().is_some() {}
-        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let slot = slots
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
         let (core, packer, ledger) = (core.clone(), packer.clone(), ledger.clone());
         uploads.spawn(async move {
             match put_pack(&core, &packer, open, None).await {

@@ -60,10 +60,7 @@ fn messages_cannot_be_dropped_or_exchanged() {
 #[test]
 fn a_file_is_only_what_it_was_sealed_as() {
     let (name, file) = sealed(vec![1]);
-    let renamed = CheckpointName {
-        log_number: 2,
-        ..name
-    };
+    let renamed = CheckpointName { log_number: 2, ..name };
     assert_eq!(
         open(&renamed, &file),
         Err(Error::Foreign {

@@ -13,10 +13,7 @@ fn the_clear_part_needs_no_key() {
     assert_eq!(header.repository, REPOSITORY);
     assert_eq!(header.name.as_str(), "golden");
     assert_eq!(header.kek_id, "file:golden");
-    assert_eq!(
-        (header.generation, header.store_id),
-        (1, *b"store id golden.")
-    );
+    assert_eq!((header.generation, header.store_id), (1, *b"store id golden."));
 }
 
 #[test]
@@ -48,11 +45,7 @@ fn a_maintenance_role_has_no_data_keys() {
     };
     assert_eq!(role.id_key().unwrap_err(), missing);
     assert_eq!(role.gear_table().unwrap_err(), missing);
-    assert_eq!(
-        role.key_for(Section::Data, 1, "pack", &[0; 32])
-            .unwrap_err(),
-        missing
-    );
+    assert_eq!(role.key_for(Section::Data, 1, "pack", &[0; 32]).unwrap_err(), missing);
     assert_eq!(
         (role.has_data(), role.data_epoch(), role.directory_epoch()),
         (false, 0, 1)
@@ -73,10 +66,7 @@ fn rotation_keeps_old_epochs_and_all_ids() {
     let opened = open_keyring(&file, &other_kek()).unwrap();
     assert_eq!((opened.generation(), opened.previous()), (2, previous));
     assert_eq!((opened.data_epoch(), opened.directory_epoch()), (3, 2));
-    assert_eq!(
-        opened.id_key().unwrap().id(b"x"),
-        first.id_key().unwrap().id(b"x")
-    );
+    assert_eq!(opened.id_key().unwrap().id(b"x"), first.id_key().unwrap().id(b"x"));
     let key = |secrets: &Secrets, epoch| secrets.key_for(Section::Data, epoch, "pack", &[9; 32]);
     assert_eq!(key(&opened, 1), key(&first, 1));
     assert_ne!(key(&opened, 1), key(&opened, 2));
@@ -110,23 +100,15 @@ fn sections_of_two_generations_do_not_mix() {
     let sum = Hash32::of(&forged);
     forged.put_slice(&sum.0);
     assert_eq!(forged.len(), sealed_start);
-    sections
-        .iter()
-        .for_each(|section| forged.put_slice(section));
+    sections.iter().for_each(|section| forged.put_slice(section));
     assert!(KeyringHeader::parse(&forged).is_ok());
-    assert!(matches!(
-        open_keyring(&forged, &kek()),
-        Err(Error::Damaged { .. })
-    ));
+    assert!(matches!(open_keyring(&forged, &kek()), Err(Error::Damaged { .. })));
 }
 
 #[test]
 fn secrets_print_nothing() {
     let printed = format!("{:?} {:?}", secrets(), kek());
-    assert!(
-        !printed.contains(&hex::encode([0x40, 0x41, 0x42])),
-        "{printed}"
-    );
+    assert!(!printed.contains(&hex::encode([0x40, 0x41, 0x42])), "{printed}");
     assert!(printed.contains("Secret(..)"), "{printed}");
 }
 

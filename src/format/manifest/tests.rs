@@ -16,10 +16,7 @@ fn chunk_with(first: u8) -> ChunkRef {
 
 fn cut(chunks: impl IntoIterator<Item = ChunkRef>) -> Vec<Leaf> {
     let mut cutter = LeafCutter::new();
-    let mut leaves: Vec<Leaf> = chunks
-        .into_iter()
-        .filter_map(|chunk| cutter.push(chunk))
-        .collect();
+    let mut leaves: Vec<Leaf> = chunks.into_iter().filter_map(|chunk| cutter.push(chunk)).collect();
     leaves.extend(cutter.finish());
     leaves
 }
@@ -38,10 +35,7 @@ fn a_leaf_ends_at_a_zero_from_the_256th_chunk_on_or_at_the_1024th() {
         [256, 3]
     );
     assert_eq!(lengths(&cut(ones(254).chain(zero()).chain(ones(3)))), [258]);
-    assert_eq!(
-        lengths(&cut(ones(1023).chain(zero()).chain(ones(1)))),
-        [1024, 1]
-    );
+    assert_eq!(lengths(&cut(ones(1023).chain(zero()).chain(ones(1)))), [1024, 1]);
     assert!(cut(ones(0)).is_empty());
 }
 
@@ -55,11 +49,7 @@ fn leaves_agree_again_soon_after_a_difference() {
     for inserted in [1, 10, 300] {
         let after = cut((100_000..100_000 + inserted).chain(0..60_000).map(chunk));
         let shared = after.iter().filter(|leaf| before.contains(leaf)).count();
-        assert!(
-            shared * 10 >= before.len() * 8,
-            "{shared} of {}",
-            before.len()
-        );
+        assert!(shared * 10 >= before.len() * 8, "{shared} of {}", before.len());
     }
 }
 
@@ -111,8 +101,7 @@ fn a_root_has_the_size_of_its_leaves() {
 #[test]
 fn the_longest_root_fits_a_pack() {
     let len = 2 + ObjectName::LEN_MAX + 8 + 4 + LEAVES_MAX * LeafRef::LEN;
-    let room =
-        super::super::pack::BODY_LEN_MAX - super::super::pack::HEADER_LEN - crate::codec::TAG_LEN;
+    let room = super::super::pack::BODY_LEN_MAX - super::super::pack::HEADER_LEN - crate::codec::TAG_LEN;
     assert!(len <= room);
 }
 

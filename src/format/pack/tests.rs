@@ -53,10 +53,7 @@ fn fixed_parts_have_their_documented_lengths() {
 fn an_empty_pack_is_a_pack() {
     let pack = finish(writer(1, 1 << 20));
     let (trailer, directory, sums) = parts(&pack);
-    assert_eq!(
-        (trailer.body_len, directory.len(), sums.len()),
-        (2048, 2064, 32)
-    );
+    assert_eq!((trailer.body_len, directory.len(), sums.len()), (2048, 2064, 32));
     assert_eq!(pack.directory.births[0].data_epoch, 0);
     let opened = verify_pack(&secrets(), &pack.name, &pack.bytes).unwrap();
     assert_eq!(opened, pack.directory);
@@ -112,18 +109,13 @@ fn ordinals_run_out_before_they_repeat() {
             ordinal: index,
             ..chunk_pack().directory.entries[0]
         };
-        assert_eq!(
-            writer.push(entry.id, BlobKind::Leaf, Codec::Raw, 1, &[0]),
-            index
-        );
+        assert_eq!(writer.push(entry.id, BlobKind::Leaf, Codec::Raw, 1, &[0]), index);
         if index > 20 {
             break;
         }
     }
     writer.ordinal_next = ENTRIES_MAX as u32;
-    let pushed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        push_data(&mut writer, b"x")
-    }));
+    let pushed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| push_data(&mut writer, b"x")));
     assert!(pushed.is_err());
 }
 
@@ -149,21 +141,14 @@ fn moved_blobs_stay_openable_through_generations_of_packs() {
         push_data(&mut writer, b"born here");
         for entry in &from.directory.entries {
             let sealed = &from.bytes[entry.offset as usize..entry.end() as usize];
-            writer.push_moved(
-                entry,
-                &from.directory.births[usize::from(entry.birth)],
-                sealed,
-            );
+            writer.push_moved(entry, &from.directory.births[usize::from(entry.birth)], sealed);
         }
         from = finish(writer);
         let plain = read_whole_pack(&secrets, &from.name, &from.bytes).unwrap();
         assert_eq!(plain[plain.len() - 3], b"a raw chunk");
         assert_eq!(plain[plain.len() - 2], ZSTD_PLAIN);
     }
-    assert_eq!(
-        (from.directory.births.len(), from.directory.entries.len()),
-        (4, 6)
-    );
+    assert_eq!((from.directory.births.len(), from.directory.entries.len()), (4, 6));
 }
 
 #[test]
@@ -179,12 +164,7 @@ fn a_maintenance_role_moves_data_it_cannot_open() {
     let pack = finish(writer);
     assert_eq!(pack.directory.births[0].data_epoch, 0);
     assert!(read_whole_pack(&secrets(), &pack.name, &pack.bytes).is_ok());
-    let opened = read_blob(
-        &role,
-        &pack.directory,
-        &pack.directory.entries[0],
-        &pack.bytes,
-    );
+    let opened = read_blob(&role, &pack.directory, &pack.directory.entries[0], &pack.bytes);
     assert_eq!(
         opened,
         Err(Error::KeyMissing {
@@ -192,15 +172,7 @@ fn a_maintenance_role_moves_data_it_cannot_open() {
             epoch: 0
         })
     );
-    assert!(
-        read_blob(
-            &role,
-            &pack.directory,
-            &pack.directory.entries[2],
-            &pack.bytes
-        )
-        .is_ok()
-    );
+    assert!(read_blob(&role, &pack.directory, &pack.directory.entries[2], &pack.bytes).is_ok());
 }
 
 #[test]
@@ -209,10 +181,7 @@ fn a_pack_cannot_be_renamed_or_adopted() {
     let mut renumbered = pack.name;
     renumbered.number.counter += 1;
     let open = |secrets: &Secrets, name: &PackName| open_pack_directory(secrets, name, &pack.bytes);
-    assert!(matches!(
-        open(&secrets(), &renumbered),
-        Err(Error::Damaged { .. })
-    ));
+    assert!(matches!(open(&secrets(), &renumbered), Err(Error::Damaged { .. })));
     assert_eq!(
         open(&secrets(), &pack_name(2)),
         Err(Error::Foreign {
@@ -242,10 +211,7 @@ fn a_pack_cannot_be_renamed_or_adopted() {
     };
     let rotated = secrets().with_directory_epoch(Secret::from_bytes([5; 32]));
     let later = finish(PackWriter::new(&rotated, pack.name, Vec::new(), 2048));
-    assert_eq!(
-        open_pack_directory(&secrets(), &pack.name, &later.bytes),
-        Err(missing)
-    );
+    assert_eq!(open_pack_directory(&secrets(), &pack.name, &later.bytes), Err(missing));
 }
 
 #[test]
@@ -309,14 +275,8 @@ fn blocks_are_verified_by_range() {
     pack.bytes[body_len - 1] ^= 1;
     let body = &pack.bytes[..body_len];
     let last = (body_len - 1) as u64 / BLOCK_LEN as u64;
-    assert_eq!(
-        damaged_blocks(&sums, 0, body).collect::<Vec<_>>(),
-        [1, last]
-    );
-    assert_eq!(
-        verify_block_sums(&sums, 0, body),
-        Err(Error::DamagedBlock { block: 1 })
-    );
+    assert_eq!(damaged_blocks(&sums, 0, body).collect::<Vec<_>>(), [1, last]);
+    assert_eq!(verify_block_sums(&sums, 0, body), Err(Error::DamagedBlock { block: 1 }));
     assert_eq!(verify_block_sums(&sums, 0, &body[..BLOCK_LEN]), Ok(()));
     let third = 2 * BLOCK_LEN;
     assert_eq!(
@@ -333,11 +293,7 @@ fn blocks_are_verified_by_range() {
 #[test]
 fn a_tail_that_is_too_short_says_so() {
     let pack = chunk_pack();
-    let trailer = parse_trailer(
-        &pack.bytes[pack.bytes.len() - 500..],
-        pack.bytes.len() as u64,
-    )
-    .unwrap();
+    let trailer = parse_trailer(&pack.bytes[pack.bytes.len() - 500..], pack.bytes.len() as u64).unwrap();
     assert_eq!(trailer.total_len(), pack.bytes.len() as u64);
     let start = pack.bytes.len() - trailer.tail_len() as usize;
     assert!(trailer.split_tail(&pack.bytes[start + 1..]).is_none());
@@ -390,14 +346,7 @@ fn a_directory_keeps_its_rules() {
         "overlap"
     );
     assert!(
-        with_entry(
-            2,
-            Entry {
-                offset: 2048,
-                ..leaf
-            }
-        )
-        .is_err(),
+        with_entry(2, Entry { offset: 2048, ..leaf }).is_err(),
         "outside the body"
     );
     assert!(
@@ -411,10 +360,7 @@ fn a_directory_keeps_its_rules() {
         .is_err(),
         "overflow"
     );
-    assert!(
-        with_entry(1, Entry { ordinal: 0, ..zstd }).is_err(),
-        "a nonce twice"
-    );
+    assert!(with_entry(1, Entry { ordinal: 0, ..zstd }).is_err(), "a nonce twice");
     assert!(
         with_entry(
             1,
@@ -426,10 +372,7 @@ fn a_directory_keeps_its_rules() {
         .is_err(),
         "no such ordinal"
     );
-    assert!(
-        with_entry(1, Entry { birth: 1, ..zstd }).is_err(),
-        "no such birth"
-    );
+    assert!(with_entry(1, Entry { birth: 1, ..zstd }).is_err(), "no such birth");
     assert!(
         with_entry(
             1,
@@ -440,25 +383,9 @@ fn a_directory_keeps_its_rules() {
         )
         .is_err()
     );
+    assert!(with_entry(1, Entry { plain_len: 0, ..zstd }).is_err());
     assert!(
-        with_entry(
-            1,
-            Entry {
-                plain_len: 0,
-                ..zstd
-            }
-        )
-        .is_err()
-    );
-    assert!(
-        with_entry(
-            1,
-            Entry {
-                stored_len: 16,
-                ..zstd
-            }
-        )
-        .is_err(),
+        with_entry(1, Entry { stored_len: 16, ..zstd }).is_err(),
         "nothing but a tag"
     );
     assert!(
@@ -472,17 +399,9 @@ fn a_directory_keeps_its_rules() {
         .is_err(),
         "raw has one length"
     );
-    assert!(
-        with_entry(1, Entry { ordinal: 7, ..zstd }).is_ok(),
-        "gaps are legal"
-    );
+    assert!(with_entry(1, Entry { ordinal: 7, ..zstd }).is_ok(), "gaps are legal");
 
-    let with_births = |births: Vec<Birth>| {
-        decode(&Directory {
-            births,
-            ..good.clone()
-        })
-    };
+    let with_births = |births: Vec<Birth>| decode(&Directory { births, ..good.clone() });
     let own = good.births[0];
     let other = Birth {
         pack: PackId([1; 32]),
@@ -492,16 +411,7 @@ fn a_directory_keeps_its_rules() {
     assert!(with_births(vec![]).is_err());
     assert!(with_births(vec![other, own]).is_err());
     assert!(with_births(vec![own, own]).is_err());
-    assert!(
-        with_births(vec![
-            own,
-            Birth {
-                data_epoch: 0,
-                ..other
-            }
-        ])
-        .is_err()
-    );
+    assert!(with_births(vec![own, Birth { data_epoch: 0, ..other }]).is_err());
     assert!(
         with_births(vec![
             own,
@@ -516,10 +426,7 @@ fn a_directory_keeps_its_rules() {
         what: "pack directory",
         suite: 2,
     };
-    assert_eq!(
-        with_births(vec![own, Birth { suite: 2, ..other }]),
-        Err(unknown)
-    );
+    assert_eq!(with_births(vec![own, Birth { suite: 2, ..other }]), Err(unknown));
 }
 
 #[test]
@@ -578,10 +485,7 @@ fn unknown_numbers_are_refused_by_name() {
         field: "codec",
         value: 2,
     };
-    assert_eq!(
-        Entry::decode(&mut wire::Reader::new("t", &entry)),
-        Err(unknown)
-    );
+    assert_eq!(Entry::decode(&mut wire::Reader::new("t", &entry)), Err(unknown));
 }
 
 proptest! {

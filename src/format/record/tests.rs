@@ -56,9 +56,7 @@ fn metadata_is_bounded() {
     };
     let longest = Record::Put(with(METADATA_LEN_MAX - 4));
     assert_eq!(decode(&encoded(&longest)), Ok(longest.clone()));
-    assert!(
-        std::panic::catch_unwind(|| encoded(&Record::Put(with(METADATA_LEN_MAX - 3)))).is_err()
-    );
+    assert!(std::panic::catch_unwind(|| encoded(&Record::Put(with(METADATA_LEN_MAX - 3)))).is_err());
 
     let mut too_long = encoded(&longest);
     let at = too_long.windows(4).position(|w| w == b"xxxx").unwrap() - 4;

@@ -4,9 +4,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::codec::{
-    ChunkId, ChunkSizes, Codec, Decompressor, Level, RepositoryId, Secret, TAG_LEN,
-};
+use crate::codec::{ChunkId, ChunkSizes, Codec, Decompressor, Level, RepositoryId, Secret, TAG_LEN};
 use crate::format::keyring::{KeyringSeed, WrapSeed, seal_keyring};
 use crate::format::pack::{open_pack_directory, parse_trailer, verify_pack};
 use crate::format::*;
@@ -15,8 +13,7 @@ pub(in crate::format) const REPOSITORY: RepositoryId = RepositoryId(*b"repositor
 
 /// 200 times the letter a, as one zstd frame put together from RFC 8878: an RLE block. Stays the same whatever the
 /// compressor of the day does.
-pub(in crate::format) const ZSTD_FRAME: [u8; 10] =
-    [0x28, 0xb5, 0x2f, 0xfd, 0x20, 200, 0x43, 0x06, 0x00, b'a'];
+pub(in crate::format) const ZSTD_FRAME: [u8; 10] = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 200, 0x43, 0x06, 0x00, b'a'];
 pub(in crate::format) const ZSTD_PLAIN: [u8; 200] = [b'a'; 200];
 
 /// `N` bytes that count up from `first`.
@@ -45,11 +42,7 @@ pub(in crate::format) fn secrets() -> Secrets {
         chunk_sizes: ChunkSizes::DEFAULT,
         level: Level::DEFAULT,
     };
-    Secrets::create(
-        parameters,
-        REPOSITORY,
-        KeyringSeed::from_bytes(counting(0x00)),
-    )
+    Secrets::create(parameters, REPOSITORY, KeyringSeed::from_bytes(counting(0x00)))
 }
 
 pub(in crate::format) fn keyring() -> Vec<u8> {
@@ -97,10 +90,7 @@ pub(in crate::format) fn chunk(secrets: &Secrets, plain: &[u8]) -> ChunkRef {
 pub(in crate::format) fn chunk_pack() -> FinishedPack {
     let secrets = secrets();
     let mut writer = PackWriter::new(&secrets, pack_name(1), Vec::new(), 1 << 20);
-    let (raw, zstd) = (
-        chunk(&secrets, b"a raw chunk"),
-        chunk(&secrets, &ZSTD_PLAIN),
-    );
+    let (raw, zstd) = (chunk(&secrets, b"a raw chunk"), chunk(&secrets, &ZSTD_PLAIN));
     writer.push(raw.id, BlobKind::Data, Codec::Raw, raw.len, b"a raw chunk");
     writer.push(zstd.id, BlobKind::Data, Codec::Zstd, zstd.len, &ZSTD_FRAME);
     let leaf = Leaf {
@@ -129,13 +119,7 @@ pub(in crate::format) fn commit_pack() -> FinishedPack {
     };
     let plain = root.encode();
     let root_id = secrets.root_id_key().id(&plain);
-    writer.push(
-        root_id,
-        BlobKind::Root,
-        Codec::Raw,
-        plain.len() as u32,
-        &plain,
-    );
+    writer.push(root_id, BlobKind::Root, Codec::Raw, plain.len() as u32, &plain);
     let moved = &chunks.directory.entries[1];
     let sealed = &chunks.bytes[moved.offset as usize..moved.end() as usize];
     writer.push_moved(moved, &chunks.directory.births[0], sealed);
@@ -288,12 +272,7 @@ pub(in crate::format) fn read_blob(
     let compressed = opener.open(entry, &mut sealed)?;
     let mut plain = Vec::new();
     Decompressor::new()
-        .decompress(
-            entry.codec,
-            compressed,
-            entry.plain_len as usize,
-            &mut plain,
-        )
+        .decompress(entry.codec, compressed, entry.plain_len as usize, &mut plain)
         .map_err(|_| Error::damaged("blob", "it does not decompress"))?;
     let key = match entry.kind {
         BlobKind::Data => secrets.id_key()?,
@@ -328,12 +307,7 @@ pub(in crate::format) fn read_as_everything(secrets: &Secrets, bytes: &[u8]) {
     });
     let _ = open_pack_directory(secrets, &pack_name(1), bytes);
     let _ = checkpoint::CheckpointHeader::parse(bytes);
-    let _ = checkpoint::open_checkpoint_file(
-        secrets,
-        CheckpointKind::Root,
-        &checkpoint_name(2, 0xd0),
-        bytes,
-    );
+    let _ = checkpoint::open_checkpoint_file(secrets, CheckpointKind::Root, &checkpoint_name(2, 0xd0), bytes);
     let _ = Leaf::decode(bytes);
     let _ = Root::decode(bytes);
     let _ = Record::decode(&mut wire::Reader::new("record", bytes));
@@ -425,20 +399,16 @@ pub(in crate::format) fn any_object_version() -> impl Strategy<Value = ObjectVer
 pub(in crate::format) fn any_record() -> impl Strategy<Value = Record> {
     prop_oneof![
         any_object_version().prop_map(Record::Put),
-        (any_object_name(), any::<u64>())
-            .prop_map(|(name, sequence)| Record::Delete { name, sequence }),
+        (any_object_name(), any::<u64>()).prop_map(|(name, sequence)| Record::Delete { name, sequence }),
         vec(any_pack_ref(), 0..20).prop_map(Record::Introduce),
         vec(any_pack_name(), 0..20).prop_map(Record::Condemn),
-        (
-            option::of(any_tip()),
-            any::<[u8; 32]>(),
-            vec(any_pack_ref(), 0..5)
-        )
-            .prop_map(|(adopted, head, taken_over)| Record::Open {
+        (option::of(any_tip()), any::<[u8; 32]>(), vec(any_pack_ref(), 0..5)).prop_map(
+            |(adopted, head, taken_over)| Record::Open {
                 adopted,
                 head: Hash32(head),
                 taken_over
-            }),
+            }
+        ),
     ]
 }
 

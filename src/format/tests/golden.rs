@@ -14,9 +14,7 @@ use crate::format::marker::{Metadata, Owner};
 use crate::format::*;
 
 fn golden(file: &str, made: &[u8]) -> Vec<u8> {
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/golden/1", file]
-        .iter()
-        .collect();
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/golden/1", file].iter().collect();
     if env::var_os("CAIRN_BLESS_GOLDEN").is_some_and(|value| value == "1") {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, made).unwrap();
@@ -34,29 +32,16 @@ fn keyring_is_as_ever() {
     assert_eq!(opened.parameters(), expected.parameters());
     assert_eq!(opened.repository(), REPOSITORY);
     assert_eq!(
-        (
-            opened.generation(),
-            opened.data_epoch(),
-            opened.directory_epoch()
-        ),
+        (opened.generation(), opened.data_epoch(), opened.directory_epoch()),
         (1, 1, 1)
     );
     for section in [Section::Data, Section::Directory] {
         let key = |secrets: &Secrets| secrets.key_for(section, 1, "pack", &[1; 32]).unwrap();
         assert_eq!(key(&opened), key(&expected));
     }
-    assert_eq!(
-        opened.id_key().unwrap().id(b"x"),
-        expected.id_key().unwrap().id(b"x")
-    );
-    assert_eq!(
-        opened.leaf_id_key().id(b"x"),
-        expected.leaf_id_key().id(b"x")
-    );
-    assert_eq!(
-        opened.root_id_key().id(b"x"),
-        expected.root_id_key().id(b"x")
-    );
+    assert_eq!(opened.id_key().unwrap().id(b"x"), expected.id_key().unwrap().id(b"x"));
+    assert_eq!(opened.leaf_id_key().id(b"x"), expected.leaf_id_key().id(b"x"));
+    assert_eq!(opened.root_id_key().id(b"x"), expected.root_id_key().id(b"x"));
     assert_eq!(
         opened.gear_table().unwrap().words(),
         expected.gear_table().unwrap().words()
@@ -90,10 +75,7 @@ fn checkpoint_is_as_ever() {
     let [objects, packs, root] = checkpoint();
     let open = |file, (name, kind, made): &(CheckpointName, CheckpointKind, Vec<u8>)| {
         let file = golden(file, made);
-        (
-            open_checkpoint_file(&secrets(), *kind, name, &file).unwrap(),
-            file,
-        )
+        (open_checkpoint_file(&secrets(), *kind, name, &file).unwrap(), file)
     };
     let (plain, objects_file) = open("checkpoint-objects", &objects);
     assert_eq!(ObjectSegment::decode(&plain).unwrap().rows.len(), 2);
@@ -131,17 +113,11 @@ fn every_changed_byte_of_a_pack_is_detected() {
     for pack in [chunk_pack(), commit_pack()] {
         assert!(read_whole_pack(&secrets, &pack.name, &pack.bytes).is_ok());
         each_flip(&pack.bytes, |index, bytes| {
-            assert!(
-                read_whole_pack(&secrets, &pack.name, bytes).is_err(),
-                "byte {index}"
-            );
+            assert!(read_whole_pack(&secrets, &pack.name, bytes).is_err(), "byte {index}");
         });
         for len in 0..pack.bytes.len() {
             let cut = &pack.bytes[..len];
-            assert!(
-                read_whole_pack(&secrets, &pack.name, cut).is_err(),
-                "cut at {len}"
-            );
+            assert!(read_whole_pack(&secrets, &pack.name, cut).is_err(), "cut at {len}");
         }
         let longer = [pack.bytes.as_slice(), &[0]].concat();
         assert!(read_whole_pack(&secrets, &pack.name, &longer).is_err());
