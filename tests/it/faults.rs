@@ -284,9 +284,15 @@ async fn what_a_closed_writer_did_not_commit_is_stored_anew() {
     let bytes = noise(&mut rng(8), 1500 << 10);
     let (source, gate) = Gated::over([&bytes[..], &bytes].concat(), bytes.len());
     drop(gate);
-    repository.put("given up", source, PutOptions::default()).await.unwrap_err();
+    repository
+        .put("given up", source, PutOptions::default())
+        .await
+        .unwrap_err();
     repository.close().await;
-    repository.put("kept", bytes.as_slice(), PutOptions::default()).await.unwrap();
+    repository
+        .put("kept", bytes.as_slice(), PutOptions::default())
+        .await
+        .unwrap();
     assert!(read(&repository, "kept", ByteRange::All).await.unwrap() == bytes);
 }
 
@@ -298,7 +304,10 @@ async fn a_checkpoint_refers_to_nothing_that_is_gone() {
     let (_store, repository) = agent.open(&place).await.unwrap();
     let backend = place.backend().await;
     let layout = Layout::new(repository.id());
-    repository.put("object", &b"x"[..], PutOptions::default()).await.unwrap();
+    repository
+        .put("object", &b"x"[..], PutOptions::default())
+        .await
+        .unwrap();
     for round in 0..3 {
         let mut roots = Vec::new();
         for (path, kind) in checkpoints(&backend, &layout).await {
@@ -308,8 +317,14 @@ async fn a_checkpoint_refers_to_nothing_that_is_gone() {
             }
         }
         // A pack of a former epoch that nothing knows: a checkpoint is written before it goes.
-        let number = PackNumber { epoch: 0, counter: round };
-        let stray = layout.pack(&PackName { number, id: PackId([9; 32]) });
+        let number = PackNumber {
+            epoch: 0,
+            counter: round,
+        };
+        let stray = layout.pack(&PackName {
+            number,
+            id: PackId([9; 32]),
+        });
         backend.put(&stray, Bytes::from_static(b"stray")).await.unwrap();
         repository.reclaim(ReclaimOptions::default()).await.unwrap();
         assert!(backend.get(&stray).await.is_err(), "the stray is swept");
@@ -518,7 +533,9 @@ async fn a_pack_is_deleted_only_after_its_condemnation_is_covered_by_a_checkpoin
             pack.number
         );
         let listed = |directory| {
-            before.iter().rposition(|event| event.kind == Kind::List && event.path.ends_with(directory))
+            before
+                .iter()
+                .rposition(|event| event.kind == Kind::List && event.path.ends_with(directory))
         };
         assert!(
             listed("/owner") > listed("/checkpoints"),

@@ -278,7 +278,10 @@ async fn an_agent_follows_the_reclaim_of_another() {
         assert_eq!(names(&second).await, ["kept"]);
         put(&second, "again", &dropped).await.unwrap();
         for (name, bytes) in [("kept", &kept), ("again", &dropped)] {
-            assert!(read(&second, name, ByteRange::All).await.unwrap() == *bytes, "{name} differs");
+            assert!(
+                read(&second, name, ByteRange::All).await.unwrap() == *bytes,
+                "{name} differs"
+            );
         }
     }
 }
