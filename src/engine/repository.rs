@@ -117,6 +117,8 @@ pub struct Repository {
 pub(crate) struct Inner {
     pub(crate) core: Arc<Core>,
     writer: Mutex<Option<Writer>>,
+    /// Held by a reclaim or a rebuild, taken before `writer`: what one of them is about to read, another would drop.
+    housekeeping: Mutex<()>,
     fenced: AtomicBool,
 }
 
@@ -144,6 +146,7 @@ impl Repository {
             inner: Arc::new(Inner {
                 core,
                 writer: Mutex::new(None),
+                housekeeping: Mutex::new(()),
                 fenced: AtomicBool::new(false),
             }),
         }
@@ -329,6 +332,7 @@ impl Repository {
     /// Gives back space: releases what deleted objects held and drops packs in which nothing is left. Puts and gets go
     /// on meanwhile.
     pub async fn reclaim(&self, options: ReclaimOptions) -> Result<Reclaimed> {
+        let _alone = self.inner.housekeeping.lock().await;
         reclaim::run(self, options).await
     }
 
@@ -337,6 +341,7 @@ impl Repository {
     /// # Errors
     /// `DataLoss` if the log or a pack directory it needs is damaged.
     pub async fn rebuild(&self) -> Result<RepositoryStatus> {
+        let _alone = self.inner.housekeeping.lock().await;
         // Kept until the end: a put must not look anything up in a catalog that is half made.
         let mut slot = self.inner.writer.lock().await;
         if let Some(writer) = slot.take() {

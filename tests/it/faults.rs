@@ -5,12 +5,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use cairn_agent::backend::Backend;
 use cairn_agent::engine::{ByteRange, Precondition, PutOptions, Reason, ReclaimOptions, Repository, Result};
-use cairn_agent::format::checkpoint::open_checkpoint_file;
+use cairn_agent::format::checkpoint::{CheckpointHeader, open_checkpoint_file};
 use cairn_agent::format::keyring::open_keyring;
-use cairn_agent::format::names::{parse_checkpoint, parse_keyring, parse_pack};
+use cairn_agent::format::names::{KeyringCopy, parse_checkpoint, parse_keyring, parse_pack};
 use cairn_agent::format::pack::{HEADER_LEN, open_pack_directory, parse_header};
-use cairn_agent::format::{CheckpointKind, CheckpointRoot, Kek, PackKind, PackName, Record, Secrets};
+use cairn_agent::format::{
+    CheckpointKind, CheckpointRoot, Kek, Layout, PackId, PackKind, PackName, PackNumber, Record, Secrets,
+};
 use cairn_agent::testkit::faulty::{Event, Fault, Faulty, Kind, Step};
 use object_store::memory::InMemory;
 
@@ -276,7 +280,8 @@ async fn what_an_abandoned_leaf_names_stays_until_it_is_counted() {
 async fn what_a_closed_writer_did_not_commit_is_stored_anew() {
     let place = Place::memory();
     let (_store, repository) = Agent::with_catalog().open(&place).await.unwrap();
-    let bytes = noise(&mut rng(8), 900 << 10);
+    // More than is cut at once, less than fills a second pack.
+    let bytes = noise(&mut rng(8), 1500 << 10);
     let (source, gate) = Gated::over([&bytes[..], &bytes].concat(), bytes.len());
     drop(gate);
     repository
@@ -289,6 +294,67 @@ async fn what_a_closed_writer_did_not_commit_is_stored_anew() {
         .await
         .unwrap();
     assert!(read(&repository, "kept", ByteRange::All).await.unwrap() == bytes);
+}
+
+/// Another owner may have cleared away a segment that has not changed since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_refers_to_nothing_that_is_gone() {
+    let place = Place::memory();
+    let agent = Agent::with_catalog();
+    let (_store, repository) = agent.open(&place).await.unwrap();
+    let backend = place.backend().await;
+    let layout = Layout::new(repository.id());
+    repository
+        .put("object", &b"x"[..], PutOptions::default())
+        .await
+        .unwrap();
+    for round in 0..3 {
+        let mut roots = Vec::new();
+        for (path, kind) in checkpoints(&backend, &layout).await {
+            match kind {
+                CheckpointKind::Root => roots.push(path),
+                _ => backend.delete(&path).await.unwrap(),
+            }
+        }
+        // A pack of a former epoch that nothing knows: a checkpoint is written before it goes.
+        let number = PackNumber {
+            epoch: 0,
+            counter: round,
+        };
+        let stray = layout.pack(&PackName {
+            number,
+            id: PackId([9; 32]),
+        });
+        backend.put(&stray, Bytes::from_static(b"stray")).await.unwrap();
+        repository.reclaim(ReclaimOptions::default()).await.unwrap();
+        assert!(backend.get(&stray).await.is_err(), "the stray is swept");
+        let keyring = backend.get(&layout.keyring(1, KeyringCopy::First)).await.unwrap();
+        let secrets = open_keyring(&keyring, agent.kek()).unwrap();
+        let mut written = 0;
+        for (path, kind) in checkpoints(&backend, &layout).await {
+            if kind != CheckpointKind::Root || roots.contains(&path) {
+                continue;
+            }
+            written += 1;
+            let file = backend.get(&path).await.unwrap();
+            let plain = open_checkpoint_file(&secrets, kind, &parse_checkpoint(&path).unwrap(), &file).unwrap();
+            let root = CheckpointRoot::decode(&plain).unwrap();
+            for segment in root.object_segments.iter().chain(&root.pack_segments) {
+                assert!(segment.matches(&backend.get(&layout.checkpoint(&segment.name)).await.unwrap()));
+            }
+        }
+        assert!(written > 0, "no checkpoint was written");
+    }
+}
+
+/// The checkpoint files of a repository.
+async fn checkpoints(backend: &Backend, layout: &Layout) -> Vec<(String, CheckpointKind)> {
+    let mut files = Vec::new();
+    for file in backend.list(&layout.checkpoints_prefix(), None).await.unwrap() {
+        let header = CheckpointHeader::parse(&backend.get(&file.path).await.unwrap()).unwrap();
+        files.push((file.path, header.kind));
+    }
+    files
 }
 
 /// A reader that has not asked for a byte yet holds what it will need.
@@ -466,13 +532,14 @@ async fn a_pack_is_deleted_only_after_its_condemnation_is_covered_by_a_checkpoin
             "{:?}: condemned at {condemned}, covered to {covered:?}",
             pack.number
         );
-        let owners = before
-            .iter()
-            .rposition(|event| event.kind == Kind::List && event.path.ends_with("/owner"));
-        let checkpointed = before.iter().rposition(|event| checkpoint(&secrets, event).is_some());
+        let listed = |directory| {
+            before
+                .iter()
+                .rposition(|event| event.kind == Kind::List && event.path.ends_with(directory))
+        };
         assert!(
-            owners > checkpointed,
-            "the owners are listed once more before the first pack goes"
+            listed("/owner") > listed("/checkpoints"),
+            "the owners are listed once more after the checkpoint and before the first pack goes"
         );
     }
     assert!(deleted >= 3, "{deleted} packs were deleted");

@@ -257,6 +257,35 @@ async fn two_agents_that_take_turns_lose_nothing() {
     }
 }
 
+/// Reclaim releases in its own catalog what deleted objects held; the log tells the other only which packs went.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_follows_the_reclaim_of_another() {
+    for place in places().await {
+        let (first_store, first) = Agent::with_catalog().open(&place).await.unwrap();
+        let (kept, dropped) = (noise(&mut rng(1), 5 << 20), noise(&mut rng(2), 5 << 20));
+        put(&first, "kept", &kept).await.unwrap();
+        put(&first, "dropped", &dropped).await.unwrap();
+        let agent = Agent::with_catalog();
+        let (second_store, second) = agent.open(&place).await.unwrap();
+        assert!(read(&second, "dropped", ByteRange::All).await.unwrap() == dropped);
+        drop((second_store, second));
+        first.delete("dropped", Precondition::None).await.unwrap();
+        let reclaimed = first.reclaim(ReclaimOptions::default()).await.unwrap();
+        assert!(reclaimed.packs_dropped >= 3, "{reclaimed:?}");
+        first_store.close().await;
+
+        let (_store, second) = agent.open(&place).await.unwrap();
+        assert_eq!(names(&second).await, ["kept"]);
+        put(&second, "again", &dropped).await.unwrap();
+        for (name, bytes) in [("kept", &kept), ("again", &dropped)] {
+            assert!(
+                read(&second, name, ByteRange::All).await.unwrap() == *bytes,
+                "{name} differs"
+            );
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_race_of_claims_loses_no_acknowledged_object() {
     for place in places().await {
