@@ -469,15 +469,16 @@ impl Repository {
         let mut slot = self.inner.writer.lock().await;
         if let Some(writer) = slot.as_ref() {
             match writer.ledger.failure() {
-                None => return Ok(writer.access()),
+                None if !writer.committer.is_finished() => return Ok(writer.access()),
                 Some(error) if error.reason() == Reason::Fenced => {
                     self.inner.fenced.store(true, Ordering::Relaxed);
                     return Err(fenced());
                 }
-                Some(_) => {
+                // It gave up, or its committer panicked. Its streams end by themselves, at once.
+                _ => {
                     let writer = slot.take().expect("checked above");
                     let epoch = writer.epoch;
-                    tokio::spawn(writer.close());
+                    writer.close().await;
                     // Whatever it was that failed: who was overtaken meanwhile does not take the repository back.
                     if let Err(error) = check_fence(self.core(), epoch).await {
                         self.inner

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use crate::backend::{Created, ErrorKind};
+use crate::catalog::Lookup;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::random;
@@ -30,7 +31,10 @@ impl Ownership {
     pub(crate) async fn claim(core: &Core) -> Result<Self> {
         let instance = random::<16>()?;
         for _ in 0..ATTEMPTS_MAX {
-            let epoch = newest(core).await?.unwrap_or(0) + 1;
+            // The tip counts as well: epochs are never used twice, even if all owner files were lost.
+            let tip = core.catalog.tip()?.and_then(|row| row.tip);
+            let last = newest(core).await?.max(tip.map(|tip| tip.pack.number.epoch));
+            let epoch = last.unwrap_or(0) + 1;
             let owner = Owner {
                 repository: core.secrets.repository(),
                 epoch,

@@ -91,7 +91,10 @@ async fn pay(core: &Core, packer: &Packer, bytes: usize) -> Result<crate::engine
         return Ok(paid);
     }
     packer.relieve()?;
-    Ok(core.budget.pay(bytes).await)
+    tokio::select! {
+        paid = core.budget.pay(bytes) => Ok(paid),
+        error = packer.failed() => Err(error),
+    }
 }
 
 fn source_failed(name: &ObjectName, error: std::io::Error) -> Error {

@@ -35,6 +35,7 @@ pub(crate) async fn run(
             .expect("the semaphore is never closed");
         let (core, packer, ledger) = (core.clone(), packer.clone(), ledger.clone());
         uploads.spawn(async move {
+            let on_panic = FailOnPanic(&ledger);
             match put_pack(&core, &packer, open, None).await {
                 Ok(pack) => ledger.durable(pack),
                 Err(error) => {
@@ -43,10 +44,21 @@ pub(crate) async fn run(
                     core.in_flight.fail_all();
                 }
             }
+            std::mem::forget(on_panic);
             drop(slot);
         });
     }
     while uploads.join_next().await.is_some() {}
+}
+
+/// Ends the writer if an upload panics: else the next commit would wait for its pack for ever.
+struct FailOnPanic<'a>(&'a Ledger);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        self.0
+            .fail(Error::internal("putting a pack ended early; the log has the cause"));
+    }
 }
 
 /// Finishes `open`, with the log entry it carries if it is a commit pack, and puts it. Durable on return.
