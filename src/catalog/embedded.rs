@@ -3,6 +3,7 @@
 //! ```text
 //! <directory>/cairn-catalog   marks the directory as ours, holds the lock and the pid of its holder
 //! <directory>/tables/         the database
+//! <directory>/tables.new/     a database whose creation has not ended
 //! ```
 //!
 //! The marker is written before anything else, so a directory without it holds somebody else's files and is refused.
@@ -27,8 +28,9 @@ use super::tables::{Batch, KeyValue, Table, Tables, scan_range};
 
 const MARKER: &str = "cairn-catalog";
 const DATABASE: &str = "tables";
-/// Written by the database last, when its creation is complete.
-const DATABASE_COMPLETE: &str = "version";
+/// Where a database is made. The database's own creation can be interrupted in ways that it does not recover from, so it
+/// gets its name when it is whole.
+const DATABASE_NEW: &str = "tables.new";
 
 /// The database refuses less.
 const JOURNAL_BYTES_MIN: u64 = 64 << 20;
@@ -51,11 +53,11 @@ impl EmbeddedTables {
     /// The size of write buffers is fixed at creation, the other limits hold from each open on.
     pub fn open(directory: &Path, limits: &Limits) -> Result<Self, Error> {
         let marker = Marker::acquire(directory)?;
-        let database = open_database(&directory.join(DATABASE), limits)?;
-        let keyspaces = Table::ALL
-            .iter()
-            .map(|table| database.keyspace(table.name(), || table_options(*table, limits)))
-            .collect::<Result<Vec<_>, _>>()?;
+        let path = directory.join(DATABASE);
+        if !path.try_exists()? {
+            create_database(&directory.join(DATABASE_NEW), &path, limits)?;
+        }
+        let (database, keyspaces) = open_database(&path, limits)?;
         Ok(Self {
             keyspaces,
             database,
@@ -110,8 +112,24 @@ impl Tables for EmbeddedTables {
     }
 }
 
-fn open_database(path: &Path, limits: &Limits) -> Result<Database, Error> {
+/// Makes the database at `fresh`, after whatever an interruption left there, and moves it to `path`.
+fn create_database(fresh: &Path, path: &Path, limits: &Limits) -> Result<(), Error> {
+    match fs::remove_dir_all(fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let (database, keyspaces) = open_tables(fresh, limits)?;
+    database.persist(PersistMode::SyncAll)?;
+    drop((keyspaces, database));
+    Ok(fs::rename(fresh, path)?)
+}
+
+fn open_database(path: &Path, limits: &Limits) -> Result<(Database, Vec<Keyspace>), Error> {
     check_database_files(path)?;
+    open_tables(path, limits)
+}
+
+fn open_tables(path: &Path, limits: &Limits) -> Result<(Database, Vec<Keyspace>), Error> {
     // Damage that its checksums do not cover makes the database panic while it opens.
     let opened = std::panic::catch_unwind(|| {
         Database::builder(path)
@@ -121,22 +139,20 @@ fn open_database(path: &Path, limits: &Limits) -> Result<Database, Error> {
             .worker_threads(1)
             .open()
     });
-    match opened {
-        Ok(opened) => Ok(opened?),
-        Err(_) => Err(Error::Damaged {
-            problem: "its files do not fit together".to_owned(),
-        }),
-    }
+    let database = opened.map_err(|_| Error::Damaged {
+        problem: "its files do not fit together".to_owned(),
+    })??;
+    let keyspaces = Table::ALL
+        .iter()
+        .map(|table| database.keyspace(table.name(), || table_options(*table, limits)))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok((database, keyspaces))
 }
 
-/// Removes what an interrupted creation left, and refuses what the database would abort the process over.
+/// Refuses what the database would abort the process over.
 fn check_database_files(path: &Path) -> Result<(), Error> {
-    if !path.join(DATABASE_COMPLETE).try_exists()? {
-        return match fs::remove_dir_all(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        };
-    }
+    // Without it the database takes the directory for a new one.
+    fs::metadata(path.join("version")).map_err(|error| damaged(&error))?;
     for entry in fs::read_dir(path.join("keyspaces")).map_err(|error| damaged(&error))? {
         let name = entry?.file_name();
         let is_table = name.to_str().is_some_and(|name| name.parse::<u64>().is_ok());

@@ -327,8 +327,22 @@ fn an_interrupted_creation_is_begun_anew() {
     let directory = tempfile::tempdir().unwrap();
     let location = Location::Directory(directory.path().to_owned());
     drop(Catalog::open(&location, &small_limits()).unwrap());
+    let (whole, begun) = (directory.path().join("tables"), directory.path().join("tables.new"));
+    fs::rename(&whole, &begun).unwrap();
+    // Killed between making this file and writing it, the database cannot be opened again.
+    fs::write(begun.join("version"), "").unwrap();
+    drop(Catalog::open(&location, &small_limits()).unwrap());
+    assert!(whole.is_dir() && !begun.exists());
+}
+
+#[test]
+fn a_database_that_lost_its_version_is_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let location = Location::Directory(directory.path().to_owned());
+    drop(Catalog::open(&location, &small_limits()).unwrap());
     fs::remove_file(directory.path().join("tables/version")).unwrap();
-    Catalog::open(&location, &small_limits()).unwrap();
+    let error = open_error(&location);
+    assert!(matches!(error, Error::Damaged { .. }), "{error:?}");
 }
 
 #[test]

@@ -46,7 +46,7 @@ mod tests;
 
 pub use self::error::{Error, ErrorKind, Reason, Result};
 pub use self::keyrings::RepositoryHeader;
-pub use self::log::commit::Precondition;
+pub use self::log::requests::Precondition;
 pub use self::options::Options;
 pub use self::read::{ByteRange, ObjectReader};
 pub use self::reclaim::{ReclaimOptions, Reclaimed};

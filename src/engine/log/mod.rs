@@ -14,6 +14,8 @@
 pub(crate) mod apply;
 pub(crate) mod checkpoint;
 pub(crate) mod commit;
+mod decide;
 pub(crate) mod ownership;
 pub(crate) mod rebuild;
 pub(crate) mod replay;
+pub(crate) mod requests;
