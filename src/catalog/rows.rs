@@ -9,7 +9,7 @@ use crate::format::checkpoint::{PUT_IDS_MAX, PutIdEntry};
 use crate::format::wire::Reader;
 use crate::format::{
     Birth, BlobKind, CheckpointName, Entry, Error as FormatError, Hash32, ObjectName, ObjectVersion, PackKind,
-    PackName, PackNumber, PackRef, Tip,
+    PackName, PackNumber, PackRef, Tip, next_head,
 };
 
 use super::error::Error;
@@ -503,6 +503,14 @@ impl TipRow {
     /// The trailer hash of the last commit pack; zero before the first.
     pub fn trailer_hash(&self) -> Hash32 {
         self.tip.as_ref().map_or(Hash32::ZERO, |tip| tip.trailer_hash)
+    }
+
+    /// Follows the log by one commit, whose pack has this many bytes: the new tip, its head, and the bytes to the next
+    /// checkpoint.
+    pub fn advance(&mut self, tip: Tip, pack_bytes: u64) {
+        self.head = next_head(&self.head, &tip.trailer_hash);
+        self.tip = Some(tip);
+        self.log_bytes_since_checkpoint += pack_bytes;
     }
 
     /// Commit packs from this number on are kept: the tip of the second-newest verified checkpoint.

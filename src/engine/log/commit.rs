@@ -20,7 +20,7 @@ use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::write::upload::put_pack;
 use crate::engine::write::{Ledger, NewPack, OpenPack, Packer};
-use crate::format::{CommitSection, PackName, Record, Tip, next_head};
+use crate::format::{CommitSection, PackName, Record, Tip};
 
 /// The state of the committer.
 pub(crate) struct Committer {
@@ -181,14 +181,13 @@ impl Committer {
         sequence: u64,
     ) -> Result<()> {
         let mut tip = self.tip.clone();
-        tip.tip = Some(Tip {
+        let newest = Tip {
             pack: commit.pack.name,
             log_number: section.log_number,
             trailer_hash: commit.pack.trailer_hash,
-        });
-        tip.head = next_head(&tip.head, &commit.pack.trailer_hash);
+        };
+        tip.advance(newest, commit.pack.size);
         tip.sequence = sequence;
-        tip.log_bytes_since_checkpoint += commit.pack.size;
         tip.durable_log_number = section.log_number;
         let entry = Committed {
             commit,

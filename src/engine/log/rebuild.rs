@@ -19,9 +19,7 @@ use crate::codec::ChunkId;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::packs::{children_of, damaged, read_manifest};
-use crate::format::{
-    BlobKind, CheckpointName, CheckpointRoot, Content, PackKind, PackName, PackNumber, Record, next_head,
-};
+use crate::format::{BlobKind, CheckpointName, CheckpointRoot, Content, PackKind, PackName, PackNumber, Record};
 
 /// Objects counted in one transaction.
 const OBJECTS_AT_ONCE: usize = 64;
@@ -190,10 +188,8 @@ impl Rebuild {
                 Record::Introduce(_) | Record::Open { .. } => {}
             }
         }
-        self.tip.tip = Some(entry.tip());
-        self.tip.head = next_head(&self.tip.head, &entry.pack.trailer_hash);
+        self.tip.advance(entry.tip(), entry.pack.size);
         self.tip.sequence = last_sequence(section).unwrap_or(self.tip.sequence);
-        self.tip.log_bytes_since_checkpoint += entry.pack.size;
         tx.set_head(section.log_number, self.tip.head);
         tx.commit()?;
         Ok(())
@@ -254,14 +250,10 @@ impl Rebuild {
             }
             self.tip.stats = change.keep()?;
             for row in reached {
-                pending.push(self.children(row.pack, row.index).await?);
+                pending.push(read_manifest_children(&self.core, row.pack, row.index).await?);
             }
         }
         Ok(())
-    }
-
-    async fn children(&self, pack: PackNumber, index: u32) -> Result<Vec<ChunkId>> {
-        read_manifest_children(&self.core, pack, index).await
     }
 
     /// Drops manifests that nothing refers to (their children were not counted), and writes the tip.

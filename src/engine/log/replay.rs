@@ -4,6 +4,7 @@
 //! highest log number. Packs that came after the catalog's tip are listed; those that are commit packs are walked back
 //! from that end to the tip. If the walk does not reach it, the catalog belongs to another history and is made anew.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -15,7 +16,7 @@ use crate::engine::error::{Error, Reason, Result};
 use crate::engine::packs::{PackHead, read_children, read_directory, read_head};
 use crate::engine::write::NewPack;
 use crate::format::names::parse_pack;
-use crate::format::{CommitSection, Directory, Hash32, PackKind, PackName, PackRef, Record, Tip, next_head};
+use crate::format::{CommitSection, Directory, Hash32, PackKind, PackName, PackRef, Record, Tip};
 
 /// Headers or directories read at once. A bucket answers each after tens of milliseconds, and a start may read
 /// thousands; a directory may take 7 MiB.
@@ -66,15 +67,15 @@ pub(crate) enum Continuation {
 /// `DataLoss` if a commit pack on the log is missing or unreadable.
 pub(crate) async fn find_beyond(core: &Core, tip: Option<&Tip>) -> Result<Continuation> {
     let heads = list_heads(core, tip).await?;
-    let newest = newest_commit(core, &heads).await?;
-    let Some(newest) = newest else {
+    let mut commits = read_commits(core, &heads).await?;
+    let Some(newest) = take_newest(&mut commits) else {
         let strays = heads.into_iter().map(|head| head.name).collect();
         return Ok(Continuation::Unbroken(Beyond {
             entries: Vec::new(),
             strays,
         }));
     };
-    let Some(entries) = walk_back(core, &heads, newest, tip).await? else {
+    let Some(entries) = walk_back(commits, newest, tip)? else {
         return Ok(Continuation::Elsewhere);
     };
     let strays = strays(heads, &entries);
@@ -94,44 +95,33 @@ async fn list_heads(core: &Core, tip: Option<&Tip>) -> Result<Vec<PackHead>> {
     Ok(heads.into_iter().flatten().collect())
 }
 
-async fn newest_commit(core: &Core, heads: &[PackHead]) -> Result<Option<LogEntry>> {
-    let Some(epoch) = heads
-        .iter()
-        .filter(|head| head.kind == PackKind::Commit)
-        .map(|head| head.name.number.epoch)
-        .max()
-    else {
-        return Ok(None);
-    };
-    let mut newest: Option<LogEntry> = None;
-    for head in heads
-        .iter()
-        .filter(|head| head.kind == PackKind::Commit && head.name.number.epoch == epoch)
-    {
+/// The commit packs among `heads`, by the hash that names them in the next.
+async fn read_commits(core: &Core, heads: &[PackHead]) -> Result<HashMap<Hash32, LogEntry>> {
+    let mut commits = HashMap::new();
+    for head in heads.iter().filter(|head| head.kind == PackKind::Commit) {
         let entry = read_entry(core, head).await?;
-        if newest
-            .as_ref()
-            .is_none_or(|newest| newest.section().log_number < entry.section().log_number)
-        {
-            newest = Some(entry);
-        }
+        commits.insert(entry.pack.trailer_hash, entry);
     }
-    Ok(newest)
+    Ok(commits)
+}
+
+/// Takes out the end of the log: the highest log number of the highest owner epoch.
+fn take_newest(commits: &mut HashMap<Hash32, LogEntry>) -> Option<LogEntry> {
+    let rank = |entry: &LogEntry| {
+        let number = entry.pack.name.number;
+        (number.epoch, entry.section().log_number, Reverse(number.counter))
+    };
+    let newest = *commits.iter().max_by_key(|(_, entry)| rank(entry))?.0;
+    commits.remove(&newest)
 }
 
 /// The entries from just above `tip` to `newest`, or none if the chain passes it by.
-async fn walk_back(
-    core: &Core,
-    heads: &[PackHead],
+fn walk_back(
+    mut commits: HashMap<Hash32, LogEntry>,
     newest: LogEntry,
     tip: Option<&Tip>,
 ) -> Result<Option<Vec<LogEntry>>> {
     let (base, base_hash) = tip.map_or((0, Hash32::ZERO), |tip| (tip.log_number, tip.trailer_hash));
-    let mut by_hash: HashMap<Hash32, LogEntry> = HashMap::new();
-    for head in heads.iter().filter(|head| head.kind == PackKind::Commit) {
-        let entry = read_entry(core, head).await?;
-        by_hash.insert(entry.pack.trailer_hash, entry);
-    }
     let mut chain = vec![newest];
     loop {
         let section = chain.last().expect("starts with one").section();
@@ -145,7 +135,7 @@ async fn walk_back(
         if number <= base {
             return Ok(None);
         }
-        match by_hash.remove(&previous) {
+        match commits.remove(&previous) {
             Some(entry) if entry.section().log_number + 1 == number => chain.push(entry),
             _ if tip.is_some() => return Ok(None),
             _ => return Err(missing_commit(number - 1)),
@@ -209,10 +199,8 @@ pub(crate) async fn apply_entries(
         }
         let commit = with_children(core, entry.pack, PackKind::Commit, &entry.directory).await?;
         let mut next = tip.clone();
-        next.tip = Some(entry.tip());
-        next.head = next_head(&tip.head, &entry.pack.trailer_hash);
+        next.advance(entry.tip(), entry.pack.size);
         next.sequence = last_sequence(entry.section()).unwrap_or(tip.sequence);
-        next.log_bytes_since_checkpoint += entry.pack.size;
         let committed = Committed {
             commit,
             introduced: packs,
