@@ -61,5 +61,7 @@ pub mod config;
 pub mod engine;
 pub mod format;
 pub mod keys;
+#[cfg(feature = "serve")]
+pub mod service;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;

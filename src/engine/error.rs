@@ -85,11 +85,90 @@ pub enum Reason {
     CatalogFailed,
     /// The caller went away.
     Cancelled,
+    /// The caller neither sent nor took anything for too long.
+    StreamIdle,
+    /// The process is going down and takes no new calls.
+    ShuttingDown,
+    /// A limit on connections, streams or operations.
+    LimitExceeded,
+    /// The caller's roles or its connection do not allow it.
+    PermissionDenied,
+    /// This version or this store cannot do this.
+    Unsupported,
+    /// No operation has this id.
+    OperationNotFound,
     /// An invariant of the program does not hold.
     Internal,
 }
 
+/// The status code of a remote call, by the numbers that gRPC gives them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the words are gRPC's")]
+pub enum Code {
+    Cancelled = 1,
+    Unknown = 2,
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    AlreadyExists = 6,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    FailedPrecondition = 9,
+    Aborted = 10,
+    OutOfRange = 11,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+    DataLoss = 15,
+}
+
 impl Reason {
+    /// Every case.
+    pub const ALL: [Self; 32] = [
+        Self::InvalidName,
+        Self::InvalidRange,
+        Self::InvalidArgument,
+        Self::SourceFailed,
+        Self::ObjectNotFound,
+        Self::RepositoryNotFound,
+        Self::RepositoryExists,
+        Self::ObjectExists,
+        Self::VersionMismatch,
+        Self::PutIdReused,
+        Self::StoreNotFound,
+        Self::ForeignStore,
+        Self::StoreHeld,
+        Self::Fenced,
+        Self::WrongKey,
+        Self::KeysUnavailable,
+        Self::AuthFailed,
+        Self::BackendUnavailable,
+        Self::NoCapacity,
+        Self::ReadOnly,
+        Self::DataLoss,
+        Self::RolledBack,
+        Self::OutcomeUnknown,
+        Self::CatalogFailed,
+        Self::Cancelled,
+        Self::StreamIdle,
+        Self::ShuttingDown,
+        Self::LimitExceeded,
+        Self::PermissionDenied,
+        Self::Unsupported,
+        Self::OperationNotFound,
+        Self::Internal,
+    ];
+
+    /// The case of this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+
+    /// The status code of a remote call for this case.
+    pub fn code(self) -> Code {
+        self.row().4
+    }
+
     /// The action this case asks for.
     pub fn kind(self) -> ErrorKind {
         self.row().1
@@ -110,35 +189,41 @@ impl Reason {
         self.row().0
     }
 
-    fn row(self) -> (&'static str, ErrorKind, u8, bool) {
+    fn row(self) -> (&'static str, ErrorKind, u8, bool, Code) {
         use ErrorKind::*;
         match self {
-            Reason::InvalidName => ("INVALID_NAME", FixRequest, 64, false),
-            Reason::InvalidRange => ("INVALID_RANGE", FixRequest, 64, false),
-            Reason::InvalidArgument => ("INVALID_ARGUMENT", FixRequest, 64, false),
-            Reason::SourceFailed => ("SOURCE_FAILED", FixRequest, 1, false),
-            Reason::ObjectNotFound => ("OBJECT_NOT_FOUND", NotFound, 1, false),
-            Reason::RepositoryNotFound => ("REPOSITORY_NOT_FOUND", NotFound, 1, false),
-            Reason::RepositoryExists => ("REPOSITORY_EXISTS", Conflict, 1, false),
-            Reason::ObjectExists => ("OBJECT_EXISTS", Conflict, 1, false),
-            Reason::VersionMismatch => ("VERSION_MISMATCH", Conflict, 1, false),
-            Reason::PutIdReused => ("PUT_ID_REUSED", FixRequest, 1, false),
-            Reason::StoreNotFound => ("STORE_NOT_FOUND", NotFound, 69, false),
-            Reason::ForeignStore => ("FOREIGN_STORE", FixRequest, 65, false),
-            Reason::StoreHeld => ("STORE_HELD", RetryLater, 69, true),
-            Reason::Fenced => ("FENCED", Conflict, 69, false),
-            Reason::WrongKey => ("WRONG_KEY", Denied, 65, false),
-            Reason::KeysUnavailable => ("KEYS_UNAVAILABLE", Denied, 69, true),
-            Reason::AuthFailed => ("AUTH_FAILED", Denied, 69, true),
-            Reason::BackendUnavailable => ("BACKEND_UNAVAILABLE", RetryLater, 69, true),
-            Reason::NoCapacity => ("NO_CAPACITY", SlowDown, 75, true),
-            Reason::ReadOnly => ("READ_ONLY", Denied, 69, false),
-            Reason::DataLoss => ("DATA_LOSS", Scrub, 65, false),
-            Reason::RolledBack => ("ROLLED_BACK", Scrub, 65, false),
-            Reason::OutcomeUnknown => ("OUTCOME_UNKNOWN", RetryLater, 69, true),
-            Reason::CatalogFailed => ("CATALOG_FAILED", RetryLater, 69, true),
-            Reason::Cancelled => ("CANCELLED", Cancelled, 1, true),
-            Reason::Internal => ("INTERNAL", Report, 1, false),
+            Reason::InvalidName => ("INVALID_NAME", FixRequest, 64, false, Code::InvalidArgument),
+            Reason::InvalidRange => ("INVALID_RANGE", FixRequest, 64, false, Code::OutOfRange),
+            Reason::InvalidArgument => ("INVALID_ARGUMENT", FixRequest, 64, false, Code::InvalidArgument),
+            Reason::SourceFailed => ("SOURCE_FAILED", FixRequest, 1, true, Code::Aborted),
+            Reason::ObjectNotFound => ("OBJECT_NOT_FOUND", NotFound, 1, false, Code::NotFound),
+            Reason::RepositoryNotFound => ("REPOSITORY_NOT_FOUND", NotFound, 1, false, Code::NotFound),
+            Reason::RepositoryExists => ("REPOSITORY_EXISTS", Conflict, 1, false, Code::AlreadyExists),
+            Reason::ObjectExists => ("OBJECT_EXISTS", Conflict, 1, false, Code::AlreadyExists),
+            Reason::VersionMismatch => ("VERSION_MISMATCH", Conflict, 1, false, Code::FailedPrecondition),
+            Reason::PutIdReused => ("PUT_ID_REUSED", FixRequest, 1, false, Code::InvalidArgument),
+            Reason::StoreNotFound => ("STORE_NOT_FOUND", NotFound, 69, false, Code::FailedPrecondition),
+            Reason::ForeignStore => ("FOREIGN_STORE", FixRequest, 65, false, Code::FailedPrecondition),
+            Reason::StoreHeld => ("STORE_HELD", RetryLater, 69, true, Code::Unavailable),
+            Reason::Fenced => ("FENCED", Conflict, 69, false, Code::FailedPrecondition),
+            Reason::WrongKey => ("WRONG_KEY", Denied, 65, false, Code::FailedPrecondition),
+            Reason::KeysUnavailable => ("KEYS_UNAVAILABLE", Denied, 69, true, Code::FailedPrecondition),
+            Reason::AuthFailed => ("AUTH_FAILED", Denied, 69, true, Code::Unavailable),
+            Reason::BackendUnavailable => ("BACKEND_UNAVAILABLE", RetryLater, 69, true, Code::Unavailable),
+            Reason::NoCapacity => ("NO_CAPACITY", SlowDown, 75, true, Code::ResourceExhausted),
+            Reason::ReadOnly => ("READ_ONLY", Denied, 69, false, Code::FailedPrecondition),
+            Reason::DataLoss => ("DATA_LOSS", Scrub, 65, false, Code::DataLoss),
+            Reason::RolledBack => ("ROLLED_BACK", Scrub, 65, false, Code::DataLoss),
+            Reason::OutcomeUnknown => ("OUTCOME_UNKNOWN", RetryLater, 69, true, Code::Unknown),
+            Reason::CatalogFailed => ("CATALOG_FAILED", RetryLater, 69, true, Code::Unavailable),
+            Reason::Cancelled => ("CANCELLED", Cancelled, 1, true, Code::Cancelled),
+            Reason::StreamIdle => ("STREAM_IDLE", RetryLater, 69, true, Code::DeadlineExceeded),
+            Reason::ShuttingDown => ("SHUTTING_DOWN", RetryLater, 69, true, Code::Unavailable),
+            Reason::LimitExceeded => ("LIMIT_EXCEEDED", SlowDown, 69, true, Code::ResourceExhausted),
+            Reason::PermissionDenied => ("PERMISSION_DENIED", Denied, 69, false, Code::PermissionDenied),
+            Reason::Unsupported => ("UNSUPPORTED", FixRequest, 64, false, Code::Unimplemented),
+            Reason::OperationNotFound => ("OPERATION_NOT_FOUND", NotFound, 1, false, Code::NotFound),
+            Reason::Internal => ("INTERNAL", Report, 1, false, Code::Internal),
         }
     }
 }

@@ -44,7 +44,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use self::error::{Error, ErrorKind, Reason, Result};
+pub use self::error::{Code, Error, ErrorKind, Reason, Result};
 pub use self::keyrings::RepositoryHeader;
 pub use self::log::requests::Precondition;
 pub use self::options::Options;

@@ -1,0 +1,3 @@
+//! The network service: gRPC over the engine.
+
+pub mod proto;
