@@ -48,7 +48,32 @@ pub enum Location {
     Directory(PathBuf),
     /// Memory: it ends with the process, and every open makes a new one.
     Memory,
+    /// Tables that the caller keeps: for tests that decide what survives.
+    #[cfg(any(test, feature = "testkit"))]
+    Kept(Kept),
 }
+
+/// Tables of the caller. Equal to themselves only.
+#[cfg(any(test, feature = "testkit"))]
+#[derive(Clone)]
+pub struct Kept(pub Arc<dyn Tables>);
+
+#[cfg(any(test, feature = "testkit"))]
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Kept")
+    }
+}
+
+#[cfg(any(test, feature = "testkit"))]
+impl PartialEq for Kept {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+#[cfg(any(test, feature = "testkit"))]
+impl Eq for Kept {}
 
 /// What a catalog may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +130,8 @@ impl Catalog {
         let tables: Arc<dyn Tables> = match location {
             Location::Directory(directory) => Arc::new(EmbeddedTables::open(directory, limits)?),
             Location::Memory => Arc::new(MemoryTables::default()),
+            #[cfg(any(test, feature = "testkit"))]
+            Location::Kept(kept) => kept.0.clone(),
         };
         check_schema(&*tables)?;
         Ok(Self { tables })

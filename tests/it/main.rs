@@ -12,6 +12,7 @@ mod architecture;
 mod bad_input;
 mod bucket;
 mod cli;
+mod crash;
 mod durability;
 mod faults;
 mod memory;

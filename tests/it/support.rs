@@ -240,6 +240,17 @@ pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
+/// Whether tests that have a long form take it: `CAIRN_LONG=1`.
+pub(crate) fn is_long() -> bool {
+    std::env::var("CAIRN_LONG").as_deref() == Ok("1")
+}
+
+/// `CAIRN_SEED`, or else the given one.
+pub(crate) fn seed(otherwise: u64) -> u64 {
+    let given = std::env::var("CAIRN_SEED").ok();
+    given.map_or(otherwise, |text| text.parse().expect("CAIRN_SEED is a number"))
+}
+
 /// Says why a test does not run here; where everything has to run, that is a failure.
 #[track_caller]
 pub(crate) fn not_run(reason: &str) {

@@ -1,5 +1,6 @@
 //! Places to put a store, opened as often as a test wants, and seeded data to put there.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use cairn_agent::catalog;
 use cairn_agent::codec::{ChunkSizes, Level, Secret};
 use cairn_agent::engine::{ByteRange, NewRepository, Options, Reason, Repository, Result, Store, StoreOptions};
 use cairn_agent::format::Kek;
-use cairn_agent::testkit::faulty::Faulty;
+use cairn_agent::testkit::faulty::{Faulty, FaultyTables};
 use cairn_agent::testkit::s3_server::S3Server;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -83,6 +84,19 @@ impl Agent {
             options: small(),
         };
         Self { options, catalog: None }
+    }
+
+    /// An agent whose catalog is in tables that the test keeps.
+    pub(crate) fn with_tables(tables: &FaultyTables) -> Self {
+        let mut agent = Self::forgetful();
+        agent.options.catalog = catalog::Location::Kept(catalog::Kept(Arc::new(tables.clone())));
+        agent
+    }
+
+    /// With other bounds.
+    pub(crate) fn tuned(mut self, tune: impl FnOnce(&mut Options)) -> Self {
+        tune(&mut self.options.options);
+        self
     }
 
     /// Opens the store. One that was dropped while its writer ended in the background is held for a moment longer.

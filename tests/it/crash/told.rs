@@ -1,0 +1,158 @@
+//! What the callers of a store were told, and so what a crash may leave.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use cairn_agent::engine::{Precondition, PutOptions, Reason, Repository, Result};
+use cairn_agent::testkit::faulty::Timeline;
+
+use crate::world::{noise, rng};
+
+/// An object, or that there is none.
+pub(crate) type Contents = Option<Arc<Vec<u8>>>;
+
+/// A write as its caller saw it.
+#[derive(Clone)]
+pub(crate) struct Act {
+    pub(crate) name: String,
+    /// What the object is if the write happens.
+    pub(crate) wrote: Contents,
+    /// Names a put that may be repeated.
+    pub(crate) put_id: Option<[u8; 16]>,
+    begun: usize,
+    ended: Option<usize>,
+    acknowledged: bool,
+}
+
+/// Every write of a history. Names are written one after the other, different names at the same time.
+#[derive(Clone)]
+pub(crate) struct Callers {
+    timeline: Timeline,
+    acts: Arc<Mutex<Vec<Act>>>,
+}
+
+impl Callers {
+    pub(crate) fn on(timeline: &Timeline) -> Self {
+        Self {
+            timeline: timeline.clone(),
+            acts: Arc::default(),
+        }
+    }
+
+    pub(crate) async fn put(&self, repository: &Repository, name: &str, seed: u64, len: usize) -> Result<()> {
+        let bytes = Arc::new(noise(&mut rng(seed), len));
+        let act = self.begin(name, Some(bytes.clone()), true);
+        let options = PutOptions {
+            put_id: self.acts.lock().unwrap()[act].put_id,
+            ..PutOptions::default()
+        };
+        let result = repository.put(name, bytes.as_slice(), options).await;
+        self.end(act, result.map(drop))
+    }
+
+    /// Whatever `from` is now becomes `to`; nobody else writes `from` meanwhile.
+    pub(crate) async fn copy(&self, repository: &Repository, from: &str, to: &str) -> Result<()> {
+        let source = self.at(usize::MAX).may_be(from);
+        assert!(source.len() == 1, "{from:?} is not known for certain");
+        let act = self.begin(to, source[0].clone(), false);
+        let result = repository.copy(from, to, PutOptions::default()).await;
+        self.end(act, result.map(drop))
+    }
+
+    pub(crate) async fn delete(&self, repository: &Repository, name: &str) -> Result<()> {
+        let act = self.begin(name, None, false);
+        let result = repository.delete(name, Precondition::None).await;
+        self.end(act, result.map(drop))
+    }
+
+    fn begin(&self, name: &str, wrote: Contents, repeatable: bool) -> usize {
+        let mut acts = self.acts.lock().unwrap();
+        let number = acts.len();
+        let mut put_id = [0xac; 16];
+        put_id[..8].copy_from_slice(&(number as u64).to_le_bytes());
+        acts.push(Act {
+            name: name.to_owned(),
+            wrote,
+            put_id: repeatable.then_some(put_id),
+            begun: self.timeline.now(),
+            ended: None,
+            acknowledged: false,
+        });
+        number
+    }
+
+    fn end(&self, act: usize, result: Result<()>) -> Result<()> {
+        let mut acts = self.acts.lock().unwrap();
+        acts[act].ended = Some(self.timeline.now());
+        acts[act].acknowledged = result.is_ok();
+        result
+    }
+
+    /// The moments at which somebody was told something.
+    pub(crate) fn moments(&self) -> Vec<usize> {
+        self.acts
+            .lock()
+            .unwrap()
+            .iter()
+            .filter_map(|act| act.ended)
+            .map(|at| at + 1)
+            .collect()
+    }
+
+    /// What was told before a moment.
+    pub(crate) fn at(&self, moment: usize) -> Told {
+        let acts = self.acts.lock().unwrap();
+        let begun: Vec<Act> = acts.iter().filter(|act| act.begun < moment).cloned().collect();
+        let mut told = Told::default();
+        for act in begun {
+            let ended = act.ended.is_some_and(|ended| ended < moment);
+            told.write(&act.name, act.wrote.clone(), ended && act.acknowledged);
+            if !ended && act.put_id.is_some() {
+                told.unanswered.push(act);
+            }
+        }
+        told
+    }
+}
+
+/// What each object may be.
+#[derive(Clone, Default)]
+pub(crate) struct Told {
+    may_be: BTreeMap<String, Vec<Contents>>,
+    /// Puts that their callers may repeat.
+    pub(crate) unanswered: Vec<Act>,
+}
+
+impl Told {
+    pub(crate) fn may_be(&self, name: &str) -> Vec<Contents> {
+        self.may_be.get(name).cloned().unwrap_or_else(|| vec![None])
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
+        self.may_be.keys()
+    }
+
+    fn write(&mut self, name: &str, wrote: Contents, acknowledged: bool) {
+        let mut may_be = if acknowledged { Vec::new() } else { self.may_be(name) };
+        may_be.push(wrote);
+        self.may_be.insert(name.to_owned(), may_be);
+    }
+
+    /// Fails if the objects are not what these callers were told.
+    #[track_caller]
+    pub(crate) fn check(&self, found: &BTreeMap<String, Arc<Vec<u8>>>, what: &str) {
+        for name in self.names().chain(found.keys()) {
+            let object = found.get(name).cloned();
+            let is = object.as_ref().map_or("absent".to_owned(), |bytes| {
+                format!("{} bytes of something else", bytes.len())
+            });
+            assert!(self.may_be(name).contains(&object), "{what}: {name:?} is {is}");
+        }
+    }
+}
+
+/// The one refusal that a history without faults knows.
+#[track_caller]
+pub(crate) fn fenced(result: Result<()>) {
+    assert_eq!(result.unwrap_err().reason(), Reason::Fenced);
+}
