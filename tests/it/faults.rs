@@ -2,6 +2,8 @@
 //! store refused, answered wrongly, or the last one that the process did. Afterwards another process finds what was
 //! acknowledged, and nothing in halves. And the orders that this rests on, each held by name.
 
+mod mishaps;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -11,29 +11,12 @@ use cairn_agent::engine::{Blocking, ByteRange, Precondition, PutOptions, Reason,
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
+use crate::support::{Announce, seed};
 use crate::world::{Agent, Place, edited, names, noise, read, rng};
 
-fn seed(default: u64) -> u64 {
-    number("CAIRN_SEED").unwrap_or(default)
-}
-
 fn steps(default: u64) -> u64 {
-    number("CAIRN_STEPS").unwrap_or(default)
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
-}
-
-/// Says which seed a failing run had.
-struct Announce(u64);
-
-impl Drop for Announce {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("run again with CAIRN_SEED={}", self.0);
-        }
-    }
+    let given = std::env::var("CAIRN_STEPS").ok();
+    given.map_or(default, |text| text.parse().expect("CAIRN_STEPS is a number"))
 }
 
 /// Contents to put: new ones of every size, and edited copies of those before.

@@ -56,6 +56,14 @@ impl Home {
         self.store.clone().unwrap_or_else(|| self.path("cairn-store"))
     }
 
+    /// Whether there is a store: a put that was stopped early leaves none.
+    pub(crate) fn store_exists(&self) -> bool {
+        self.store().is_dir()
+            && files_below(&self.store())
+                .iter()
+                .any(|path| path.to_string_lossy().contains("/keyring/"))
+    }
+
     /// A file in this place.
     pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
@@ -249,6 +257,17 @@ pub(crate) fn is_long() -> bool {
 pub(crate) fn seed(otherwise: u64) -> u64 {
     let given = std::env::var("CAIRN_SEED").ok();
     given.map_or(otherwise, |text| text.parse().expect("CAIRN_SEED is a number"))
+}
+
+/// Says which seed a failing run had.
+pub(crate) struct Announce(pub(crate) u64);
+
+impl Drop for Announce {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("run again with CAIRN_SEED={}", self.0);
+        }
+    }
 }
 
 /// Says why a test does not run here; where everything has to run, that is a failure.

@@ -32,7 +32,7 @@ use self::hold::Held;
 pub use self::hold::Waiting;
 pub use self::image::{Change, Image, store_of};
 pub use self::journal::{Event, Kind, Step, Timeline};
-pub use self::tables::{FaultyTables, Stop};
+pub use self::tables::{Access, FaultyTables, Stop};
 use crate::backend::{Backend, Location};
 
 /// What goes wrong.
@@ -352,11 +352,13 @@ impl ObjectStore for Faulty {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.listing(prefix, self.inner.list(prefix))
+        let (inner, of) = (self.inner.clone(), prefix.cloned());
+        self.listing(prefix, move || inner.list(of.as_ref()))
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.listing(prefix, self.inner.list_with_offset(prefix, offset))
+        let (inner, of, offset) = (self.inner.clone(), prefix.cloned(), offset.clone());
+        self.listing(prefix, move || inner.list_with_offset(of.as_ref(), &offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -370,15 +372,20 @@ impl ObjectStore for Faulty {
 }
 
 impl Faulty {
-    /// The answer of a listing is whole or an error: [`Backend`] reads it to its end anyway.
+    /// The answer of a listing is whole or an error: [`Backend`] reads it to its end anyway. It tells what is there when
+    /// it is let through.
     fn listing(
         &self,
         prefix: Option<&Path>,
-        listing: BoxStream<'static, Result<ObjectMeta>>,
+        listing: impl FnOnce() -> BoxStream<'static, Result<ObjectMeta>> + Send + 'static,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
         let operation = self.begin(Kind::List, prefix.map_or("", AsRef::as_ref), None);
         let store = self.clone();
-        let whole = async move { store.read(&operation, listing.try_collect::<Vec<_>>()).await };
+        let whole = async move {
+            store
+                .read(&operation, async { listing().try_collect::<Vec<_>>().await })
+                .await
+        };
         let items = whole.map_ok(|items| stream::iter(items.into_iter().map(Ok)));
         stream::once(items).try_flatten().boxed()
     }

@@ -23,8 +23,20 @@ struct Inner {
 #[derive(Default)]
 struct State {
     history: Vec<(usize, Change)>,
+    watcher: Option<Watcher>,
     stop: Option<Stop>,
     asked: usize,
+}
+
+type Watcher = Arc<dyn Fn(Access) + Send + Sync>;
+
+/// What was just done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// A row was looked for in this table.
+    Got(Table),
+    /// A batch was committed.
+    Committed,
 }
 
 enum Change {
@@ -51,6 +63,18 @@ impl FaultyTables {
                 timeline: timeline.clone(),
                 ..Inner::default()
             }),
+        }
+    }
+
+    /// Calls `watcher` after each access, in the thread of the one who asked: it may keep it waiting.
+    pub fn watch(&self, watcher: impl Fn(Access) + Send + Sync + 'static) {
+        self.inner.state.lock().watcher = Some(Arc::new(watcher));
+    }
+
+    fn tell(&self, access: Access) {
+        let watcher = self.inner.state.lock().watcher.clone();
+        if let Some(watcher) = watcher {
+            watcher(access);
         }
     }
 
@@ -116,7 +140,9 @@ impl State {
 
 impl Tables for FaultyTables {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.inner.rows.get(table, key)
+        let row = self.inner.rows.get(table, key);
+        self.tell(Access::Got(table));
+        row
     }
 
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<KeyValue>, Error> {
@@ -136,10 +162,10 @@ impl Tables for FaultyTables {
             .history
             .push((self.inner.timeline.now(), Change::Batch(batch.clone())));
         self.inner.rows.commit(batch)?;
-        match state.stop {
-            Some(Stop::LoseAnswer(at)) if at == number => Err(stopped()),
-            _ => Ok(()),
-        }
+        let lost = state.stop == Some(Stop::LoseAnswer(number));
+        drop(state);
+        self.tell(Access::Committed);
+        if lost { Err(stopped()) } else { Ok(()) }
     }
 
     fn persist(&self) -> Result<(), Error> {

@@ -99,19 +99,52 @@ impl Callers {
             .collect()
     }
 
+    /// The same history so far, to go on in another way.
+    pub(crate) fn fork(&self) -> Self {
+        Self {
+            timeline: self.timeline.clone(),
+            acts: Arc::new(Mutex::new(self.acts.lock().unwrap().clone())),
+        }
+    }
+
     /// What was told before a moment.
     pub(crate) fn at(&self, moment: usize) -> Told {
         let acts = self.acts.lock().unwrap();
-        let begun: Vec<Act> = acts.iter().filter(|act| act.begun < moment).cloned().collect();
+        let begun: Vec<&Act> = acts.iter().filter(|act| act.begun < moment).collect();
         let mut told = Told::default();
-        for act in begun {
-            let ended = act.ended.is_some_and(|ended| ended < moment);
-            told.write(&act.name, act.wrote.clone(), ended && act.acknowledged);
-            if !ended && act.put_id.is_some() {
-                told.unanswered.push(act);
+        for act in &begun {
+            told.may_be.entry(act.name.clone()).or_insert_with(|| vec![None]);
+            if act.ended.is_none_or(|ended| ended >= moment) && act.put_id.is_some() {
+                told.unanswered.push((*act).clone());
             }
         }
+        for (name, may_be) in &mut told.may_be {
+            let acts: Vec<_> = begun.iter().filter(|act| act.name == *name).collect();
+            // Whatever began after another write had ended, and was acknowledged, is what that one can no longer be.
+            let newest = acts
+                .iter()
+                .filter(|act| act.is_acknowledged(moment))
+                .map(|act| act.begun)
+                .max();
+            if newest.is_some() {
+                may_be.clear();
+            }
+            let possible = acts
+                .iter()
+                .filter(|act| newest.is_none_or(|newest| act.ended_by(moment) >= newest));
+            may_be.extend(possible.map(|act| act.wrote.clone()));
+        }
         told
+    }
+}
+
+impl Act {
+    fn ended_by(&self, moment: usize) -> usize {
+        self.ended.filter(|ended| *ended < moment).unwrap_or(usize::MAX)
+    }
+
+    fn is_acknowledged(&self, moment: usize) -> bool {
+        self.acknowledged && self.ended_by(moment) < moment
     }
 }
 
@@ -130,12 +163,6 @@ impl Told {
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
         self.may_be.keys()
-    }
-
-    fn write(&mut self, name: &str, wrote: Contents, acknowledged: bool) {
-        let mut may_be = if acknowledged { Vec::new() } else { self.may_be(name) };
-        may_be.push(wrote);
-        self.may_be.insert(name.to_owned(), may_be);
     }
 
     /// Fails if the objects are not what these callers were told.

@@ -1,0 +1,130 @@
+//! What a lookup found stays there until it is held, and what has gone is not found: the races between lookups and
+//! packs that go, each in the one order that would harm.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use cairn_agent::catalog::Table;
+use cairn_agent::engine::{ByteRange, Precondition, PutOptions, ReclaimOptions, Repository};
+use cairn_agent::testkit::faulty::{Access, Faulty, FaultyTables, Kind};
+use object_store::memory::InMemory;
+
+use crate::world::{Agent, Place, names, noise, read, rng};
+
+async fn put(repository: &Repository, name: &str, bytes: &[u8]) {
+    repository.put(name, bytes, PutOptions::default()).await.unwrap();
+}
+
+/// Time for another task to do what it must not do. A lock that is kept makes the test take it all.
+const LONG_ENOUGH: Duration = Duration::from_millis(500);
+
+/// A lookup has read where a chunk is, and holds nothing yet. Meanwhile that pack is condemned, wholly or not at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_pack_is_not_condemned_between_finding_it_and_holding_it() {
+    let tables = FaultyTables::default();
+    let place = Place::memory();
+    let (_store, repository) = Agent::with_tables(&tables).open(&place).await.unwrap();
+    let bytes = noise(&mut rng(1), 1300 << 10);
+    put(&repository, "first", &bytes).await;
+    repository.delete("first", Precondition::None).await.unwrap();
+
+    let (reached, reached_here) = mpsc::channel();
+    let (go_on, told_to_go_on) = mpsc::channel::<()>();
+    let told_to_go_on = Mutex::new(told_to_go_on);
+    let (armed, commits) = (AtomicBool::new(true), Arc::new(AtomicUsize::new(0)));
+    let counted = commits.clone();
+    tables.watch(move |access| match access {
+        Access::Committed => drop(counted.fetch_add(1, Ordering::SeqCst)),
+        Access::Got(Table::Chunks) if armed.swap(false, Ordering::SeqCst) => {
+            reached.send(()).unwrap();
+            let _ = told_to_go_on.lock().unwrap().recv();
+        }
+        Access::Got(_) => {}
+    });
+    let putting = {
+        let (repository, bytes) = (repository.clone(), bytes.clone());
+        tokio::spawn(async move { repository.put("second", bytes.as_slice(), PutOptions::default()).await })
+    };
+    tokio::task::spawn_blocking(move || reached_here.recv().unwrap())
+        .await
+        .unwrap();
+    let reclaiming = {
+        let repository = repository.clone();
+        tokio::spawn(async move { repository.reclaim(ReclaimOptions::default()).await })
+    };
+    // Releasing the root and its leaf, a checkpoint, the condemnation: if nothing holds it up it does not take long.
+    let started = Instant::now();
+    while started.elapsed() < LONG_ENOUGH && !reclaiming.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    go_on.send(()).unwrap();
+    reclaiming.await.unwrap().unwrap();
+    putting.await.unwrap().unwrap();
+    assert!(commits.load(Ordering::SeqCst) > 0);
+    assert!(read(&repository, "second", ByteRange::All).await.unwrap() == bytes);
+    repository.rebuild().await.unwrap();
+    assert!(read(&repository, "second", ByteRange::All).await.unwrap() == bytes);
+}
+
+/// An agent that knows the entries of a pack by heart gives its epoch up; another one drops the pack. Following the log,
+/// the first has to unlearn it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_pack_that_another_owner_condemned_is_not_found_in_the_cache() {
+    let faulty = Faulty::over(Arc::new(InMemory::new()));
+    let place = Place::Faulty(faulty.clone());
+    let (_first_store, first) = Agent::with_catalog().open(&place).await.unwrap();
+    // Few chunks: listed in the record, so that a delete releases them at once, in every catalog.
+    let bytes = noise(&mut rng(2), 84 << 10);
+    put(&first, "one", &bytes).await;
+    put(&first, "two", &bytes).await;
+    put(&first, "kept", b"kept").await;
+    first.close().await;
+
+    let (second_store, second) = Agent::with_catalog().open(&place).await.unwrap();
+    drop_in_one_commit(&faulty, &second, &["one", "two"]).await;
+    let before = names(&second).await;
+    let reclaimed = second.reclaim(ReclaimOptions::default()).await.unwrap();
+    assert!(reclaimed.packs_dropped > 0, "{reclaimed:?}");
+    second_store.close().await;
+
+    put(&first, "again", &bytes).await;
+    assert!(read(&first, "again", ByteRange::All).await.unwrap() == bytes);
+    assert_eq!(names(&first).await.len(), before.len() + 1);
+    let status = first.status().unwrap();
+    assert_eq!(first.rebuild().await.unwrap(), status);
+    assert!(read(&first, "again", ByteRange::All).await.unwrap() == bytes);
+}
+
+/// Deletes in a commit that also brings something in: a commit pack that stays, as whoever follows the log needs it.
+async fn drop_in_one_commit(faulty: &Faulty, repository: &Repository, dropped: &[&str]) {
+    faulty.hold(|kind, path| kind == Kind::Put && path.contains("/packs/"));
+    let opening = {
+        let repository = repository.clone();
+        tokio::spawn(async move { put(&repository, "opening", b"opening").await })
+    };
+    let held = faulty.held(|_| true).await;
+    faulty.hold_no_more();
+    let deleting: Vec<_> = dropped
+        .iter()
+        .map(|name| {
+            let (repository, name) = (repository.clone(), (*name).to_owned());
+            tokio::spawn(async move { repository.delete(&name, Precondition::None).await.unwrap() })
+        })
+        .collect();
+    let bringing = {
+        let repository = repository.clone();
+        tokio::spawn(async move { put(&repository, "beside", b"beside").await })
+    };
+    // They wait for the commit that is held. There is nothing to see of that from outside.
+    for _ in 0..2000 {
+        tokio::task::yield_now().await;
+    }
+    crate::support::pause(Duration::from_millis(50));
+    assert!(faulty.release(held.operation).await);
+    opening.await.unwrap();
+    bringing.await.unwrap();
+    for deleted in deleting {
+        assert!(deleted.await.unwrap());
+    }
+}

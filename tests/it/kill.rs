@@ -1,0 +1,50 @@
+//! The process is killed at any moment: what it had said is so, and the next one goes on.
+//!
+//! `CAIRN_LONG=1` makes it hundreds of rounds, `CAIRN_SEED` chooses others.
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+use crate::deeds::Deeds;
+use crate::support::{Announce, Home, is_long, pause, seed};
+
+/// A put in a debug build takes about so long.
+const LIFE_MAX: Duration = Duration::from_millis(250);
+
+#[test]
+fn a_killed_process_loses_nothing_that_it_said() {
+    let announced = Announce(seed(31));
+    let mut deeds = Deeds::new(announced.0);
+    let home = Home::new();
+    let said = home.path("said");
+    let rounds = if is_long() { 400 } else { 30 };
+    let mut killed = 0;
+    for round in 0..rounds {
+        let deed = deeds.next();
+        let mut child = deed.start(&home, &said);
+        pause(Duration::from_micros(
+            deeds.rng().random_range(0..LIFE_MAX.as_micros() as u64),
+        ));
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        killed += usize::from(status.code().is_none());
+        let failed = status.code().is_some_and(|code| code != 0);
+        assert!(
+            !failed || !home.store_exists(),
+            "round {round}: {}",
+            std::fs::read_to_string(&said).unwrap()
+        );
+        deeds.told(&deed, status.success());
+        if round == 0 || round % 4 == 3 {
+            // A store may not have come to be yet.
+            match home.store_exists() {
+                true => deeds.check(&home, &format!("round {round}")),
+                false => assert_eq!(deeds.acknowledged, 0),
+            }
+        }
+    }
+    deeds.check_all(&home, "at the end");
+    println!("{rounds} rounds: {killed} killed, {} acknowledged", deeds.acknowledged);
+    assert!(killed > rounds / 5, "{killed} of {rounds} were killed");
+}
