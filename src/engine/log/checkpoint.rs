@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::apply::HEADS_MAX;
 use super::ownership::check_fence;
+use crate::backend::Listed;
 use crate::catalog::{DirtyKey, Lookup, TipRow};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
@@ -42,12 +43,9 @@ pub(crate) async fn write(core: &Core, epoch: u64, tip: &TipRow) -> Result<TipRo
     let Some(at) = &tip.tip else {
         return Ok(tip.clone());
     };
-    let former = match &tip.checkpoints[0] {
-        Some((name, _)) => read_root(core, name).await.ok(),
-        None => None,
-    };
     let dirty = core.catalog.dirty()?;
     let files = core.backend.list(&core.layout.checkpoints_prefix(), None).await?;
+    let (kept, former) = former(core, epoch, tip, &files).await;
     let writer = SegmentWriter {
         core,
         epoch,
@@ -74,7 +72,7 @@ pub(crate) async fn write(core: &Core, epoch: u64, tip: &TipRow) -> Result<TipRo
         ));
     }
     let mut next = tip.clone();
-    next.checkpoints = [Some((name, at.log_number)), tip.checkpoints[0]];
+    next.checkpoints = [Some((name, at.log_number)), kept];
     next.log_bytes_since_checkpoint = 0;
     let mut tx = core.catalog.begin();
     dirty.into_iter().for_each(|key| tx.clear_dirty(key));
@@ -82,6 +80,53 @@ pub(crate) async fn write(core: &Core, epoch: u64, tip: &TipRow) -> Result<TipRo
     tx.commit()?;
     forget_others(core, epoch, &next, &root).await;
     Ok(next)
+}
+
+/// The checkpoint that `tip` names as the last, if it is there and stays there.
+///
+/// A former owner may be slow to delete what it no longer needed: all but the two newest checkpoints that it knew. So one
+/// of another owner is relied upon only as long as the store holds no two that are as new.
+async fn former(
+    core: &Core,
+    epoch: u64,
+    tip: &TipRow,
+    files: &[Listed],
+) -> (Option<(CheckpointName, u64)>, Option<CheckpointRoot>) {
+    let Some((name, log_number)) = tip.checkpoints[0] else {
+        return (None, None);
+    };
+    let Ok(root) = read_root(core, &name).await else {
+        return (None, None);
+    };
+    if name.epoch != epoch {
+        let own: HashSet<_> = {
+            let segments = root.object_segments.iter().chain(&root.pack_segments);
+            segments.map(|segment| segment.name).chain([name]).collect()
+        };
+        let rank = |name: &CheckpointName| (name.epoch, name.log_number);
+        let mut as_new = 0;
+        for file in files {
+            let other = parse_checkpoint(&file.path).filter(|other| rank(other) >= rank(&name) && !own.contains(other));
+            if other.is_some()
+                && read_kind(core, file)
+                    .await
+                    .is_none_or(|kind| kind == CheckpointKind::Root)
+            {
+                as_new += 1;
+            }
+        }
+        if as_new > 1 {
+            return (None, None);
+        }
+    }
+    (Some((name, log_number)), Some(root))
+}
+
+/// What a checkpoint file is; `None` if it cannot be told.
+async fn read_kind(core: &Core, file: &Listed) -> Option<CheckpointKind> {
+    let len = file.size.min(CHECKPOINT_HEADER_LEN as u64);
+    let header = core.backend.get_range(&file.path, 0..len).await.ok()?;
+    CheckpointHeader::parse(&header).ok().map(|header| header.kind)
 }
 
 /// Reads and opens a root.
@@ -321,13 +366,13 @@ fn overlaps(range: &KeyRange, key: &DirtyKey) -> bool {
     range.contains(&first) || KeyRange::of(first, bits).contains(&range.first())
 }
 
-/// Deletes checkpoint files that none of the two kept roots needs. A failure costs space only.
+/// Deletes checkpoint files that none of the two kept roots needs; as long as there is only one, none. A failure costs
+/// space only.
 async fn forget_others(core: &Core, epoch: u64, tip: &TipRow, newest: &CheckpointRoot) {
-    let second = match &tip.checkpoints[1] {
-        Some((name, _)) => read_root(core, name).await,
-        None => Ok(newest.clone()),
+    let Some((second, _)) = &tip.checkpoints[1] else {
+        return;
     };
-    let Ok(second) = second else {
+    let Ok(second) = read_root(core, second).await else {
         return;
     };
     let mut kept: HashSet<CheckpointName> = tip.checkpoints.iter().flatten().map(|(name, _)| *name).collect();
@@ -339,12 +384,13 @@ async fn forget_others(core: &Core, epoch: u64, tip: &TipRow, newest: &Checkpoin
                 .map(|segment| segment.name),
         );
     }
-    if check_fence(core, epoch).await.is_err() {
-        return;
-    }
+    // Listed before the fence: what an owner writes that comes after it is not among these.
     let Ok(files) = core.backend.list(&core.layout.checkpoints_prefix(), None).await else {
         return;
     };
+    if check_fence(core, epoch).await.is_err() {
+        return;
+    }
     for file in files {
         let superfluous = parse_checkpoint(&file.path).is_some_and(|name| !kept.contains(&name));
         if superfluous && let Err(error) = core.backend.delete(&file.path).await {
