@@ -2,15 +2,19 @@
 //!
 //! `CAIRN_LONG=1` makes it hundreds of rounds, `CAIRN_SEED` chooses others.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
 use crate::deeds::Deeds;
 use crate::support::{Announce, Home, is_long, pause, seed};
 
-/// A put in a debug build takes about so long.
-const LIFE_MAX: Duration = Duration::from_millis(250);
+/// How long a process may live: half as long again as one that is left alone, on the machine as it is now.
+fn life_max() -> Duration {
+    let started = Instant::now();
+    Home::new().put("measured", &[1; 1 << 20]);
+    started.elapsed() * 3 / 2
+}
 
 #[test]
 fn a_killed_process_loses_nothing_that_it_said() {
@@ -19,12 +23,12 @@ fn a_killed_process_loses_nothing_that_it_said() {
     let home = Home::new();
     let said = home.path("said");
     let rounds = if is_long() { 400 } else { 30 };
-    let mut killed = 0;
+    let (life_max, mut killed) = (life_max(), 0);
     for round in 0..rounds {
         let deed = deeds.next();
         let mut child = deed.start(&home, &said);
         pause(Duration::from_micros(
-            deeds.rng().random_range(0..LIFE_MAX.as_micros() as u64),
+            deeds.rng().random_range(0..life_max.as_micros() as u64),
         ));
         child.kill().unwrap();
         let status = child.wait().unwrap();
@@ -44,7 +48,10 @@ fn a_killed_process_loses_nothing_that_it_said() {
             }
         }
     }
-    deeds.check_all(&home, "at the end");
+    match home.store_exists() {
+        true => deeds.check_all(&home, "at the end"),
+        false => assert_eq!(deeds.acknowledged, 0),
+    }
     println!("{rounds} rounds: {killed} killed, {} acknowledged", deeds.acknowledged);
     assert!(killed > rounds / 5, "{killed} of {rounds} were killed");
 }
