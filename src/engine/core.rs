@@ -6,6 +6,7 @@ use parking_lot::RwLock;
 
 use super::budget::Budget;
 use super::compute::Compute;
+use super::gate::Gate;
 use super::in_flight::InFlight;
 use super::options::Options;
 use super::write::Compressors;
@@ -30,6 +31,8 @@ pub(crate) struct Core {
     pub(crate) compressors: Compressors,
     pub(crate) budget: Budget,
     pub(crate) options: Options,
+    /// Whether puts are admitted now.
+    pub(crate) gate: Arc<Gate>,
     /// Held while the catalog is changed: log order is the order of its holders.
     pub(crate) apply: tokio::sync::Mutex<()>,
 }

@@ -496,6 +496,22 @@ impl Repository {
         Ok(access)
     }
 
+    /// Whether another agent was seen to have taken over.
+    pub(crate) fn is_fenced(&self) -> bool {
+        if self.inner.fenced.load(Ordering::Relaxed) {
+            return true;
+        }
+        let Ok(slot) = self.inner.writer.try_lock() else {
+            return false;
+        };
+        let failure = slot.as_ref().and_then(|writer| writer.ledger.failure());
+        let is_fenced = failure.is_some_and(|error| error.reason() == Reason::Fenced);
+        if is_fenced {
+            self.inner.fenced.store(true, Ordering::Relaxed);
+        }
+        is_fenced
+    }
+
     /// A stream that failed because its writer did reports the writer's reason.
     fn explain(&self, error: Error) -> Error {
         let Ok(slot) = self.inner.writer.try_lock() else {
