@@ -78,6 +78,11 @@ impl Health {
         self.changed.notify_one();
     }
 
+    /// Something failed that a look at the place shows too.
+    pub(super) fn wake(&self) {
+        self.changed.notify_one();
+    }
+
     /// A trial write went through, or failed only for the reasons in `except`.
     pub(super) fn answer(&self, except: &[Trouble]) {
         for (trouble, failed) in self.failed.lock().iter_mut() {

@@ -389,11 +389,29 @@ impl Backend {
         let result = work.await;
         if let Err(error) = &result
             && let Some(trouble) = Trouble::of(error)
-            && !(trouble == Trouble::NoSpace && self.is_full(bytes))
         {
-            self.inner.health.record(trouble, error);
+            if self.is_seen(trouble, bytes) {
+                self.inner.health.wake();
+            } else {
+                self.inner.health.record(trouble, error);
+            }
         }
         result
+    }
+
+    /// Whether a look at the volume shows this trouble by itself. It then shows its end as well, so nothing need be
+    /// remembered of it.
+    fn is_seen(&self, trouble: Trouble, bytes: u64) -> bool {
+        if !self.is_volume() {
+            return false;
+        }
+        match trouble {
+            Trouble::Gone => true,
+            Trouble::NoSpace => self.is_full(bytes),
+            Trouble::ReadOnly => self.look().is_read_only,
+            Trouble::Permission => self.look().refused.is_some(),
+            Trouble::Io | Trouble::Fsync | Trouble::Unreachable | Trouble::Credentials => false,
+        }
     }
 
     /// Whether the numbers of the volume say themselves that there is no room for so many bytes.

@@ -1,6 +1,7 @@
 //! What every part of the engine shares for one repository.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::RwLock;
 
@@ -33,6 +34,8 @@ pub(crate) struct Core {
     pub(crate) options: Options,
     /// Whether puts are admitted now.
     pub(crate) gate: Arc<Gate>,
+    /// Set when the log turned out to lack what this agent had seen on it.
+    pub(crate) rolled_back: AtomicBool,
     /// Held while the catalog is changed: log order is the order of its holders.
     pub(crate) apply: tokio::sync::Mutex<()>,
 }

@@ -4,6 +4,7 @@
 //! and without anybody watching; the monitor adds keys, repositories and totals and publishes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 
 use super::error::{Error, Reason, Result};
 use super::status::{Assessment, Capacity, Held, Observations, Policy, Repositories, assess};
-use crate::backend::{Backend, Look, Presence, Trouble};
+use crate::backend::{Backend, Look, Presence};
 
 /// For so long a look at the place is relied on for admission.
 const LOOK_AGE_MAX: Duration = Duration::from_millis(100);
@@ -26,11 +27,12 @@ pub(crate) struct Gate {
     state: Mutex<State>,
     /// One look at a time: one that hangs takes one thread, not all of them.
     looking: Arc<Semaphore>,
+    admitting: tokio::sync::Mutex<()>,
+    is_watched: AtomicBool,
     poked: Notify,
 }
 
 struct State {
-    place: Look,
     looked_at: Option<Instant>,
     held: Held,
     refusal: Option<(Reason, String)>,
@@ -44,7 +46,6 @@ impl Gate {
             backend,
             policy,
             state: Mutex::new(State {
-                place: Look::endless(),
                 looked_at: None,
                 held,
                 refusal: None,
@@ -52,6 +53,8 @@ impl Gate {
                 is_deletion_requested: false,
             }),
             looking: Arc::new(Semaphore::new(1)),
+            admitting: tokio::sync::Mutex::new(()),
+            is_watched: AtomicBool::new(false),
             poked: Notify::new(),
         }
     }
@@ -59,12 +62,26 @@ impl Gate {
     /// Fails if no put may happen as things stand. Looks at the place if the last look is some time ago: a few system
     /// calls at most every tenth of a second, whatever the number of puts.
     pub(crate) async fn admit(&self) -> Result<()> {
-        let is_fresh = |state: &State| state.looked_at.is_some_and(|at| at.elapsed() < LOOK_AGE_MAX);
-        if !is_fresh(&self.state.lock()) {
-            let place = self.look().await;
-            self.assess(&self.of_place(place));
+        if !self.is_fresh() {
+            let _turn = self.admitting.lock().await;
+            // Whoever had its turn before has looked for us too.
+            if !self.is_fresh() {
+                let place = self.look().await;
+                self.assess(&self.of_place(place));
+            }
         }
         self.check()
+    }
+
+    fn is_fresh(&self) -> bool {
+        let looked_at = self.state.lock().looked_at;
+        looked_at.is_some_and(|at| at.elapsed() < LOOK_AGE_MAX)
+    }
+
+    /// As [`admit`](Self::admit), after a look at this moment: something was done about the room.
+    pub(crate) async fn admit_again(&self) -> Result<()> {
+        self.state.lock().looked_at = None;
+        self.admit().await
     }
 
     /// As [`admit`](Self::admit), by the last look.
@@ -114,11 +131,7 @@ impl Gate {
 
     /// What can be seen of the place alone.
     pub(crate) fn of_place(&self, place: Look) -> Observations {
-        let mut failures = self.backend.health().failures(Instant::now());
-        if self.backend.is_volume() {
-            // Of a volume the look tells, both when it goes and when it is back.
-            failures.retain(|failure| failure.trouble != Trouble::Gone);
-        }
+        let failures = self.backend.health().failures(Instant::now());
         let state = self.state.lock();
         Observations {
             place,
@@ -138,7 +151,6 @@ impl Gate {
         let refusal = assessment.refusal();
         let is_news = refusal.as_ref().map(|(reason, _)| *reason) != state.refusal.as_ref().map(|(reason, _)| *reason);
         state.held = assessment.held;
-        state.place = seen.place.clone();
         state.looked_at = Some(Instant::now());
         state.refusal = refusal;
         drop(state);
@@ -146,15 +158,6 @@ impl Gate {
             self.poke();
         }
         assessment
-    }
-
-    /// What was seen of the place last.
-    pub(crate) fn place(&self) -> Look {
-        self.state.lock().place.clone()
-    }
-
-    pub(crate) fn policy(&self) -> &Policy {
-        &self.policy
     }
 
     pub(crate) fn request_read_only(&self, requested: bool) {
@@ -167,6 +170,17 @@ impl Gate {
         let mut state = self.state.lock();
         state.is_deletion_requested = requested;
         state.looked_at = None;
+    }
+
+    /// Whether a monitor runs: this process is an agent that somebody operates.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.is_watched.load(Ordering::Relaxed)
+    }
+
+    /// Says for as long as what is returned lives that a monitor runs.
+    pub(crate) fn watch(&self) -> Watched<'_> {
+        self.is_watched.store(true, Ordering::Relaxed);
+        Watched(&self.is_watched)
     }
 
     /// Tells the monitor that something may have changed.
@@ -184,5 +198,14 @@ impl Gate {
 
     fn refused(&self, reason: Reason, message: &str) -> Error {
         Error::new(reason, format!("{}: {message}", self.backend.location()))
+    }
+}
+
+/// Says that a monitor runs, for as long as it lives.
+pub(crate) struct Watched<'a>(&'a AtomicBool);
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }

@@ -2,7 +2,6 @@
 //! the process.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -36,7 +35,6 @@ pub(crate) struct Watch {
     /// Held while stock is taken: statuses go out in their order.
     told: tokio::sync::Mutex<Told>,
     repositories: Mutex<BTreeMap<RepositoryId, Opened>>,
-    is_monitored: AtomicBool,
 }
 
 #[derive(Default)]
@@ -54,7 +52,7 @@ struct Told {
 enum Opened {
     Opening,
     Open(Weak<repository::Inner>),
-    Failed(Reason, String),
+    Failed(Reason, String, Instant),
 }
 
 /// A repository that is being opened, until that is settled or given up.
@@ -80,8 +78,8 @@ impl Store {
     /// # Errors
     /// None at present.
     pub async fn status(&self) -> Result<Status> {
-        if !self.inner.watch.is_monitored.load(Ordering::Relaxed) {
-            self.open_all().await;
+        if !self.inner.gate.is_watched() {
+            self.open_all(Duration::ZERO).await;
             self.try_out_overdue().await;
         }
         Ok(Status::clone(&*self.take_stock().await))
@@ -95,7 +93,7 @@ impl Store {
 
     /// Watches over the store: polls each second, and on failures and other events. Never returns; stops when dropped.
     pub async fn monitor(&self) {
-        let _monitored = Monitored::new(&self.inner.watch.is_monitored);
+        let _watched = self.inner.gate.watch();
         tokio::join!(self.poll(), self.keep_open(), self.keep_trying_out());
     }
 
@@ -108,6 +106,9 @@ impl Store {
         self.inner.catalog.set_read_only(read_only)?;
         self.inner.catalog.persist()?;
         self.inner.gate.request_read_only(read_only);
+        if !read_only {
+            self.inner.watch.accept_rollbacks();
+        }
         self.status().await
     }
 
@@ -138,19 +139,20 @@ impl Store {
     /// Opens what can be opened, so that its totals and troubles are known: keys come and go.
     async fn keep_open(&self) {
         loop {
-            self.open_all().await;
+            self.open_all(REOPEN).await;
             tokio::time::sleep(POLL).await;
         }
     }
 
-    async fn open_all(&self) {
+    /// Opens what is not open, except what failed less than `again` ago.
+    async fn open_all(&self, again: Duration) {
         if self.inner.gate.look().await.presence != Presence::Here {
             return;
         }
         let headers = self.repositories().await;
         let keyless = self.keyless(&headers);
         for header in headers {
-            if !keyless.contains(&header.id) {
+            if !keyless.contains(&header.id) && self.inner.watch.is_to_be_opened(header.id, again) {
                 // How it ends is recorded where it happens.
                 let _ = self.repository(&header.id.to_string()).await;
             }
@@ -255,8 +257,12 @@ impl Survey {
 
     fn add_open(&mut self, repository: &Repository) {
         self.states.open += 1;
+        let name = || repository.name().as_str().to_owned();
         if repository.is_fenced() {
-            self.states.fenced.push(repository.name().as_str().to_owned());
+            self.states.fenced.push(name());
+        }
+        if repository.is_rolled_back() {
+            self.states.rolled_back.push(name());
         }
         match repository.status() {
             Ok(totals) => self.totals.push(totals),
@@ -277,7 +283,7 @@ impl Opened {
     fn look(&self) -> Look {
         match self {
             Self::Opening => Look::Opening,
-            Self::Failed(reason, line) => Look::Failed(*reason, line.clone()),
+            Self::Failed(reason, line, _) => Look::Failed(*reason, line.clone()),
             Self::Open(repository) => match repository.upgrade() {
                 Some(inner) => Look::Open(Repository { inner }),
                 None => Look::Closed,
@@ -310,7 +316,6 @@ impl Watch {
                 ..Told::default()
             }),
             repositories: Mutex::default(),
-            is_monitored: AtomicBool::new(false),
         })
     }
 
@@ -318,6 +323,25 @@ impl Watch {
     pub(crate) fn opening(&self, id: RepositoryId) -> Opening<'_> {
         self.repositories.lock().insert(id, Opened::Opening);
         Opening { watch: self, id }
+    }
+
+    fn accept_rollbacks(&self) {
+        for opened in self.repositories.lock().values() {
+            if let Look::Open(repository) = opened.look() {
+                repository.accept_rollback();
+            }
+        }
+    }
+
+    fn is_to_be_opened(&self, id: RepositoryId, again: Duration) -> bool {
+        match self.repositories.lock().get(&id) {
+            // A key that was not there may have come.
+            Some(Opened::Failed(Reason::KeysUnavailable, ..)) | None => true,
+            Some(Opened::Failed(_, _, at)) => at.elapsed() >= again,
+            // Also one that was closed since.
+            Some(Opened::Open(_)) => true,
+            Some(Opened::Opening) => false,
+        }
     }
 
     /// Tells those who watch: at once if the mode or a cause is another, else if they have not been told for a while.
@@ -342,7 +366,7 @@ impl Opening<'_> {
     pub(crate) fn settle(self, opened: &Result<Repository>) {
         let state = match opened {
             Ok(repository) => Opened::Open(Arc::downgrade(&repository.inner)),
-            Err(error) => Opened::Failed(error.reason(), error.to_string()),
+            Err(error) => Opened::Failed(error.reason(), error.to_string(), Instant::now()),
         };
         self.watch.repositories.lock().insert(self.id, state);
     }
@@ -362,22 +386,6 @@ impl Status {
     fn says_the_same(&self, other: &Self) -> bool {
         let causes = |status: &Self| -> Vec<_> { status.causes.iter().map(|cause| (cause.code, cause.mode)).collect() };
         self.mode == other.mode && self.sequence == other.sequence && causes(self) == causes(other)
-    }
-}
-
-/// Says for as long as it lives that somebody watches over the store.
-struct Monitored<'a>(&'a AtomicBool);
-
-impl<'a> Monitored<'a> {
-    fn new(is_monitored: &'a AtomicBool) -> Self {
-        is_monitored.store(true, Ordering::Relaxed);
-        Self(is_monitored)
-    }
-}
-
-impl Drop for Monitored<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
     }
 }
 

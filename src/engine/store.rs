@@ -325,6 +325,7 @@ impl Store {
             budget: inner.budget.clone(),
             options: inner.options.clone(),
             gate: inner.gate.clone(),
+            rolled_back: Default::default(),
             apply: Mutex::new(()),
             secrets: Arc::new(secrets),
         }
