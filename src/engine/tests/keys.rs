@@ -122,3 +122,32 @@ async fn progress_reaches_the_end_of_what_is_durable() {
     let durable = progress.durable_bytes();
     assert!(durable > 0 && durable < data.len() as u64, "{durable}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_place_is_not_taken_for_the_store_that_should_be_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("store");
+    let options = StoreOptions {
+        location: crate::backend::Location::Directory(place.clone()),
+        catalog: crate::catalog::Location::Directory(directory.path().join("catalog")),
+        ..StoreOptions::in_memory("-").unwrap()
+    };
+    let store = Store::open_or_empty(options.clone()).await.unwrap();
+    let repository = store
+        .create_repository(NewRepository::named("default").unwrap())
+        .await
+        .unwrap();
+    repository.put("x", &b"text"[..], PutOptions::default()).await.unwrap();
+    store.close().await;
+    drop((repository, store));
+
+    // As when the volume is not mounted.
+    std::fs::rename(&place, directory.path().join("elsewhere")).unwrap();
+    let refused = Store::open_or_empty(options.clone()).await.err().unwrap();
+    assert_eq!(refused.reason(), Reason::StoreNotFound, "{refused}");
+    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::rename(directory.path().join("elsewhere"), &place).unwrap();
+    let store = Store::open_or_empty(options).await.unwrap();
+    let repository = store.repository("default").await.unwrap();
+    assert_eq!(read(&repository, "x", ByteRange::All).await, b"text");
+}
