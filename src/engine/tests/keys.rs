@@ -38,7 +38,11 @@ async fn a_store_is_made_and_served_as_soon_as_a_key_is_loaded() {
     assert!(!store.unload_key("a").await);
     for refused in [
         repository.stat("x").await.err().unwrap(),
-        repository.put("y", &b"text"[..], PutOptions::default()).await.err().unwrap(),
+        repository
+            .put("y", &b"text"[..], PutOptions::default())
+            .await
+            .err()
+            .unwrap(),
         repository.delete("x", Precondition::None).await.err().unwrap(),
         repository.list("", None, 10).await.err().unwrap(),
         store.repository("default").await.err().unwrap(),
@@ -52,7 +56,11 @@ async fn a_store_is_made_and_served_as_soon_as_a_key_is_loaded() {
     assert_eq!(read(&again, "x", ByteRange::All).await, b"text");
     again.put("y", &b"text"[..], PutOptions::default()).await.unwrap();
     let refused = repository.stat("x").await.err().unwrap();
-    assert_eq!(refused.reason(), Reason::KeysUnavailable, "the former handle stays closed");
+    assert_eq!(
+        refused.reason(),
+        Reason::KeysUnavailable,
+        "the former handle stays closed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
