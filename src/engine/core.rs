@@ -10,6 +10,7 @@ use super::compute::Compute;
 use super::gate::Gate;
 use super::in_flight::InFlight;
 use super::options::Options;
+use super::revocation::Revocation;
 use super::write::Compressors;
 use crate::backend::Backend;
 use crate::catalog::{Catalog, Locality, RepositoryCatalog};
@@ -36,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) gate: Arc<Gate>,
     /// Set when the log turned out to lack what this agent had seen on it.
     pub(crate) rolled_back: AtomicBool,
+    /// Set when the key is taken away.
+    pub(crate) revocation: Arc<Revocation>,
     /// Held while the catalog is changed: log order is the order of its holders.
     pub(crate) apply: tokio::sync::Mutex<()>,
 }

@@ -29,6 +29,7 @@ mod core;
 mod error;
 mod gate;
 mod in_flight;
+mod key_chain;
 mod keyrings;
 mod log;
 pub mod measure;
@@ -39,6 +40,7 @@ mod read;
 mod reclaim;
 mod recover;
 mod repository;
+mod revocation;
 mod status;
 mod store;
 mod write;
@@ -47,15 +49,16 @@ mod write;
 mod tests;
 
 pub use self::error::{Code, Error, ErrorKind, Reason, Result};
+pub use self::key_chain::KeyState;
 pub use self::keyrings::RepositoryHeader;
 pub use self::log::requests::Precondition;
 pub use self::options::Options;
 pub use self::read::{ByteRange, ObjectReader};
 pub use self::reclaim::{ReclaimOptions, Reclaimed};
-pub use self::repository::{Metadata, ObjectInfo, Page, PutOptions, PutOutcome, Repository, RepositoryStatus};
+pub use self::repository::{Metadata, ObjectInfo, Page, PutOptions, PutOutcome, Repository, RepositoryStatus, Upload};
 pub use self::status::{BackingStoreView, Capacity, CapacityPolicy, Cause, Condition, Mode, Status, code as cause_code};
-pub use self::store::{NewRepository, Store, StoreOptions};
-pub use self::write::{Blocking, Source};
+pub use self::store::{NewRepository, Store, StoreOptions, StreamShare};
+pub use self::write::{Blocking, PutProgress, Source};
 
 /// Fresh bytes from the operating system.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {

@@ -108,6 +108,7 @@ impl Committer {
         };
         let is_idle = decided.records.is_empty() && introduced.is_empty() && open.writer.is_empty();
         if is_idle && !self.has_leftovers() {
+            self.packer.committed();
             return;
         }
         let answers = std::mem::take(&mut decided.answers);
@@ -151,6 +152,7 @@ impl Committer {
             .await
             .map_err(|error| in_doubt(error, &name))?;
         // From here on it is durable: whatever fails, others may come to see it.
+        self.packer.committed();
         self.ownership
             .check(&self.core)
             .await
