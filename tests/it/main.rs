@@ -16,6 +16,7 @@ mod durability;
 mod faults;
 mod memory;
 mod model;
+mod modes;
 mod ownership;
 mod plaintext;
 mod support;

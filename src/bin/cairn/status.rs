@@ -189,13 +189,7 @@ impl View {
     fn table(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut lines = vec![("mode", self.mode.to_owned())];
         for cause in &self.causes {
-            lines.push((
-                "cause",
-                format!(
-                    "{}: {} ({} against {})",
-                    cause.code, cause.message, cause.value, cause.threshold
-                ),
-            ));
+            lines.push(("cause", cause.line()));
         }
         lines.extend(self.capacity.lines());
         fields(out, &lines)?;
@@ -212,6 +206,18 @@ impl View {
             "HEAD",
         ];
         table(out, headings, &rows)
+    }
+}
+
+impl CauseView {
+    /// With its numbers, where there are any.
+    fn line(&self) -> String {
+        let numbers = match (self.value, self.threshold) {
+            (0, 0) => String::new(),
+            (value, 0) => format!(" ({value})"),
+            (value, threshold) => format!(" ({value} against {threshold})"),
+        };
+        format!("{}: {}{numbers}", self.code, self.message)
     }
 }
 
