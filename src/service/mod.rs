@@ -13,6 +13,7 @@ pub mod calls;
 pub mod errors;
 pub mod observe;
 pub mod proto;
+pub mod server;
 
 pub use self::agent::{Agent, AgentSettings, KeyProvider};
 pub use self::caller::{Caller, Grants, Identity, Role, Transport};

@@ -31,7 +31,7 @@ pub struct Serve {
     /// Store and catalog.
     pub place: Place,
     /// Where keys come from.
-    pub keys: KeyProvider,
+    pub keys: KeySource,
     /// Where gRPC is served.
     pub grpc: Vec<Address>,
     /// Where metrics and health are served, if anywhere.
@@ -54,7 +54,7 @@ pub struct Serve {
 
 /// Where keys come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyProvider {
+pub enum KeySource {
     /// A file with a key, or a directory of such files.
     File(PathBuf),
     /// A core service pushes them.
@@ -292,7 +292,7 @@ fn place(settings: &mut Settings, flags: PlaceFlags) -> Result<Place, Error> {
     })
 }
 
-fn keys(settings: &mut Settings, place: &Place, key_flag: bool) -> Result<KeyProvider, Error> {
+fn keys(settings: &mut Settings, place: &Place, key_flag: bool) -> Result<KeySource, Error> {
     const PROVIDERS: [(&str, bool); 2] = [("file", false), ("core", true)];
     let core = settings.one("keys.provider", word(&PROVIDERS))?.unwrap_or(false);
     let file = settings.one("keys.file", text)?;
@@ -302,14 +302,14 @@ fn keys(settings: &mut Settings, place: &Place, key_flag: bool) -> Result<KeyPro
             "keys.file",
             "has no meaning while keys.provider is core; leave one out",
         )),
-        (true, false) => Ok(KeyProvider::Core),
+        (true, false) => Ok(KeySource::Core),
         (false, true) => place
             .key_file()
-            .map(|file| KeyProvider::File(file.path().to_owned())),
+            .map(|file| KeySource::File(file.path().to_owned())),
         (false, false) => match file {
-            Some(file) => Ok(KeyProvider::File(file.into())),
+            Some(file) => Ok(KeySource::File(file.into())),
             None => match place.key_file() {
-                Ok(KeyFile::Given(path) | KeyFile::Default(path)) => Ok(KeyProvider::File(path.clone())),
+                Ok(KeyFile::Given(path) | KeyFile::Default(path)) => Ok(KeySource::File(path.clone())),
                 Err(_) => Err(Error::Setting {
                     line: format!(
                         "keys.file or --key-file is needed for {}, or keys.provider = \"core\": only a directory of its own name \
