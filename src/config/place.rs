@@ -96,7 +96,7 @@ impl Place {
         Ok(StoreOptions {
             location: self.location.clone(),
             catalog,
-            kek: load_key(self.key_file()?.path())?,
+            keks: vec![load_key(self.key_file()?.path())?],
             options: Options::default(),
         })
     }
