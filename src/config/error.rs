@@ -51,6 +51,15 @@ pub enum Error {
     },
 }
 
+impl From<keys::Error> for Error {
+    fn from(error: keys::Error) -> Self {
+        match error {
+            keys::Error::Missing { path } => Self::KeyMissing { path },
+            other => Self::Key(other),
+        }
+    }
+}
+
 impl Error {
     /// The case, as the engine would name it.
     pub fn reason(&self) -> Reason {

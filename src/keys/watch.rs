@@ -99,7 +99,9 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
             files.push(file);
         }
         if files.len() > KEYS_MAX {
-            let source = io::Error::other(format!("more than {KEYS_MAX} files; is this the directory of the keys?"));
+            let source = io::Error::other(format!(
+                "more than {KEYS_MAX} files; is this the directory of the keys?"
+            ));
             return Err(failed(path, source));
         }
     }
@@ -186,7 +188,10 @@ mod tests {
         let stamp = Stamp::of(&path).unwrap();
         assert!(!stamp.is_empty());
         write_key(&path, 2);
-        fs::File::open(&path).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        fs::File::open(&path)
+            .unwrap()
+            .set_modified(std::time::SystemTime::UNIX_EPOCH)
+            .unwrap();
         assert_ne!(Stamp::of(&path).unwrap(), stamp);
     }
 }

@@ -24,6 +24,9 @@ use machine::Machine;
 use read::{number, parsed, size, span, text, word};
 
 use super::{Error, KeyFile, Place, PlaceFlags, Size};
+use crate::engine::{Options, StoreOptions};
+use crate::format::Kek;
+use crate::keys;
 
 /// Everything `serve` needs to know.
 #[derive(Clone, Debug)]
@@ -243,6 +246,31 @@ impl Serve {
         Ok(serve)
     }
 
+    /// What opens the store: reads the keys that are in files.
+    ///
+    /// # Errors
+    /// What is wrong with the place of the catalog or with a key; `KeyMissing` if there is none.
+    pub fn store_options(&self) -> Result<StoreOptions, Error> {
+        let keks = match &self.keys {
+            KeySource::File(path) => keys::watch::read_all(path)?,
+            KeySource::Core => Vec::new(),
+        };
+        self.store_options_with(keks.into_iter().map(Kek::from).collect())
+    }
+
+    /// The same with these keys, whatever is in files.
+    ///
+    /// # Errors
+    /// What is wrong with the place of the catalog.
+    pub fn store_options_with(&self, keks: Vec<Kek>) -> Result<StoreOptions, Error> {
+        let options = Options {
+            budget_bytes: self.budget_bytes,
+            compute_threads: self.threads,
+            ..Options::default()
+        };
+        self.place.store_options_with(keks, options)
+    }
+
     /// What concerns listeners and other settings together.
     fn check_listeners(&self, settings: &Settings) -> Result<(), Error> {
         if self.grpc.is_empty() {
@@ -298,14 +326,11 @@ fn keys(settings: &mut Settings, place: &Place, key_flag: bool) -> Result<KeySou
     let file = settings.one("keys.file", text)?;
     match (core, key_flag) {
         (true, true) => Err(settings.refuse("keys.provider", "is core, so --key-file has no meaning; leave one out")),
-        (true, false) if file.is_some() => Err(settings.refuse(
-            "keys.file",
-            "has no meaning while keys.provider is core; leave one out",
-        )),
+        (true, false) if file.is_some() => {
+            Err(settings.refuse("keys.file", "has no meaning while keys.provider is core; leave one out"))
+        }
         (true, false) => Ok(KeySource::Core),
-        (false, true) => place
-            .key_file()
-            .map(|file| KeySource::File(file.path().to_owned())),
+        (false, true) => place.key_file().map(|file| KeySource::File(file.path().to_owned())),
         (false, false) => match file {
             Some(file) => Ok(KeySource::File(file.into())),
             None => match place.key_file() {
@@ -325,9 +350,7 @@ fn keys(settings: &mut Settings, place: &Place, key_flag: bool) -> Result<KeySou
 fn http(settings: &mut Settings) -> Result<Option<HostPort>, Error> {
     let read = |text: &str| match text {
         "off" => Ok(None),
-        text => parsed(text)
-            .map(Some)
-            .map_err(|problem| format!("{problem}, or off")),
+        text => parsed(text).map(Some).map_err(|problem| format!("{problem}, or off")),
     };
     let written = settings.one("listen.http", read)?;
     Ok(written.unwrap_or_else(|| Some(parsed(HTTP_DEFAULT).expect("the default is an address"))))
@@ -408,7 +431,11 @@ fn client(mut settings: Settings) -> Result<Client, Error> {
         }
     };
     let roles = roles.ok_or_else(|| {
-        let key = if matches!(who, Who::Uid(_)) { "client.uid" } else { "client.identity" };
+        let key = if matches!(who, Who::Uid(_)) {
+            "client.uid"
+        } else {
+            "client.identity"
+        };
         settings.refuse(key, "needs roles = [...] beside it: some of status, read, write, admin")
     })?;
     Ok(Client {

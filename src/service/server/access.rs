@@ -65,10 +65,13 @@ impl Access {
             (Who::Name(name), Identity::Names(names)) => names.contains(name),
             _ => false,
         };
-        self.clients.iter().find(fits).map_or_else(Grants::default, |client| Grants {
-            roles: client.roles.iter().map(|role| role_of(*role)).collect(),
-            repositories: client.repositories.clone(),
-        })
+        self.clients
+            .iter()
+            .find(fits)
+            .map_or_else(Grants::default, |client| Grants {
+                roles: client.roles.iter().map(|role| role_of(*role)).collect(),
+                repositories: client.repositories.clone(),
+            })
     }
 }
 

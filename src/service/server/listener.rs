@@ -212,7 +212,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_port_chosen_by_the_system_is_told() {
-        let listener = Listener::bind(&"http://127.0.0.1:0".parse().unwrap(), None).await.unwrap();
+        let listener = Listener::bind(&"http://127.0.0.1:0".parse().unwrap(), None)
+            .await
+            .unwrap();
         let Address::Tcp { host, tls: false } = listener.address() else {
             panic!("{}", listener.address());
         };

@@ -106,7 +106,10 @@ impl Certificates {
                 Ok(Err(error)) => error.to_string(),
             };
             if !problem.is_empty() && problem != told {
-                tracing::error!(error = problem, "new TLS files are not used, the former certificate stays");
+                tracing::error!(
+                    error = problem,
+                    "new TLS files are not used, the former certificate stays"
+                );
             }
             told = problem;
         }
@@ -191,11 +194,7 @@ fn roots(path: &Path, pem: &[u8]) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn certificates(
-    setting: &'static str,
-    path: &Path,
-    pem: &[u8],
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(setting: &'static str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
