@@ -18,6 +18,7 @@ mod maintenance;
 pub mod observe;
 pub mod proto;
 mod repositories;
+pub mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
