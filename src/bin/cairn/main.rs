@@ -12,6 +12,7 @@ mod failure;
 mod gc;
 mod get;
 mod interrupt;
+mod key;
 mod ls;
 mod metered;
 mod output;
@@ -23,13 +24,14 @@ mod rm;
 mod session;
 mod stat;
 mod status;
+mod target;
 mod telemetry;
 mod verify;
 mod version;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use failure::{Failure, USAGE};
 use session::{GlobalFlags, Session};
@@ -65,6 +67,8 @@ enum Command {
     Status(status::Status),
     #[command(subcommand)]
     Repo(repo::Repo),
+    #[command(subcommand)]
+    Key(key::Key),
     Gc(gc::Gc),
     Rebuild(rebuild::Rebuild),
     Bench(bench::Bench),
@@ -84,6 +88,7 @@ impl Command {
             Self::Verify(command) => command.run(session).await,
             Self::Status(command) => command.run(session).await,
             Self::Repo(command) => command.run(session).await,
+            Self::Key(command) => command.run(session).await,
             Self::Gc(command) => command.run(session).await,
             Self::Rebuild(command) => command.run(session).await,
             Self::Bench(command) => command.run(session).await,
@@ -95,17 +100,25 @@ impl Command {
 
 fn main() -> ExitCode {
     keep_secrets_out_of_core_dumps();
-    let line = match CommandLine::try_parse() {
-        Ok(line) => line,
+    let (line, matches) = match parse() {
+        Ok(parsed) => parsed,
         Err(error) => return refuse_usage(&error),
     };
     if let Err(failure) = telemetry::init() {
         return failure.report();
     }
-    match run(line) {
+    match run(line, &matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// The command line, and where each part of it came from.
+fn parse() -> Result<(CommandLine, ArgMatches), clap::Error> {
+    let mut command = CommandLine::command();
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let line = CommandLine::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    Ok((line, matches))
 }
 
 /// A core dump of this process would hold keys and plaintext. Best effort: without the call everything else works.
@@ -120,8 +133,8 @@ fn refuse_usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
 }
 
-fn run(line: CommandLine) -> Result<(), Failure> {
-    let session = Session::new(line.flags)?;
+fn run(line: CommandLine, matches: &ArgMatches) -> Result<(), Failure> {
+    let session = Session::new(line.flags, matches)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .enable_all()
@@ -141,7 +154,6 @@ fn run(line: CommandLine) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_flags_are_consistent() {

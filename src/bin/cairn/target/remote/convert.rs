@@ -1,0 +1,207 @@
+//! What the agent says, as the engine's types.
+
+use prost_types::Timestamp;
+
+use cairn_agent::codec::RepositoryId;
+use cairn_agent::engine::{
+    ByteRange, Capacity, Cause, Error, Mode, NewRepository, ObjectInfo, Precondition, PutOutcome, Reason, Reclaimed,
+    RepositoryHeader, RepositoryStatus, Result, Status,
+};
+use cairn_agent::format::Hash32;
+use cairn_agent::service::proto;
+
+use crate::target::{Description, Key};
+
+/// An answer that breaks the contract.
+pub(super) fn nonsense(what: &str) -> Error {
+    Error::new(Reason::Internal, format!("the agent's answer makes no sense: {what}"))
+}
+
+/// A part that every answer of its kind has.
+pub(super) fn needed<T>(part: Option<T>) -> Result<T> {
+    part.ok_or_else(|| nonsense("a part of it is missing"))
+}
+
+fn milliseconds(time: Option<Timestamp>) -> i64 {
+    time.map_or(0, |time| {
+        time.seconds
+            .saturating_mul(1000)
+            .saturating_add(i64::from(time.nanos) / 1_000_000)
+    })
+}
+
+pub(super) fn object_info(object: proto::ObjectInfo) -> ObjectInfo {
+    let mut metadata: Vec<_> = object.metadata.into_iter().collect();
+    metadata.sort_unstable();
+    ObjectInfo {
+        name: object.name,
+        version: object.version,
+        bytes: object.bytes,
+        chunks: object.chunks,
+        crc32c: object.crc32c,
+        created_ms: milliseconds(object.created),
+        metadata,
+    }
+}
+
+pub(super) fn put_outcome(result: proto::PutResult) -> Result<PutOutcome> {
+    Ok(PutOutcome {
+        object: object_info(needed(result.object)?),
+        new_chunks: result.new_chunks,
+        new_bytes: result.new_bytes,
+        stored_bytes: result.stored_bytes,
+    })
+}
+
+pub(super) fn precondition(precondition: Precondition) -> Option<proto::Precondition> {
+    use proto::precondition::Condition;
+    let condition = match precondition {
+        Precondition::None => return None,
+        Precondition::CreateOnly => Condition::CreateOnly(true),
+        Precondition::IfVersion(version) => Condition::IfVersion(version),
+    };
+    Some(proto::Precondition {
+        condition: Some(condition),
+    })
+}
+
+pub(super) fn range(range: ByteRange) -> Option<proto::ByteRange> {
+    use proto::byte_range::{Range, Span};
+    let range = match range {
+        ByteRange::All => return None,
+        ByteRange::From(offset) => Range::Span(Span { offset, length: 0 }),
+        ByteRange::Last(bytes) => Range::LastBytes(bytes),
+        ByteRange::Inclusive { first, last } => Range::Span(Span {
+            offset: first,
+            length: last.saturating_sub(first).saturating_add(1),
+        }),
+    };
+    Some(proto::ByteRange { range: Some(range) })
+}
+
+fn repository_id(text: &str) -> Result<RepositoryId> {
+    text.parse().map_err(|_| nonsense("an id of a repository is none"))
+}
+
+/// The store's own id stays with the agent.
+pub(super) fn header(repository: &proto::Repository) -> Result<RepositoryHeader> {
+    Ok(RepositoryHeader {
+        id: repository_id(&repository.id)?,
+        name: repository.name.clone(),
+        store_id: [0; 16],
+        key_id: repository.key_id.clone(),
+        generation: repository.keyring_generation,
+    })
+}
+
+pub(super) fn create_request(new: &NewRepository) -> proto::CreateRequest {
+    proto::CreateRequest {
+        name: new.name.as_str().to_owned(),
+        chunk_avg_bytes: new.chunk_sizes.avg(),
+        compression_level: Some(new.level.number()),
+        key_id: new.key_id.clone().unwrap_or_default(),
+    }
+}
+
+pub(super) fn key(key: proto::Key) -> Result<Key> {
+    let repositories = key.repository_ids.iter().map(|id| repository_id(id));
+    Ok(Key {
+        id: key.key_id,
+        loaded: key.loaded,
+        loaded_at_ms: key.loaded_at.map(|time| milliseconds(Some(time))),
+        repositories: repositories.collect::<Result<_>>()?,
+    })
+}
+
+/// The totals of a repository whose key is there.
+pub(super) fn repository_status(repository: &proto::Repository) -> Result<RepositoryStatus> {
+    let totals = needed(repository.totals.as_ref())?;
+    let head = totals
+        .head
+        .as_ref()
+        .try_into()
+        .map_err(|_| nonsense("a head has not 32 bytes"))?;
+    Ok(RepositoryStatus {
+        name: repository.name.clone(),
+        id: repository_id(&repository.id)?,
+        objects: totals.objects,
+        chunks: totals.chunks,
+        packs: totals.packs,
+        logical_bytes: totals.logical_bytes,
+        unique_bytes: totals.unique_bytes,
+        stored_bytes: totals.stored_bytes,
+        garbage_bytes: totals.garbage_bytes,
+        log_number: totals.log_number,
+        head: Hash32(head),
+    })
+}
+
+pub(super) fn description(repository: &proto::Repository) -> Result<Description> {
+    let parameters = needed(repository.parameters)?;
+    Ok(Description {
+        totals: repository_status(repository)?,
+        chunk_avg_bytes: parameters.chunk_avg_bytes,
+        compression_level: parameters.compression_level,
+        key_id: repository.key_id.clone(),
+        keyring_generation: repository.keyring_generation,
+    })
+}
+
+pub(super) fn status(status: proto::Status) -> Result<Status> {
+    let open = status.repositories.iter().filter(|repository| repository.open);
+    Ok(Status {
+        mode: mode(status.mode())?,
+        since_ms: milliseconds(status.since),
+        sequence: status.sequence,
+        causes: status.causes.into_iter().map(cause).collect(),
+        capacity: capacity(needed(status.capacity)?),
+        repositories: open.map(repository_status).collect::<Result<_>>()?,
+    })
+}
+
+fn capacity(capacity: proto::Capacity) -> Capacity {
+    Capacity {
+        total_bytes: capacity.total_bytes,
+        free_bytes: capacity.free_bytes,
+        used_bytes: capacity.used_bytes,
+        reserved_bytes: capacity.reserved_bytes,
+        used_other_bytes: capacity.used_other_bytes,
+        limit_bytes: capacity.limit_bytes,
+        inodes_total: capacity.inodes_total,
+        inodes_free: capacity.inodes_free,
+    }
+}
+
+fn cause(cause: proto::Cause) -> Cause {
+    Cause {
+        code: known_code(&cause.code),
+        message: cause.message,
+        value: cause.value,
+        threshold: cause.threshold,
+    }
+}
+
+pub(super) fn reclaimed(report: proto::ReclaimReport) -> Reclaimed {
+    Reclaimed {
+        packs_dropped: report.packs_dropped,
+        packs_rewritten: report.packs_rewritten,
+        freed_bytes: report.freed_bytes,
+    }
+}
+
+fn mode(mode: proto::Mode) -> Result<Mode> {
+    match mode {
+        proto::Mode::Optimal => Ok(Mode::Optimal),
+        proto::Mode::LowCapacity => Ok(Mode::LowCapacity),
+        proto::Mode::NoCapacity => Ok(Mode::NoCapacity),
+        _ => Err(nonsense("its mode is unknown")),
+    }
+}
+
+fn known_code(code: &str) -> &'static str {
+    match code {
+        "FREE_BYTES" => "FREE_BYTES",
+        "FREE_INODES" => "FREE_INODES",
+        _ => "OTHER",
+    }
+}
