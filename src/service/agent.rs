@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::caller::{Caller, Grants};
 use super::observe::{Observer, Unobserved};
-use crate::engine::{Error, Reason, Result, Store};
+use crate::engine::{Error, Reason, Repository, RepositoryHeader, Result, Store};
+
+/// The repository that an empty name means.
+const DEFAULT_REPOSITORY: &str = "default";
 
 /// What a process chooses about its services.
 #[derive(Clone)]
@@ -101,6 +105,40 @@ impl Agent {
         self.shutting_down();
     }
 
+    /// Opens a repository by name or id, if this caller may name it.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, whether there is such a repository or not; those of [`Store::repository`].
+    pub(super) async fn repository(&self, caller: &Caller, name_or_id: &str) -> Result<Repository> {
+        let name_or_id = self.permit(caller, name_or_id).await?;
+        self.store.repository(name_or_id).await
+    }
+
+    /// The word by which a caller names a repository, if it may.
+    ///
+    /// # Errors
+    /// `PermissionDenied`.
+    pub(super) async fn permit<'a>(&self, caller: &Caller, name_or_id: &'a str) -> Result<&'a str> {
+        let name_or_id = if name_or_id.is_empty() {
+            DEFAULT_REPOSITORY
+        } else {
+            name_or_id
+        };
+        let grants = &caller.grants;
+        if grants.repositories.is_none() || may_name(grants, &self.store.repositories().await, name_or_id) {
+            return Ok(name_or_id);
+        }
+        let line = format!("the repository {name_or_id:?} is not open to this caller");
+        Err(Error::new(Reason::PermissionDenied, line))
+    }
+
+    /// The repositories of which this caller may know, by name.
+    pub(super) async fn repositories(&self, caller: &Caller) -> Vec<RepositoryHeader> {
+        let mut headers = self.store.repositories().await;
+        headers.retain(|header| caller.grants.reach(header));
+        headers
+    }
+
     /// Refuses a new call once the process goes down.
     pub(super) fn check_up(&self) -> Result<()> {
         if *self.down.borrow() { Err(going_down()) } else { Ok(()) }
@@ -111,6 +149,16 @@ impl Agent {
         let mut down = self.down.subscribe();
         // The sender lives in `self`, so this ends only by the value.
         let _ = down.wait_for(|down| *down).await;
+    }
+}
+
+/// Whether every repository that may be meant is open to the caller. Of one that does not exist, only its word counts.
+fn may_name(grants: &Grants, headers: &[RepositoryHeader], name_or_id: &str) -> bool {
+    let is_called = |header: &&RepositoryHeader| header.name == name_or_id || header.id.to_string() == name_or_id;
+    let mut meant = headers.iter().filter(is_called).peekable();
+    match meant.peek() {
+        Some(_) => meant.all(|header| grants.reach(header)),
+        None => grants.names(name_or_id),
     }
 }
 

@@ -10,12 +10,18 @@
 mod agent;
 pub mod caller;
 pub mod calls;
+pub mod convert;
+mod data_path;
 pub mod errors;
 pub mod observe;
 pub mod proto;
+mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use self::agent::{Agent, AgentSettings, KeyProvider};
 pub use self::caller::{Caller, Grants, Identity, Role, Transport};
+pub use self::data_path::{DELETE_NAMES_MAX, FRAME_BYTES_MAX, LIST_PAGE_MAX};
 pub use self::observe::Observer;
 
 use std::sync::Arc;
@@ -24,5 +30,6 @@ use tonic::service::Routes;
 
 /// All services of an agent, health and reflection included, each call authorised and observed.
 pub fn routes(agent: Arc<Agent>) -> Routes {
-    observe::observed(Routes::default(), agent)
+    let routes = Routes::default().add_service(data_path::server(agent.clone()));
+    observe::observed(routes, agent)
 }
