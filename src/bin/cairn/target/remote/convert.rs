@@ -1,13 +1,11 @@
 //! What the agent says, as the engine's types.
 
-use prost_types::Timestamp;
-
 use cairn_agent::codec::RepositoryId;
 use cairn_agent::engine::{
-    ByteRange, Capacity, Cause, Error, Mode, NewRepository, ObjectInfo, Precondition, PutOutcome, Reason, Reclaimed,
-    RepositoryHeader, RepositoryStatus, Result, Status,
+    Capacity, Cause, Error, Mode, NewRepository, Reason, Reclaimed, RepositoryHeader, RepositoryStatus, Result, Status,
 };
 use cairn_agent::format::Hash32;
+use cairn_agent::service::convert::milliseconds;
 use cairn_agent::service::proto;
 
 use crate::target::{Description, Key};
@@ -20,63 +18,6 @@ pub(super) fn nonsense(what: &str) -> Error {
 /// A part that every answer of its kind has.
 pub(super) fn needed<T>(part: Option<T>) -> Result<T> {
     part.ok_or_else(|| nonsense("a part of it is missing"))
-}
-
-fn milliseconds(time: Option<Timestamp>) -> i64 {
-    time.map_or(0, |time| {
-        time.seconds
-            .saturating_mul(1000)
-            .saturating_add(i64::from(time.nanos) / 1_000_000)
-    })
-}
-
-pub(super) fn object_info(object: proto::ObjectInfo) -> ObjectInfo {
-    let mut metadata: Vec<_> = object.metadata.into_iter().collect();
-    metadata.sort_unstable();
-    ObjectInfo {
-        name: object.name,
-        version: object.version,
-        bytes: object.bytes,
-        chunks: object.chunks,
-        crc32c: object.crc32c,
-        created_ms: milliseconds(object.created),
-        metadata,
-    }
-}
-
-pub(super) fn put_outcome(result: proto::PutResult) -> Result<PutOutcome> {
-    Ok(PutOutcome {
-        object: object_info(needed(result.object)?),
-        new_chunks: result.new_chunks,
-        new_bytes: result.new_bytes,
-        stored_bytes: result.stored_bytes,
-    })
-}
-
-pub(super) fn precondition(precondition: Precondition) -> Option<proto::Precondition> {
-    use proto::precondition::Condition;
-    let condition = match precondition {
-        Precondition::None => return None,
-        Precondition::CreateOnly => Condition::CreateOnly(true),
-        Precondition::IfVersion(version) => Condition::IfVersion(version),
-    };
-    Some(proto::Precondition {
-        condition: Some(condition),
-    })
-}
-
-pub(super) fn range(range: ByteRange) -> Option<proto::ByteRange> {
-    use proto::byte_range::{Range, Span};
-    let range = match range {
-        ByteRange::All => return None,
-        ByteRange::From(offset) => Range::Span(Span { offset, length: 0 }),
-        ByteRange::Last(bytes) => Range::LastBytes(bytes),
-        ByteRange::Inclusive { first, last } => Range::Span(Span {
-            offset: first,
-            length: last.saturating_sub(first).saturating_add(1),
-        }),
-    };
-    Some(proto::ByteRange { range: Some(range) })
 }
 
 fn repository_id(text: &str) -> Result<RepositoryId> {
@@ -108,7 +49,7 @@ pub(super) fn key(key: proto::Key) -> Result<Key> {
     Ok(Key {
         id: key.key_id,
         loaded: key.loaded,
-        loaded_at_ms: key.loaded_at.map(|time| milliseconds(Some(time))),
+        loaded_at_ms: key.loaded_at.map(|time| milliseconds(Some(&time))),
         repositories: repositories.collect::<Result<_>>()?,
     })
 }
@@ -151,7 +92,7 @@ pub(super) fn status(status: proto::Status) -> Result<Status> {
     let open = status.repositories.iter().filter(|repository| repository.open);
     Ok(Status {
         mode: mode(status.mode())?,
-        since_ms: milliseconds(status.since),
+        since_ms: milliseconds(status.since.as_ref()),
         sequence: status.sequence,
         causes: status.causes.into_iter().map(cause).collect(),
         capacity: capacity(needed(status.capacity)?),

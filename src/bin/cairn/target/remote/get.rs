@@ -5,10 +5,11 @@ use crc_fast::{CrcAlgorithm, Digest};
 use tonic::Streaming;
 
 use cairn_agent::engine::{ByteRange, Error, ObjectInfo, Reason, Result};
+use cairn_agent::service::convert::byte_range_message;
 use cairn_agent::service::proto;
 use proto::get_response::Part;
 
-use super::convert::{self, needed, nonsense};
+use super::convert::{needed, nonsense};
 use super::{Agent, Repository};
 
 /// An object on its way. What came is complete only once [`Reader::next`] has returned `None`.
@@ -28,7 +29,7 @@ impl Reader {
         let request = proto::GetRequest {
             repository: repository.name(),
             name: name.to_owned(),
-            range: convert::range(range),
+            range: byte_range_message(range)?,
             if_version: 0,
         };
         let failed = |status: tonic::Status| repository.failed(&status);
@@ -41,7 +42,7 @@ impl Reader {
         Ok(Self {
             agent: repository.agent.clone(),
             stream,
-            info: convert::object_info(needed(header.object)?),
+            info: ObjectInfo::from(needed(header.object)?),
             range_bytes: header.length,
             offset: header.offset,
             end: end.ok_or_else(|| nonsense("a read ends beyond all offsets"))?,

@@ -26,8 +26,8 @@ use proto::repositories_client::RepositoriesClient;
 
 use crate::target::Key;
 
-/// The largest message that is taken: a page of a listing in which every object has all the metadata it may have.
-const MESSAGE_BYTES_MAX: usize = 32 << 20;
+/// The largest message that is taken. Frames have 1 MiB, pages of a listing a few.
+const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
 /// An agent, connected.
 #[derive(Clone)]

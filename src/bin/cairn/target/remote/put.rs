@@ -14,11 +14,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use cairn_agent::engine::{Error, PutOptions, PutOutcome, Reason, Result};
+use cairn_agent::service::convert::precondition_message;
 use cairn_agent::service::proto;
 use proto::put_request::Part as Request;
 use proto::put_response::Part as Response;
 
-use super::convert::{self, needed, nonsense};
+use super::convert::{needed, nonsense};
 use super::{Agent, Repository};
 use crate::target::Input;
 
@@ -41,7 +42,7 @@ where
         repository: repository.name(),
         name: name.to_owned(),
         put_id: put_id.to_vec().into(),
-        precondition: convert::precondition(options.precondition),
+        precondition: precondition_message(options.precondition),
         metadata: options.metadata.into_iter().collect(),
     };
     match attempt(repository, header.clone(), input.reader).await {
@@ -111,7 +112,7 @@ where
     let frame_bytes = match answers.next().await? {
         Response::Accepted(accepted) => frame_bytes(&accepted)?,
         // A repeated put: the agent has the result already.
-        Response::Result(result) => return Ok(convert::put_outcome(result)?),
+        Response::Result(result) => return Ok(PutOutcome::try_from(result)?),
         Response::Progress(_) => return Err(nonsense("it tells of progress before it accepts a put").into()),
     };
     let frames = read_ahead(reader, frame_bytes);
@@ -124,7 +125,7 @@ where
             biased;
             answer = answers.next() => match answer {
                 Ok(Response::Progress(_)) => {}
-                Ok(Response::Result(result)) => return Ok(convert::put_outcome(result)?),
+                Ok(Response::Result(result)) => return Ok(PutOutcome::try_from(result)?),
                 Ok(Response::Accepted(_)) => return Err(nonsense("it accepts a put twice").into()),
                 Err(error) => return Err(Failed { error, finished }),
             },

@@ -18,7 +18,7 @@ use super::{Agent, MESSAGE_BYTES_MAX, Reader, convert, maintenance, put};
 use crate::target::{Description, Input};
 
 /// Objects asked for at once.
-const PAGE: u32 = 1000;
+const PAGE: u32 = 10_000;
 
 /// Its name or id, and who serves it.
 #[derive(Clone)]
@@ -53,7 +53,7 @@ impl Repository {
         };
         let answer = self.client().stat(request).await;
         let object = answer.map_err(|status| self.failed(&status))?.into_inner().object;
-        Ok(convert::object_info(needed(object)?))
+        Ok(ObjectInfo::from(needed(object)?))
     }
 
     pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
@@ -67,7 +67,7 @@ impl Repository {
         loop {
             let answer = self.client().list(request.clone()).await;
             let page = answer.map_err(|status| self.failed(&status))?.into_inner();
-            objects.extend(page.objects.into_iter().map(convert::object_info));
+            objects.extend(page.objects.into_iter().map(ObjectInfo::from));
             if page.next_page_token.is_empty() {
                 return Ok(objects);
             }
@@ -85,7 +85,7 @@ impl Repository {
         };
         let answer = self.client().copy(request).await;
         let object = answer.map_err(|status| self.failed(&status))?.into_inner().object;
-        Ok(convert::object_info(needed(object)?))
+        Ok(ObjectInfo::from(needed(object)?))
     }
 
     pub(crate) async fn delete(&self, names: &[String]) -> Result<Vec<bool>> {
@@ -109,7 +109,7 @@ impl Repository {
         };
         let answer = self.client().verify(request).await;
         let object = answer.map_err(|status| self.failed(&status))?.into_inner().object;
-        Ok(convert::object_info(needed(object)?))
+        Ok(ObjectInfo::from(needed(object)?))
     }
 
     pub(crate) async fn reclaim(&self, options: ReclaimOptions) -> Result<Reclaimed> {
