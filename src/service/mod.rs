@@ -15,6 +15,7 @@ mod data_path;
 pub mod errors;
 pub mod observe;
 pub mod proto;
+pub mod server;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -67,7 +67,7 @@ pub(crate) struct GlobalFlags {
 
 /// Where an agent is that has the store open.
 #[cfg(feature = "serve")]
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct AgentFlags {
     /// Work through a running agent instead: unix:///path, http://host:port or https://host:port
     #[arg(
@@ -107,6 +107,17 @@ struct AgentFlags {
     tls_key: Option<PathBuf>,
 }
 
+impl GlobalFlags {
+    /// The places they name.
+    pub(crate) fn place(self) -> PlaceFlags {
+        PlaceFlags {
+            store: self.store,
+            catalog: self.catalog,
+            key_file: self.key_file,
+        }
+    }
+}
+
 /// One run of a command. Opens the store, or connects to the agent, when it is first needed.
 pub(crate) struct Session {
     place: Place,
@@ -132,18 +143,13 @@ impl Session {
             Choice::Neither(ref line, _) => Some(line.clone()),
             _ => None,
         };
-        let place = Place::resolve(PlaceFlags {
-            store: flags.store,
-            catalog: flags.catalog,
-            key_file: flags.key_file,
-        })?;
         Ok(Self {
-            place,
             #[cfg(feature = "serve")]
-            agent: matches!(choice, Choice::Agent).then_some(flags.agent),
+            agent: matches!(choice, Choice::Agent).then(|| flags.agent.clone()),
             ambiguous,
-            repository: flags.repo,
+            repository: flags.repo.clone(),
             output: Output::new(flags.output),
+            place: Place::resolve(flags.place())?,
             store: Mutex::new(None),
         })
     }
