@@ -13,9 +13,12 @@ pub mod calls;
 pub mod convert;
 mod data_path;
 pub mod errors;
+mod keys;
+mod maintenance;
 pub mod observe;
 pub mod proto;
 pub mod server;
+mod repositories;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -28,9 +31,17 @@ pub use self::observe::Observer;
 use std::sync::Arc;
 
 use tonic::service::Routes;
+use tonic::{Response, Status};
+
+/// What a call answers.
+type Answer<T> = Result<Response<T>, Status>;
 
 /// All services of an agent, health and reflection included, each call authorised and observed.
 pub fn routes(agent: Arc<Agent>) -> Routes {
-    let routes = Routes::default().add_service(data_path::server(agent.clone()));
+    let routes = Routes::default()
+        .add_service(data_path::server(agent.clone()))
+        .add_service(keys::server(agent.clone()))
+        .add_service(maintenance::server(agent.clone()))
+        .add_service(repositories::server(agent.clone()));
     observe::observed(routes, agent)
 }

@@ -1,19 +1,23 @@
-//! Response streams that a task produces.
+//! Response streams, and work that outlives its caller.
 //!
-//! A stream is bounded by the room of its channel; its last message always has a place, so that neither a result nor a
-//! refusal waits for a client that does not take anything. A client that goes away takes the task with it.
+//! A stream that a task [`produce`]s is bounded by the room of its channel; its last message always has a place, so that
+//! neither a result nor a refusal waits for a client that does not take anything. A client that goes away takes the task
+//! with it. A stream that [`follow`]s a value has no task: it looks at the value when the client takes a message.
 
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures::Stream;
-use tokio::sync::mpsc;
+use futures::{Stream, StreamExt, stream};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::{Response, Status};
 
+use super::agent::{Agent, going_down};
 use super::errors;
 use crate::engine::{Error, Reason, Result};
 
@@ -96,13 +100,12 @@ impl<T> Stream for Produced<T> {
         };
         let ended = ready!(Pin::new(task).poll(context));
         self.task = None;
-        Poll::Ready(ended.is_err().then(|| Err(broken())))
+        Poll::Ready(ended.is_err().then(|| Err(errors::status(&ended_early()))))
     }
 }
 
-fn broken() -> Status {
-    let error = Error::new(Reason::Internal, "the call ended early; the log has the cause");
-    errors::status(&error)
+fn ended_early() -> Error {
+    Error::new(Reason::Internal, "the call ended early; the log has the cause")
 }
 
 impl<T> Drop for Produced<T> {
@@ -111,4 +114,57 @@ impl<T> Drop for Produced<T> {
             task.abort();
         }
     }
+}
+
+/// Updates about a value that changes.
+pub(super) type Updates<T> = Pin<Box<dyn Stream<Item = std::result::Result<T, Status>> + Send>>;
+
+/// The value of `receiver` as a `message`, now and whenever it changes, and each `heartbeat`. A client that is slow misses
+/// states and gets the newest. Ends with the message that breaks, or when the agent goes down.
+pub(super) fn follow<V, T, M, F>(
+    agent: Arc<Agent>,
+    mut receiver: watch::Receiver<V>,
+    heartbeat: Duration,
+    message: M,
+) -> Updates<T>
+where
+    V: Clone + Send + Sync + 'static,
+    T: Send + 'static,
+    M: Fn(Arc<Agent>, V) -> F + Clone + Send + 'static,
+    F: Future<Output = ControlFlow<T, T>> + Send,
+{
+    receiver.mark_changed();
+    let updates = stream::unfold(Some((agent, receiver)), move |state| {
+        let message = message.clone();
+        async move {
+            let (agent, mut receiver) = state?;
+            if let Err(error) = changed(&agent, &mut receiver, heartbeat).await {
+                return Some((Err(errors::status(&error)), None));
+            }
+            let value = receiver.borrow_and_update().clone();
+            match message(agent.clone(), value).await {
+                ControlFlow::Continue(update) => Some((Ok(update), Some((agent, receiver)))),
+                ControlFlow::Break(update) => Some((Ok(update), None)),
+            }
+        }
+    });
+    updates.boxed()
+}
+
+/// Returns when the value has changed, or after `heartbeat`.
+async fn changed<V>(agent: &Agent, receiver: &mut watch::Receiver<V>, heartbeat: Duration) -> Result<()> {
+    tokio::select! {
+        () = agent.down() => Err(going_down()),
+        changed = receiver.changed() => changed.map_err(|_| going_down()),
+        () = tokio::time::sleep(heartbeat) => Ok(()),
+    }
+}
+
+/// Does `work` to its end, also if the caller goes away: for steps that nobody would take up again.
+pub(super) async fn to_its_end<T, F>(work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    tokio::spawn(work).await.unwrap_or_else(|_| Err(ended_early()))
 }

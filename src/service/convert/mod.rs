@@ -3,10 +3,12 @@
 //! What arrives is checked here, so that behind this only the engine's own types are found.
 
 mod object;
+mod repository;
 
 pub use self::object::{
     byte_range, byte_range_message, metadata, page_token, precondition, precondition_message, put_id,
 };
+pub use self::repository::{head, repository, repository_header, repository_status};
 
 use prost_types::Timestamp;
 

@@ -6,8 +6,9 @@ mod put;
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Streaming};
 
+use super::Answer;
 use super::agent::Agent;
 use super::caller::caller_of;
 use super::convert;
@@ -45,8 +46,6 @@ pub(super) struct DataPath {
 pub(super) fn server(agent: Arc<Agent>) -> data_path_server::DataPathServer<DataPath> {
     data_path_server::DataPathServer::new(DataPath { agent }).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
-
-type Answer<T> = std::result::Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl data_path_server::DataPath for DataPath {
