@@ -1,11 +1,8 @@
 //! What the agent says, as the engine's types.
 
 use cairn_agent::codec::RepositoryId;
-use cairn_agent::engine::{
-    Capacity, Cause, Error, Mode, NewRepository, Reason, Reclaimed, RepositoryHeader, RepositoryStatus, Result, Status,
-};
-use cairn_agent::format::Hash32;
-use cairn_agent::service::convert::milliseconds;
+use cairn_agent::engine::{Capacity, Cause, Error, Mode, Reason, Reclaimed, Result, Status};
+use cairn_agent::service::convert::{milliseconds, repository_status};
 use cairn_agent::service::proto;
 
 use crate::target::{Description, Key};
@@ -24,26 +21,6 @@ fn repository_id(text: &str) -> Result<RepositoryId> {
     text.parse().map_err(|_| nonsense("an id of a repository is none"))
 }
 
-/// The store's own id stays with the agent.
-pub(super) fn header(repository: &proto::Repository) -> Result<RepositoryHeader> {
-    Ok(RepositoryHeader {
-        id: repository_id(&repository.id)?,
-        name: repository.name.clone(),
-        store_id: [0; 16],
-        key_id: repository.key_id.clone(),
-        generation: repository.keyring_generation,
-    })
-}
-
-pub(super) fn create_request(new: &NewRepository) -> proto::CreateRequest {
-    proto::CreateRequest {
-        name: new.name.as_str().to_owned(),
-        chunk_avg_bytes: new.chunk_sizes.avg(),
-        compression_level: Some(new.level.number()),
-        key_id: new.key_id.clone().unwrap_or_default(),
-    }
-}
-
 pub(super) fn key(key: proto::Key) -> Result<Key> {
     let repositories = key.repository_ids.iter().map(|id| repository_id(id));
     Ok(Key {
@@ -54,33 +31,10 @@ pub(super) fn key(key: proto::Key) -> Result<Key> {
     })
 }
 
-/// The totals of a repository whose key is there.
-pub(super) fn repository_status(repository: &proto::Repository) -> Result<RepositoryStatus> {
-    let totals = needed(repository.totals.as_ref())?;
-    let head = totals
-        .head
-        .as_ref()
-        .try_into()
-        .map_err(|_| nonsense("a head has not 32 bytes"))?;
-    Ok(RepositoryStatus {
-        name: repository.name.clone(),
-        id: repository_id(&repository.id)?,
-        objects: totals.objects,
-        chunks: totals.chunks,
-        packs: totals.packs,
-        logical_bytes: totals.logical_bytes,
-        unique_bytes: totals.unique_bytes,
-        stored_bytes: totals.stored_bytes,
-        garbage_bytes: totals.garbage_bytes,
-        log_number: totals.log_number,
-        head: Hash32(head),
-    })
-}
-
 pub(super) fn description(repository: &proto::Repository) -> Result<Description> {
     let parameters = needed(repository.parameters)?;
     Ok(Description {
-        totals: repository_status(repository)?,
+        totals: needed(repository_status(repository)?)?,
         chunk_avg_bytes: parameters.chunk_avg_bytes,
         compression_level: parameters.compression_level,
         key_id: repository.key_id.clone(),
@@ -89,14 +43,17 @@ pub(super) fn description(repository: &proto::Repository) -> Result<Description>
 }
 
 pub(super) fn status(status: proto::Status) -> Result<Status> {
-    let open = status.repositories.iter().filter(|repository| repository.open);
+    let totals = status
+        .repositories
+        .iter()
+        .filter_map(|repository| repository_status(repository).transpose());
     Ok(Status {
         mode: mode(status.mode())?,
         since_ms: milliseconds(status.since.as_ref()),
         sequence: status.sequence,
         causes: status.causes.into_iter().map(cause).collect(),
         capacity: capacity(needed(status.capacity)?),
-        repositories: open.map(repository_status).collect::<Result<_>>()?,
+        repositories: totals.collect::<Result<_>>()?,
     })
 }
 

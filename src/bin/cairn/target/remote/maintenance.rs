@@ -44,7 +44,11 @@ async fn run(repository: &Repository, work: Work) -> Result<Report> {
     }
     match operation.state() {
         OperationState::Done => needed(operation.report),
-        OperationState::Failed | OperationState::Cancelled => Err(reported(&operation.reason, operation.message)),
+        OperationState::Failed => Err(reported(&operation.reason, operation.message)),
+        OperationState::Cancelled => {
+            let line = format!("operation {} was cancelled", operation.id);
+            Err(Error::new(Reason::Cancelled, line))
+        }
         _ => {
             let line = format!(
                 "the agent at {} tells no longer how its operation {} goes; it may go on",

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use tonic::transport::Channel;
 
 use cairn_agent::engine::{Error, NewRepository, Reason, RepositoryHeader, Result, Status};
+use cairn_agent::service::convert::repository_header;
 use cairn_agent::service::{errors, proto};
 use proto::agent_client::AgentClient;
 use proto::keys_client::KeysClient;
@@ -58,14 +59,14 @@ impl Agent {
         let request = proto::RepositoriesListRequest {};
         let answer = self.repositories_client().list(request).await;
         let listed = answer.map_err(|status| self.failed(&status))?.into_inner();
-        listed.repositories.iter().map(convert::header).collect()
+        listed.repositories.iter().map(repository_header).collect()
     }
 
     pub(crate) async fn create_repository(&self, new: NewRepository) -> Result<RepositoryHeader> {
-        let request = convert::create_request(&new);
+        let request = proto::CreateRequest::from(&new);
         let answer = self.repositories_client().create(request).await;
         let created = answer.map_err(|status| self.failed(&status))?.into_inner();
-        convert::header(&convert::needed(created.repository)?)
+        repository_header(&convert::needed(created.repository)?)
     }
 
     pub(crate) async fn remove_repository(&self, name_or_id: &str, confirm: &str) -> Result<()> {
@@ -97,7 +98,11 @@ impl Agent {
     /// What a call that failed means: the agent's word on it, or that there was none.
     fn failed(&self, status: &tonic::Status) -> Error {
         match status.source() {
-            // It came over the wire.
+            // It came over the wire; from whom, only an agent's own words tell.
+            None if status.message().is_empty() => Error::new(
+                errors::error(status).reason(),
+                format!("{} answers: {}", self.address, status.code()),
+            ),
             None => errors::error(status),
             Some(error) => Error::new(
                 Reason::BackendUnavailable,

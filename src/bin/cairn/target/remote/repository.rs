@@ -130,10 +130,9 @@ impl Repository {
         if repository.open {
             return convert::description(&repository);
         }
-        let line = format!(
-            "the agent has no key {} to open repository {:?}",
-            repository.key_id, repository.name
-        );
+        // Why it is not open is told by a call that needs it open.
+        self.check_head(0, Hash32([0; 32])).await?;
+        let line = format!("repository {:?} was not open a moment ago; ask again", repository.name);
         Err(Error::new(Reason::KeysUnavailable, line))
     }
 
