@@ -9,10 +9,9 @@ use std::str::FromStr;
 
 use hkdf::Hkdf;
 use sha2::Sha256;
-use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::Zeroize;
 
-use super::Error;
+use super::{Error, Secret};
 
 /// Starts the info of every derivation: a new scheme of keys gets a new number, and so disjoint keys.
 const SCHEME: &[u8] = b"cairn/1 ";
@@ -50,51 +49,9 @@ impl FromStr for RepositoryId {
     }
 }
 
-/// 32 secret bytes: wiped when dropped, compared in constant time, never printed.
-#[derive(Clone)]
-pub struct Secret(Box<[u8; 32]>);
-
-impl Secret {
-    /// Takes the bytes over. The caller's copy, if it keeps one, is the caller's to wipe.
-    pub fn from_bytes(mut bytes: [u8; 32]) -> Self {
-        let secret = Self(Box::new(bytes));
-        bytes.zeroize();
-        secret
-    }
-
-    /// The bytes, for a cipher or a wrapping.
-    pub fn expose(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl Drop for Secret {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
-
-impl ZeroizeOnDrop for Secret {}
-
-impl PartialEq for Secret {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&*other.0).into()
-    }
-}
-
-impl Eq for Secret {}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
 /// The 32-byte secret that belongs to `label` and `context` under `secret` in this repository.
 pub fn derive(secret: &Secret, repository: &RepositoryId, label: &str, context: &[u8]) -> Secret {
-    let mut derived = Secret(Box::new([0; 32]));
-    derive_into(secret, repository, label, context, derived.0.as_mut_slice());
-    derived
+    Secret::fill(|bytes| derive_into(secret, repository, label, context, bytes))
 }
 
 /// Like [`derive()`], filling `out`: at most 8160 bytes.

@@ -15,12 +15,14 @@ pub mod chunker;
 pub mod compression;
 pub mod derivation;
 pub mod sealing;
+mod secret;
 
 pub use chunk_id::{ChunkId, IdKey};
 pub use chunker::{ChunkSizes, Chunker, GearTable, More};
 pub use compression::{Codec, Compressor, Decompressor, Level};
-pub use derivation::{RepositoryId, Secret, derive, derive_into};
+pub use derivation::{RepositoryId, derive, derive_into};
 pub use sealing::{Nonce, SealingKey, TAG_LEN};
+pub use secret::Secret;
 
 /// Why a transform refused its input.
 ///

@@ -111,9 +111,9 @@ fn a_key_is_made_once_and_only_in_the_default_place() {
     assert_eq!(missing.reason(), Reason::KeysUnavailable);
     assert!(missing.to_string().contains("store.key not found"));
     assert!(place.create_missing_key().unwrap().is_some());
-    let id = place.store_options().unwrap().kek.id;
+    let id = place.store_options().unwrap().keks[0].id.clone();
     assert!(place.create_missing_key().unwrap().is_none());
-    assert_eq!(place.store_options().unwrap().kek.id, id);
+    assert_eq!(place.store_options().unwrap().keks[0].id.clone(), id);
 
     let given = Place::resolve(PlaceFlags {
         store: Some(store.into()),

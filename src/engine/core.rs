@@ -8,6 +8,7 @@ use super::budget::Budget;
 use super::compute::Compute;
 use super::in_flight::InFlight;
 use super::options::Options;
+use super::revocation::Revocation;
 use super::write::Compressors;
 use crate::backend::Backend;
 use crate::catalog::{Catalog, Locality, RepositoryCatalog};
@@ -30,6 +31,8 @@ pub(crate) struct Core {
     pub(crate) compressors: Compressors,
     pub(crate) budget: Budget,
     pub(crate) options: Options,
+    /// Set when the key is taken away.
+    pub(crate) revocation: Arc<Revocation>,
     /// Held while the catalog is changed: log order is the order of its holders.
     pub(crate) apply: tokio::sync::Mutex<()>,
 }

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use super::error::{Error, Reason, Result};
+use super::key_chain::wrong_key;
 use super::packs::damaged;
 use super::random;
 use crate::backend::{self, Backend};
@@ -102,13 +103,7 @@ pub(crate) async fn open_keyring(backend: &Backend, header: &RepositoryHeader, k
         ));
     };
     keyring::open_keyring(&bytes, kek).map_err(|error| match &error {
-        format::Error::WrongKey { expected } => {
-            let line = format!(
-                "wrong key: repository {:?} is sealed under {expected}, this is {}; name the right file with --key-file",
-                header.name, kek.id
-            );
-            Error::new(Reason::WrongKey, line).caused_by(error)
-        }
+        format::Error::WrongKey { .. } => wrong_key(header, &kek.id).caused_by(error),
         _ => damaged(&format!("keyring of repository {:?}", header.name), error),
     })
 }

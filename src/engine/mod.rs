@@ -28,6 +28,7 @@ mod compute;
 mod core;
 mod error;
 mod in_flight;
+mod key_chain;
 mod keyrings;
 mod log;
 pub mod measure;
@@ -37,6 +38,7 @@ mod read;
 mod reclaim;
 mod recover;
 mod repository;
+mod revocation;
 mod status;
 mod store;
 mod write;
@@ -45,15 +47,16 @@ mod write;
 mod tests;
 
 pub use self::error::{Code, Error, ErrorKind, Reason, Result};
+pub use self::key_chain::KeyState;
 pub use self::keyrings::RepositoryHeader;
 pub use self::log::requests::Precondition;
 pub use self::options::Options;
 pub use self::read::{ByteRange, ObjectReader};
 pub use self::reclaim::{ReclaimOptions, Reclaimed};
-pub use self::repository::{Metadata, ObjectInfo, Page, PutOptions, PutOutcome, Repository, RepositoryStatus};
+pub use self::repository::{Metadata, ObjectInfo, Page, PutOptions, PutOutcome, Repository, RepositoryStatus, Upload};
 pub use self::status::{Capacity, Cause, Mode, Status};
-pub use self::store::{NewRepository, Store, StoreOptions};
-pub use self::write::{Blocking, Source};
+pub use self::store::{NewRepository, Store, StoreOptions, StreamShare};
+pub use self::write::{Blocking, PutProgress, Source};
 
 /// Fresh bytes from the operating system.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {

@@ -44,6 +44,7 @@ pub(crate) async fn read_head(core: &Core, name: PackName, size: u64) -> Result<
 
 /// Reads and opens the directory of a pack: its tail in one request if that suffices, and its header.
 pub(crate) async fn read_directory(core: &Core, name: &PackName) -> Result<(PackRef, Directory)> {
+    core.revocation.check()?;
     let path = core.layout.pack(name);
     let (tail, size) = core.backend.get_tail(&path, PACK_TAIL_GUESS).await?;
     let trailer = parse_trailer(&tail, size).map_err(|error| damaged(&path, error))?;
@@ -83,6 +84,7 @@ pub(crate) async fn read_children(
 
 /// Reads one leaf or root and checks that it is the one its id names.
 pub(crate) async fn read_manifest(core: &Core, pack: &PackName, entry: &Entry, birth: &Birth) -> Result<Vec<u8>> {
+    core.revocation.check()?;
     let path = core.layout.pack(pack);
     let start = u64::from(entry.offset);
     let sealed = core

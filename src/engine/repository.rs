@@ -16,7 +16,7 @@ use super::log::requests::{NewObject, Precondition, Request};
 use super::random;
 use super::read::{ByteRange, ObjectReader, hold, manifest_leaves};
 use super::reclaim::{self, ReclaimOptions, Reclaimed};
-use super::write::{Draft, Ledger, ManifestBuilder, Packer, Source, ingest_stream, upload};
+use super::write::{Draft, Ledger, ManifestBuilder, Packer, PutProgress, Source, ingest_stream, upload};
 use crate::catalog::{Lookup, Stats};
 use crate::codec::RepositoryId;
 use crate::format::record::{METADATA_LEN_MAX, metadata_len};
@@ -39,6 +39,8 @@ pub struct PutOptions {
     pub put_id: Option<[u8; 16]>,
     /// Kept with the object; at most 16 KiB in all.
     pub metadata: Metadata,
+    /// Told how far the put is.
+    pub progress: Option<Arc<PutProgress>>,
 }
 
 /// The result of a put.
@@ -120,7 +122,15 @@ pub(crate) struct Inner {
     writer: Mutex<Option<Writer>>,
     /// Held by a reclaim or a rebuild, taken before `writer`: what one of them is about to read, another would drop.
     housekeeping: Mutex<()>,
-    fenced: AtomicBool,
+    fenced: Arc<AtomicBool>,
+}
+
+/// A put that nothing refused so far and that waits for its data.
+pub struct Upload {
+    repository: Repository,
+    name: ObjectName,
+    options: PutOptions,
+    access: WriteAccess,
 }
 
 /// The write side of a repository, from taking an epoch to losing or closing it.
@@ -142,13 +152,13 @@ pub(crate) struct WriteAccess {
 }
 
 impl Repository {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
+    pub(crate) fn new(core: Arc<Core>, fenced: Arc<AtomicBool>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 core,
                 writer: Mutex::new(None),
                 housekeeping: Mutex::new(()),
-                fenced: AtomicBool::new(false),
+                fenced,
             }),
         }
     }
@@ -181,26 +191,33 @@ impl Repository {
     /// `SourceFailed` if the source does; `ObjectExists` or `VersionMismatch` by the precondition; `NoCapacity`,
     /// `BackendUnavailable`, `Fenced` from the store; `OutcomeUnknown` if the commit may have happened.
     pub async fn put<S: Source>(&self, name: &str, source: S, options: PutOptions) -> Result<PutOutcome> {
+        self.begin_put(name, options).await?.store(source).await
+    }
+
+    /// The part of [`put`](Self::put) before any data: whatever can refuse it by then does. What is decided for good is
+    /// decided with the record, after the data.
+    ///
+    /// # Errors
+    /// `InvalidName`, `InvalidArgument`; `ObjectExists` or `VersionMismatch` by the precondition as it stands now;
+    /// `KeysUnavailable`, `NoCapacity`, `Fenced` from the store.
+    pub async fn begin_put(&self, name: &str, options: PutOptions) -> Result<Upload> {
         let name = object_name(name)?;
         check_metadata(&options.metadata)?;
         let access = self.write_access().await?;
-        let holder = Arc::new(self.core().in_flight.holder());
-        let draft = ingest_stream(self.core(), &access.packer, &holder, &name, source)
-            .await
-            .map_err(|error| self.explain(error))?;
-        let put_id = options.put_id.map_or_else(random, Ok)?;
-        let object = NewObject {
-            name,
-            size: draft.size,
-            chunks: draft.chunks,
-            crc32c: draft.crc32c,
-            created_ms: now_ms(),
-            put_id,
-            metadata: options.metadata,
-            content: draft.content.clone(),
+        let is_repeat = match &options.put_id {
+            Some(id) => self.core().catalog.put_id(id)?.is_some(),
+            None => false,
         };
-        let version = access.put(object, options.precondition, holder).await?;
-        Ok(outcome(version, &draft))
+        if !is_repeat {
+            let present = self.core().catalog.object(&name)?.map(|object| object.sequence);
+            options.precondition.check(&name, present)?;
+        }
+        Ok(Upload {
+            repository: self.clone(),
+            name,
+            options,
+            access,
+        })
     }
 
     /// Opens an object for reading, whole or in part. The version is fixed from here on, whatever is written meanwhile.
@@ -227,6 +244,7 @@ impl Repository {
 
     /// A page of objects whose names start with `prefix`, at most `limit`, after the place `after`.
     pub async fn list(&self, prefix: &str, after: Option<[u8; 16]>, limit: usize) -> Result<Page> {
+        self.core().revocation.check()?;
         let limit = limit.clamp(1, 10_000);
         let mut objects = Vec::new();
         let mut after = after;
@@ -333,6 +351,7 @@ impl Repository {
     /// Gives back space: releases what deleted objects held and drops packs in which nothing is left. Puts and gets go
     /// on meanwhile.
     pub async fn reclaim(&self, options: ReclaimOptions) -> Result<Reclaimed> {
+        self.core().revocation.check()?;
         let _alone = self.inner.housekeeping.lock().await;
         reclaim::run(self, options).await
     }
@@ -349,6 +368,7 @@ impl Repository {
             writer.close().await;
         }
         let applying = self.core().apply.lock().await;
+        self.core().revocation.check()?;
         rebuild::run(self.core()).await?;
         drop(applying);
         self.status()
@@ -408,11 +428,16 @@ impl Repository {
         // The slot stays locked meanwhile: the next writer begins when this one has ended, or it would fence it.
         let mut slot = self.inner.writer.lock().await;
         if let Some(writer) = slot.take() {
+            if let Err(error) = self.core().revocation.check() {
+                writer.ledger.fail(error);
+                self.core().in_flight.fail_all();
+            }
             writer.close().await;
         }
     }
 
     fn object(&self, name: &str) -> Result<ObjectVersion> {
+        self.core().revocation.check()?;
         let name = object_name(name)?;
         self.core().catalog.object(&name)?.ok_or_else(|| not_found(&name))
     }
@@ -468,6 +493,7 @@ impl Repository {
             return Err(fenced());
         }
         let mut slot = self.inner.writer.lock().await;
+        self.core().revocation.check()?;
         if let Some(writer) = slot.as_ref() {
             match writer.ledger.failure() {
                 None if !writer.committer.is_finished() => return Ok(writer.access()),
@@ -503,6 +529,39 @@ impl Repository {
         };
         let cause = slot.as_ref().and_then(|writer| writer.ledger.failure());
         cause.unwrap_or(error)
+    }
+}
+
+impl Upload {
+    /// Takes the data and stores the object; see [`Repository::put`].
+    ///
+    /// # Errors
+    /// Those of `put`.
+    pub async fn store<S: Source>(self, source: S) -> Result<PutOutcome> {
+        let Self {
+            repository,
+            name,
+            options,
+            access,
+        } = self;
+        let core = repository.core();
+        let holder = Arc::new(core.in_flight.holder());
+        let progress = options.progress.unwrap_or_default();
+        let draft = ingest_stream(core, &access.packer, &holder, &name, source, &progress)
+            .await
+            .map_err(|error| repository.explain(error))?;
+        let object = NewObject {
+            name,
+            size: draft.size,
+            chunks: draft.chunks,
+            crc32c: draft.crc32c,
+            created_ms: now_ms(),
+            put_id: options.put_id.map_or_else(random, Ok)?,
+            metadata: options.metadata,
+            content: draft.content.clone(),
+        };
+        let version = access.put(object, options.precondition, holder).await?;
+        Ok(outcome(version, &draft))
     }
 }
 

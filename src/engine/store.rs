@@ -7,18 +7,23 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex as SyncMutex;
 use tokio::sync::Mutex;
 
-use super::budget::Budget;
+use super::budget::{Budget, Paid};
 use super::compute::Compute;
 use super::core::Core;
 use super::error::{Error, Reason, Result};
 use super::in_flight::InFlight;
+use super::key_chain::{KeyChain, KeyState};
 use super::keyrings::{RepositoryHeader, open_keyring, read_headers, write_keyring};
 use super::options::Options;
 use super::repository::{Repository, RepositoryStatus};
+use super::revocation::Revocation;
 use super::status::{Capacity, Status, assess};
 use super::write::Compressors;
 use super::{random, recover};
@@ -30,6 +35,9 @@ use crate::format::marker::Metadata;
 use crate::format::names::METADATA;
 use crate::format::{Kek, Layout, RepositoryName, RepositoryParameters, Secrets};
 
+/// How long taking a key away waits for writes that are under way.
+const UNLOAD_WAIT: Duration = Duration::from_secs(1);
+
 /// Where a store is, and what is needed to open it.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -37,8 +45,8 @@ pub struct StoreOptions {
     pub location: Location,
     /// Where the catalog is; never under the store.
     pub catalog: catalog::Location,
-    /// The key-encryption key.
-    pub kek: Kek,
+    /// Key-encryption keys. More can be loaded later, and what needs one that is not there is refused until then.
+    pub keks: Vec<Kek>,
     /// Bounds and sizes.
     pub options: Options,
 }
@@ -53,10 +61,10 @@ impl StoreOptions {
         Ok(Self {
             location: Location::Memory(name.to_owned()),
             catalog: catalog::Location::Memory,
-            kek: Kek {
+            keks: vec![Kek {
                 id: "memory".to_owned(),
                 secret,
-            },
+            }],
             options: Options::default(),
         })
     }
@@ -71,6 +79,8 @@ pub struct NewRepository {
     pub chunk_sizes: ChunkSizes,
     /// How chunks are compressed.
     pub level: Level,
+    /// The key to make it under; the newest that was loaded if none is named.
+    pub key_id: Option<String>,
 }
 
 impl NewRepository {
@@ -84,9 +94,14 @@ impl NewRepository {
             name,
             chunk_sizes: ChunkSizes::DEFAULT,
             level: Level::DEFAULT,
+            key_id: None,
         })
     }
 }
+
+/// The part of the byte budget that a stream from outside holds for what arrives.
+#[derive(Debug)]
+pub struct StreamShare(#[expect(dead_code, reason = "held")] Paid);
 
 /// An open store. Cheap to clone.
 #[derive(Clone)]
@@ -97,12 +112,16 @@ pub struct Store {
 struct Inner {
     backend: Backend,
     catalog: Catalog,
-    kek: Kek,
+    keys: KeyChain,
     options: Options,
     compute: Compute,
     budget: Budget,
     headers: Mutex<Vec<RepositoryHeader>>,
     open: Mutex<BTreeMap<RepositoryId, Repository>>,
+    /// Repositories that are open or being opened, by the key that opens them: reached without waiting for `open`.
+    opening: SyncMutex<BTreeMap<RepositoryId, (String, Arc<Revocation>)>>,
+    /// Which repositories this process was overtaken in: for good, also if one is opened anew.
+    fences: SyncMutex<BTreeMap<RepositoryId, Arc<AtomicBool>>>,
     _lock: Option<Lock>,
 }
 
@@ -127,6 +146,21 @@ impl Store {
         restore_metadata(&backend, headers[0].store_id).await?;
         sweep(&backend).await;
         Self::assemble(options, backend, headers, lock)
+    }
+
+    /// Opens the store, or an empty place that is to become one: it then has no repositories yet.
+    ///
+    /// # Errors
+    /// `ForeignStore` if the place holds something else; what [`open`](Self::open) reports.
+    pub async fn open_or_empty(options: StoreOptions) -> Result<Self> {
+        let backend = attach(&options.location, Attach::CreateDirectory).await?;
+        let lock = backend.lock()?;
+        if read_headers(&backend).await?.is_empty() {
+            refuse_foreign(&backend).await?;
+            return Self::assemble(options, backend, Vec::new(), lock);
+        }
+        drop(lock);
+        Self::open_attached(options, backend).await
     }
 
     /// Opens the store, or makes one with a first repository if there is none at this place.
@@ -185,12 +219,14 @@ impl Store {
             inner: Arc::new(Inner {
                 backend,
                 catalog,
-                kek: options.kek,
+                keys: KeyChain::new(options.keks)?,
                 compute: Compute::new(options.options.compute_threads)?,
                 budget: Budget::new(options.options.budget_bytes),
                 options: options.options,
                 headers: Mutex::new(headers),
-                open: Mutex::new(BTreeMap::new()),
+                open: Mutex::default(),
+                opening: SyncMutex::default(),
+                fences: SyncMutex::default(),
                 _lock: Some(lock),
             }),
         })
@@ -199,7 +235,7 @@ impl Store {
     /// Makes a repository.
     ///
     /// # Errors
-    /// `RepositoryExists`; `WrongKey` if the store's other repositories do not open with this key.
+    /// `RepositoryExists`; `KeysUnavailable` if there is no key to make it under.
     pub async fn create_repository(&self, new: NewRepository) -> Result<Repository> {
         let inner = &self.inner;
         let mut headers = inner.headers.lock().await;
@@ -207,6 +243,7 @@ impl Store {
             let line = format!("a repository called {:?} exists already (id {})", twin.name, twin.id);
             return Err(Error::new(Reason::RepositoryExists, line));
         }
+        let kek = inner.keys.key_for_new(new.key_id.as_deref())?;
         let store_id = headers.first().map_or_else(random, |header| Ok(header.store_id))?;
         let id = RepositoryId(random()?);
         let parameters = RepositoryParameters {
@@ -216,7 +253,7 @@ impl Store {
             level: new.level,
         };
         let secrets = Secrets::create(parameters, id, KeyringSeed::from_bytes(random()?));
-        let header = write_keyring(&inner.backend, &inner.kek, &secrets).await?;
+        let header = write_keyring(&inner.backend, &kek, &secrets).await?;
         restore_metadata(&inner.backend, store_id).await?;
         headers.push(header);
         drop(headers);
@@ -226,19 +263,104 @@ impl Store {
     /// Opens a repository by name or id.
     ///
     /// # Errors
-    /// `RepositoryNotFound`; `WrongKey`; `DataLoss` if its keyring or log is damaged.
+    /// `RepositoryNotFound`; `KeysUnavailable`, `WrongKey`; `DataLoss` if its keyring or log is damaged.
     pub async fn repository(&self, name_or_id: &str) -> Result<Repository> {
         let header = self.find(name_or_id).await?;
         let mut open = self.inner.open.lock().await;
         if let Some(repository) = open.get(&header.id) {
-            return Ok(repository.clone());
+            if !repository.core().revocation.is_revoked() {
+                return Ok(repository.clone());
+            }
+            repository.close().await;
+            open.remove(&header.id);
         }
-        let secrets = open_keyring(&self.inner.backend, &header, &self.inner.kek).await?;
-        let core = Arc::new(self.core(secrets));
-        recover::catch_up(&core).await?;
-        let repository = Repository::new(core);
+        let repository = self.open_repository(&header).await?;
         open.insert(header.id, repository.clone());
         Ok(repository)
+    }
+
+    async fn open_repository(&self, header: &RepositoryHeader) -> Result<Repository> {
+        let inner = &self.inner;
+        let kek = inner.keys.key_of(header)?;
+        let revocation = Arc::new(Revocation::default());
+        let entry = (kek.id.clone(), revocation.clone());
+        inner.opening.lock().insert(header.id, entry);
+        // An unload that came before the entry above did not see it.
+        inner.keys.key_of(header)?;
+        let secrets = open_keyring(&inner.backend, header, &kek).await?;
+        let core = Arc::new(self.core(secrets, revocation));
+        recover::catch_up(&core).await?;
+        let fenced = inner.fences.lock().entry(header.id).or_default().clone();
+        Ok(Repository::new(core, fenced))
+    }
+
+    /// Gives the store a key, and returns the repositories that it opens. The same key again is fine.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if another key is called so; `WrongKey` if a keyring names it and does not open with it.
+    pub async fn load_key(&self, kek: Kek) -> Result<Vec<RepositoryId>> {
+        let headers = self.inner.headers.lock().await;
+        let served = headers.iter().filter(|header| header.key_id == kek.id);
+        let mut ids = Vec::new();
+        for header in served {
+            open_keyring(&self.inner.backend, header, &kek).await?;
+            ids.push(header.id);
+        }
+        self.inner.keys.add(kek)?;
+        Ok(ids)
+    }
+
+    /// Takes a key away; whether it was there. Whatever works on its repositories ends with `KeysUnavailable` at once,
+    /// and their secrets leave the memory as soon as the last of it has ended.
+    ///
+    /// Writes that are under way have ended when this returns, unless the backend keeps one of them for over a second.
+    pub async fn unload_key(&self, id: &str) -> bool {
+        let was_there = self.inner.keys.remove(id);
+        for (key, revocation) in self.inner.opening.lock().values() {
+            if key == id {
+                revocation.revoke();
+            }
+        }
+        let store = self.clone();
+        let closing = tokio::spawn(async move { store.close_revoked().await });
+        if tokio::time::timeout(UNLOAD_WAIT, closing).await.is_err() {
+            tracing::warn!("the backend holds up writes of a repository whose key was taken away");
+        }
+        was_there
+    }
+
+    async fn close_revoked(&self) {
+        let mut open = self.inner.open.lock().await;
+        let revoked: Vec<_> = open
+            .iter()
+            .filter(|(_, repository)| repository.core().revocation.is_revoked())
+            .map(|(id, repository)| (*id, repository.clone()))
+            .collect();
+        for (id, repository) in revoked {
+            repository.close().await;
+            open.remove(&id);
+        }
+    }
+
+    /// Every key that is there or that a repository needs, without the keys themselves.
+    pub async fn keys(&self) -> Vec<KeyState> {
+        self.inner.keys.states(&self.inner.headers.lock().await)
+    }
+
+    /// Waits, in order, until a stream may begin that will hold `frame_bytes` outside of everything else that is counted;
+    /// they are part of the budget until the share is dropped.
+    pub async fn admit_stream(&self, frame_bytes: usize) -> StreamShare {
+        StreamShare(self.inner.budget.pay_frame(frame_bytes).await)
+    }
+
+    /// Bytes of payload that may be in flight at once.
+    pub fn budget_bytes(&self) -> usize {
+        self.inner.budget.total_bytes()
+    }
+
+    /// Bytes of payload that are in flight now.
+    pub fn budget_used_bytes(&self) -> usize {
+        self.budget_bytes() - self.inner.budget.free_bytes()
     }
 
     /// The repositories of this store, by name.
@@ -322,7 +444,7 @@ impl Store {
         }
     }
 
-    fn core(&self, secrets: Secrets) -> Core {
+    fn core(&self, secrets: Secrets, revocation: Arc<Revocation>) -> Core {
         let inner = &self.inner;
         let id = secrets.repository();
         Core {
@@ -338,6 +460,7 @@ impl Store {
             budget: inner.budget.clone(),
             options: inner.options.clone(),
             apply: Mutex::new(()),
+            revocation,
             secrets: Arc::new(secrets),
         }
     }

@@ -6,6 +6,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 
+mod keys;
+
 async fn store(name: &str) -> Store {
     let options = StoreOptions::in_memory(name).unwrap();
     Store::open_or_create(options, NewRepository::named("default").unwrap())
@@ -108,7 +110,7 @@ async fn preconditions_and_put_ids_decide() {
         let options = PutOptions {
             precondition,
             put_id,
-            metadata: Vec::new(),
+            ..PutOptions::default()
         };
         let repository = repository.clone();
         async move { repository.put("a", data, options).await }

@@ -76,10 +76,10 @@ impl Agent {
         let options = StoreOptions {
             location: Location::Memory("elsewhere".to_owned()),
             catalog: catalog::Location::Memory,
-            kek: Kek {
+            keks: vec![Kek {
                 id: "test".to_owned(),
                 secret: Secret::from_bytes([7; 32]),
-            },
+            }],
             options: small(),
         };
         Self { options, catalog: None }
@@ -112,7 +112,7 @@ impl Agent {
     }
 
     pub(crate) fn kek(&self) -> &Kek {
-        &self.options.kek
+        &self.options.keks[0]
     }
 }
 

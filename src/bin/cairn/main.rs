@@ -11,6 +11,8 @@ mod cp;
 mod failure;
 mod gc;
 mod get;
+#[cfg(feature = "serve")]
+mod healthcheck;
 mod interrupt;
 mod ls;
 mod metered;
@@ -20,6 +22,8 @@ mod put;
 mod rebuild;
 mod repo;
 mod rm;
+#[cfg(feature = "serve")]
+mod serve;
 mod session;
 mod stat;
 mod status;
@@ -50,7 +54,16 @@ struct CommandLine {
     #[command(flatten)]
     flags: GlobalFlags,
     #[command(subcommand)]
-    command: Command,
+    task: Task,
+}
+
+/// What this process is to be.
+#[derive(Subcommand)]
+enum Task {
+    #[command(flatten)]
+    Command(Command),
+    #[cfg(feature = "serve")]
+    Serve(serve::Serve),
 }
 
 #[derive(Subcommand)]
@@ -68,6 +81,8 @@ enum Command {
     Gc(gc::Gc),
     Rebuild(rebuild::Rebuild),
     Bench(bench::Bench),
+    #[cfg(feature = "serve")]
+    Healthcheck(healthcheck::Healthcheck),
     Version(version::Version),
     Completions(completions::Completions),
 }
@@ -87,6 +102,8 @@ impl Command {
             Self::Gc(command) => command.run(session).await,
             Self::Rebuild(command) => command.run(session).await,
             Self::Bench(command) => command.run(session).await,
+            #[cfg(feature = "serve")]
+            Self::Healthcheck(command) => command.run().await,
             Self::Version(command) => command.run(session),
             Self::Completions(command) => command.run::<CommandLine>(session),
         }
@@ -99,18 +116,26 @@ fn main() -> ExitCode {
         Ok(line) => line,
         Err(error) => return refuse_usage(&error),
     };
-    if let Err(failure) = telemetry::init() {
-        return failure.report();
-    }
-    match run(line) {
+    let done = match line.task {
+        Task::Command(command) => run(line.flags, command),
+        #[cfg(feature = "serve")]
+        Task::Serve(serve) => serve.run(line.flags),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-/// A core dump of this process would hold keys and plaintext. Best effort: without the call everything else works.
+/// A core dump of this process would hold keys and plaintext. Best effort: without the calls everything else works.
 fn keep_secrets_out_of_core_dumps() {
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let _ = setrlimit(Resource::Core, none);
 }
 
 /// Help and version go to standard output and are no failure; clap's own code for the rest, 2, is not one of ours.
@@ -120,15 +145,16 @@ fn refuse_usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
 }
 
-fn run(line: CommandLine) -> Result<(), Failure> {
-    let session = Session::new(line.flags)?;
+fn run(flags: GlobalFlags, command: Command) -> Result<(), Failure> {
+    telemetry::init()?;
+    let session = Session::new(flags)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("the operating system gives no threads: {error}")))?;
     let work = async move {
-        let done = line.command.run(&session).await;
+        let done = command.run(&session).await;
         session.close().await;
         done
     };

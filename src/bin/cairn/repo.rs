@@ -76,7 +76,8 @@ impl Repo {
 impl Create {
     async fn run(self, session: &Session) -> Result<(), Failure> {
         if let Some(wanted) = &self.key_id {
-            require_key(wanted, &session.place().store_options()?.kek.id)?;
+            let given = session.place().store_options()?.keks;
+            require_key(wanted, given.first().map_or("", |kek| &kek.id))?;
         }
         let mut new = NewRepository::named(&self.name)?;
         new.chunk_sizes = self.chunk_avg.unwrap_or(new.chunk_sizes);

@@ -57,6 +57,17 @@ pub(crate) struct GlobalFlags {
     output: Format,
 }
 
+impl GlobalFlags {
+    /// The places they name.
+    pub(crate) fn place(self) -> PlaceFlags {
+        PlaceFlags {
+            store: self.store,
+            catalog: self.catalog,
+            key_file: self.key_file,
+        }
+    }
+}
+
 /// One run of a command. Opens the store when it is first needed.
 pub(crate) struct Session {
     place: Place,
@@ -67,15 +78,11 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(flags: GlobalFlags) -> Result<Self, Failure> {
-        let place = Place::resolve(PlaceFlags {
-            store: flags.store,
-            catalog: flags.catalog,
-            key_file: flags.key_file,
-        })?;
+        let (repository, output) = (flags.repo.clone(), flags.output);
         Ok(Self {
-            place,
-            repository: flags.repo,
-            output: Output::new(flags.output),
+            place: Place::resolve(flags.place())?,
+            repository,
+            output: Output::new(output),
             store: Mutex::new(None),
         })
     }

@@ -105,6 +105,7 @@ impl Committer {
             Err(error) => return self.fail(error, Vec::new()),
         };
         if decided.records.is_empty() && introduced.is_empty() && open.writer.is_empty() {
+            self.packer.committed();
             return;
         }
         let answers = std::mem::take(&mut decided.answers);
@@ -142,6 +143,7 @@ impl Committer {
             .await
             .map_err(|error| in_doubt(error, &name))?;
         // From here on it is durable: whatever fails, others may come to see it.
+        self.packer.committed();
         self.ownership
             .check(&self.core)
             .await

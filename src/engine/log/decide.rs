@@ -177,7 +177,7 @@ impl Committer {
 }
 
 impl Precondition {
-    fn check(self, name: &ObjectName, present: Option<u64>) -> Result<()> {
+    pub(crate) fn check(self, name: &ObjectName, present: Option<u64>) -> Result<()> {
         match (self, present) {
             (Precondition::None, _) | (Precondition::CreateOnly, None) => Ok(()),
             (Precondition::IfVersion(wanted), Some(version)) if wanted == version => Ok(()),

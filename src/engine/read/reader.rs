@@ -115,8 +115,18 @@ impl ObjectReader {
     /// The next bytes; `None` at the end.
     ///
     /// # Errors
-    /// `DataLoss` with the object, the offset and the pack; everything before it was right.
+    /// `DataLoss` with the object, the offset and the pack; everything before it was right. `KeysUnavailable` once the
+    /// key is taken away.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        let core = self.core.clone();
+        core.revocation.check().map_err(|error| self.name(error))?;
+        tokio::select! {
+            next = self.advance() => next,
+            error = core.revocation.revoked() => Err(error),
+        }
+    }
+
+    async fn advance(&mut self) -> Result<Option<Bytes>> {
         loop {
             if let Some(bytes) = self.ready.pop_front() {
                 return Ok(Some(bytes));
@@ -141,9 +151,9 @@ impl ObjectReader {
             .min(self.core.options.read_fetches_max)
             .max(1);
         while !self.planned && self.ahead.len() < windows_max {
-            let paid = match self.core.budget.try_pay(WINDOW_BYTES) {
+            let paid = match self.core.budget.try_pay_read(WINDOW_BYTES) {
                 Some(paid) => paid,
-                None if self.ahead.is_empty() => self.core.budget.pay(WINDOW_BYTES).await,
+                None if self.ahead.is_empty() => self.core.budget.pay_read(WINDOW_BYTES).await,
                 None => break,
             };
             let window = self.plan.window(WINDOW_BYTES).await?;

@@ -76,6 +76,9 @@ struct Order {
     done: BTreeMap<u64, Done>,
     placing: bool,
     progress: Progress,
+    /// For ever more of the stream, in bytes: the pack counter below which it lies.
+    reached: VecDeque<(u64, u64)>,
+    placed_bytes: u64,
     failed: Option<Error>,
 }
 
@@ -214,6 +217,20 @@ impl Ingest {
         std::mem::take(&mut self.order.lock().progress.chunks)
     }
 
+    /// Bytes from the beginning of the stream whose chunks are durable; 0 if none became so since the last call.
+    pub(crate) fn durable_bytes(&self) -> u64 {
+        let durable_below = self.packer.durable_below();
+        let mut order = self.order.lock();
+        let mut durable = 0;
+        while let Some(&(below, bytes)) = order.reached.front()
+            && below <= durable_below
+        {
+            durable = bytes;
+            order.reached.pop_front();
+        }
+        durable
+    }
+
     /// The totals so far.
     pub(crate) fn totals(&self) -> Progress {
         let order = self.order.lock();
@@ -336,7 +353,7 @@ impl Ingest {
             order = self.order.lock();
             order.next += 1;
             match placed {
-                Ok(part) => order.progress.add(part),
+                Ok(part) => order.add(part),
                 Err(error) => {
                     order.placing = false;
                     drop(order);
@@ -365,6 +382,7 @@ impl Ingest {
             return Err(error);
         }
         drop(paid);
+        let below = self.packer.next_counter();
         self.spares.lock().push(done.slab);
         // The slot goes last: whoever waits for it finds the buffer and the progress.
         let slot = done.slot;
@@ -374,6 +392,7 @@ impl Ingest {
             chunks: std::mem::take(&mut done.chunks),
             crc: done.crc,
             read_len: done.read_len,
+            below,
             _slot: slot,
         })
     }
@@ -398,7 +417,20 @@ struct Part {
     new_bytes: u64,
     crc: u64,
     read_len: u64,
+    /// All of it lies in packs with counters below this.
+    below: u64,
     _slot: OwnedSemaphorePermit,
+}
+
+impl Order {
+    fn add(&mut self, part: Part) {
+        self.placed_bytes += part.chunks.iter().map(|chunk| u64::from(chunk.len)).sum::<u64>();
+        match self.reached.back_mut() {
+            Some((below, bytes)) if *below == part.below => *bytes = self.placed_bytes,
+            _ => self.reached.push_back((part.below, self.placed_bytes)),
+        }
+        self.progress.add(part);
+    }
 }
 
 impl Progress {

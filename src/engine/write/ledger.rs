@@ -66,6 +66,12 @@ impl Ledger {
         self.state.lock().packs.values().any(Option::is_none)
     }
 
+    /// The first pack that is being put now.
+    pub(crate) fn first_putting(&self) -> Option<u64> {
+        let state = self.state.lock();
+        state.packs.iter().find(|(_, pack)| pack.is_none()).map(|(counter, _)| *counter)
+    }
+
     /// A pack could not be put: nothing more of this writer will be introduced.
     pub(crate) fn fail(&self, error: Error) {
         self.state.lock().failed.get_or_insert(error);

@@ -21,4 +21,5 @@ pub(crate) use lookup::look_up;
 pub(crate) use manifest::ManifestBuilder;
 pub(crate) use packer::{OpenPack, Packer};
 pub use source::{Blocking, Source};
+pub use stream::PutProgress;
 pub(crate) use stream::{Draft, ingest_stream};

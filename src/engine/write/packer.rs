@@ -56,6 +56,8 @@ pub(crate) struct Packer {
 struct State {
     open: Option<OpenPack>,
     next_counter: u64,
+    /// The pack that a commit has taken, until it is durable.
+    taken: Option<u64>,
     /// Buffers of packs that have been put, for the next ones: a fresh one costs a page fault every 4 KiB.
     spares: Vec<Vec<u8>>,
     /// Packs to put. Unbounded in count; their bytes are paid for from the budget.
@@ -75,6 +77,7 @@ impl Packer {
         let state = State {
             open: None,
             next_counter: 0,
+            taken: None,
             spares: Vec::new(),
             full,
         };
@@ -119,7 +122,27 @@ impl Packer {
     pub(crate) fn take(&self) -> Result<OpenPack> {
         let mut state = self.state.lock();
         self.open(&mut state)?;
-        Ok(state.open.take().expect("opened above"))
+        let open = state.open.take().expect("opened above");
+        state.taken = Some(open.writer.name().number.counter);
+        Ok(open)
+    }
+
+    /// The pack that was taken last is durable.
+    pub(crate) fn committed(&self) {
+        self.state.lock().taken = None;
+    }
+
+    /// Packs from this counter on do not exist yet.
+    pub(crate) fn next_counter(&self) -> u64 {
+        self.state.lock().next_counter
+    }
+
+    /// Packs below this counter are durable.
+    pub(crate) fn durable_below(&self) -> u64 {
+        let state = self.state.lock();
+        let open = state.open.as_ref().map(|open| open.writer.name().number.counter);
+        let pending = [open, state.taken, self.ledger.first_putting()];
+        pending.into_iter().flatten().min().unwrap_or(state.next_counter)
     }
 
     /// Closes the open pack if no other is being put: with the budget used up, it is what holds it.

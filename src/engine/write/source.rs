@@ -17,6 +17,16 @@ pub trait Source: Send {
         buffer: Vec<u8>,
         room: std::ops::Range<usize>,
     ) -> impl Future<Output = io::Result<(Vec<u8>, usize)>> + Send;
+
+    /// Called once all of it was taken, with its length and CRC-32C, before anything becomes visible: the last chance to
+    /// refuse.
+    ///
+    /// # Errors
+    /// As for [`fill`](Self::fill).
+    fn check(&mut self, bytes: u64, crc32c: u32) -> io::Result<()> {
+        let _ = (bytes, crc32c);
+        Ok(())
+    }
 }
 
 impl<T: AsyncRead + Unpin + Send> Source for T {

@@ -1,7 +1,7 @@
 //! The asynchronous side of a put: reads the source into slabs, pays for them, and collects the manifest.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ingest::Ingest;
 use super::manifest::ManifestBuilder;
@@ -31,6 +31,34 @@ impl Draft {
     }
 }
 
+/// How far a put is, for whoever watches it. Neither number ever decreases.
+#[derive(Debug, Default)]
+pub struct PutProgress {
+    accepted: AtomicU64,
+    durable: AtomicU64,
+}
+
+impl PutProgress {
+    /// Bytes that were taken from the source.
+    pub fn accepted_bytes(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Bytes from the beginning of the stream whose chunks are durable. The object itself is durable only when the put
+    /// returns.
+    pub fn durable_bytes(&self) -> u64 {
+        self.durable.load(Ordering::Relaxed)
+    }
+
+    fn accept(&self, bytes: usize) {
+        self.accepted.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn settle(&self, durable: u64) {
+        self.durable.fetch_max(durable, Ordering::Relaxed);
+    }
+}
+
 /// Sends `source` through the pipeline. On return every chunk has its place in a pack, and `holder` holds all of them.
 ///
 /// Dropping the future leaves nothing visible; chunks already placed stay in their packs and are found by later puts.
@@ -40,6 +68,7 @@ pub(crate) async fn ingest_stream<S: Source>(
     holder: &Arc<Holder>,
     name: &ObjectName,
     mut source: S,
+    progress: &PutProgress,
 ) -> Result<Draft> {
     let ingest = Ingest::new(core.clone(), packer.clone(), holder.clone())?;
     let stored = ingest.stored().clone();
@@ -64,7 +93,9 @@ pub(crate) async fn ingest_stream<S: Source>(
         } else {
             More::MayFollow
         };
+        progress.accept(len);
         ingest.push(index, slab, len, more, paid, slot);
+        progress.settle(ingest.durable_bytes());
         manifest.add(ingest.take_chunks()).await?;
         index += 1;
         if more == More::End {
@@ -74,6 +105,9 @@ pub(crate) async fn ingest_stream<S: Source>(
     ingest.drained().await?;
     manifest.add(ingest.take_chunks()).await?;
     let totals = ingest.totals();
+    source
+        .check(totals.bytes, totals.crc32c)
+        .map_err(|error| source_failed(name, error))?;
     Ok(Draft {
         content: manifest.finish(name, totals.bytes).await?,
         size: totals.bytes,

@@ -99,10 +99,12 @@ pub(crate) async fn put_pack(
         bytes: finished.bytes,
         packer: packer.clone(),
     });
-    core.backend
-        .put(&core.layout.pack(&finished.name), payload)
-        .await
-        .map_err(|error| put_failed(error, finished.kind))?;
+    let path = core.layout.pack(&finished.name);
+    tokio::select! {
+        put = core.backend.put(&path, payload) => put.map_err(|error| put_failed(error, finished.kind))?,
+        // The pack may still land; nothing will refer to it.
+        error = core.revocation.revoked() => return Err(error),
+    }
     share_out(&shares, size);
     drop(paid);
     Ok(pack)
