@@ -6,8 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::caller::{Caller, Grants};
+use super::maintenance::Operations;
 use super::observe::{Observer, Unobserved};
-use crate::engine::{Error, Reason, Result, Store};
+use crate::engine::{Error, Reason, Repository, RepositoryHeader, Result, Store};
+
+/// The repository that an empty name means.
+const DEFAULT_REPOSITORY: &str = "default";
 
 /// What a process chooses about its services.
 #[derive(Clone)]
@@ -66,6 +71,7 @@ impl fmt::Debug for AgentSettings {
 pub struct Agent {
     pub(super) store: Store,
     pub(super) settings: AgentSettings,
+    operations: Operations,
     down: watch::Sender<bool>,
 }
 
@@ -75,6 +81,7 @@ impl Agent {
         Arc::new(Self {
             store,
             settings,
+            operations: Operations::default(),
             down: watch::Sender::new(false),
         })
     }
@@ -99,6 +106,69 @@ impl Agent {
     /// accept loop's to wait for.
     pub async fn close(&self) {
         self.shutting_down();
+        self.operations.close().await;
+    }
+
+    pub(super) fn operations(&self) -> &Operations {
+        &self.operations
+    }
+
+    /// Opens a repository by name or id, if this caller may name it.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, whether there is such a repository or not; those of [`Store::repository`].
+    pub(super) async fn repository(&self, caller: &Caller, name_or_id: &str) -> Result<Repository> {
+        let name_or_id = self.permit(caller, name_or_id).await?;
+        self.store.repository(name_or_id).await
+    }
+
+    /// The word by which a caller names a repository, if it may.
+    ///
+    /// # Errors
+    /// `PermissionDenied`.
+    pub(super) async fn permit<'a>(&self, caller: &Caller, name_or_id: &'a str) -> Result<&'a str> {
+        let name_or_id = if name_or_id.is_empty() {
+            DEFAULT_REPOSITORY
+        } else {
+            name_or_id
+        };
+        let grants = &caller.grants;
+        if grants.repositories.is_none() || may_name(grants, &self.store.repositories().await, name_or_id) {
+            return Ok(name_or_id);
+        }
+        let line = format!("the repository {name_or_id:?} is not open to this caller");
+        Err(Error::new(Reason::PermissionDenied, line))
+    }
+
+    /// What is known of a repository without its key, if this caller may name it.
+    ///
+    /// # Errors
+    /// As for [`repository`](Self::repository), but for keys.
+    pub(super) async fn header(&self, caller: &Caller, name_or_id: &str) -> Result<RepositoryHeader> {
+        let name_or_id = self.permit(caller, name_or_id).await?;
+        let headers = self.store.repositories().await;
+        let mut called = headers.into_iter().filter(|header| is_called(header, name_or_id));
+        match (called.next(), called.next()) {
+            (Some(header), None) => Ok(header),
+            (Some(one), Some(other)) => {
+                let line = format!(
+                    "{name_or_id:?} may mean the repository {} or {}; name it by its id",
+                    one.id, other.id
+                );
+                Err(Error::new(Reason::RepositoryExists, line))
+            }
+            (None, _) => {
+                let line = format!("this store has no repository called {name_or_id:?}");
+                Err(Error::new(Reason::RepositoryNotFound, line))
+            }
+        }
+    }
+
+    /// The repositories of which this caller may know, by name.
+    pub(super) async fn repositories(&self, caller: &Caller) -> Vec<RepositoryHeader> {
+        let mut headers = self.store.repositories().await;
+        headers.retain(|header| caller.grants.reach(header));
+        headers
     }
 
     /// Refuses a new call once the process goes down.
@@ -112,6 +182,19 @@ impl Agent {
         // The sender lives in `self`, so this ends only by the value.
         let _ = down.wait_for(|down| *down).await;
     }
+}
+
+/// Whether every repository that may be meant is open to the caller. Of one that does not exist, only its word counts.
+fn may_name(grants: &Grants, headers: &[RepositoryHeader], name_or_id: &str) -> bool {
+    let mut meant = headers.iter().filter(|header| is_called(header, name_or_id)).peekable();
+    match meant.peek() {
+        Some(_) => meant.all(|header| grants.reach(header)),
+        None => grants.names(name_or_id),
+    }
+}
+
+fn is_called(header: &RepositoryHeader, name_or_id: &str) -> bool {
+    header.name == name_or_id || header.id.to_string() == name_or_id
 }
 
 /// The error that ends a stream when the process goes down.

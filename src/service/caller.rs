@@ -115,3 +115,17 @@ impl Transport {
         }
     }
 }
+
+/// Who makes this request.
+///
+/// # Errors
+/// `PermissionDenied` if nobody put that into its extensions.
+pub(super) fn caller_of<T>(request: &tonic::Request<T>) -> Result<Caller> {
+    let caller = request.extensions().get::<Caller>();
+    caller.cloned().ok_or_else(unknown)
+}
+
+/// The refusal of a request of which nobody knows who makes it.
+pub(super) fn unknown() -> Error {
+    Error::new(Reason::PermissionDenied, "nobody is known to call")
+}

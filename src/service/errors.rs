@@ -72,3 +72,9 @@ fn one_line(message: &str) -> String {
     }
     line
 }
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        status(&error)
+    }
+}

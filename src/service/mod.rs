@@ -10,20 +10,38 @@
 mod agent;
 pub mod caller;
 pub mod calls;
+pub mod convert;
+mod data_path;
 pub mod errors;
+mod keys;
+mod maintenance;
 pub mod observe;
 pub mod proto;
+mod repositories;
 pub mod server;
+mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use self::agent::{Agent, AgentSettings, KeyProvider};
 pub use self::caller::{Caller, Grants, Identity, Role, Transport};
+pub use self::data_path::{DELETE_NAMES_MAX, FRAME_BYTES_MAX, LIST_PAGE_MAX};
 pub use self::observe::Observer;
 
 use std::sync::Arc;
 
 use tonic::service::Routes;
+use tonic::{Response, Status};
+
+/// What a call answers.
+type Answer<T> = Result<Response<T>, Status>;
 
 /// All services of an agent, health and reflection included, each call authorised and observed.
 pub fn routes(agent: Arc<Agent>) -> Routes {
-    observe::observed(Routes::default(), agent)
+    let routes = Routes::default()
+        .add_service(data_path::server(agent.clone()))
+        .add_service(keys::server(agent.clone()))
+        .add_service(maintenance::server(agent.clone()))
+        .add_service(repositories::server(agent.clone()));
+    observe::observed(routes, agent)
 }

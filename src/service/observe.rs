@@ -16,10 +16,10 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 
 use super::agent::Agent;
-use super::caller::Caller;
+use super::caller::{self, Caller};
 use super::calls::{Call, authorize};
 use super::errors;
-use crate::engine::{Error, Reason, Result};
+use crate::engine::Result;
 
 /// Counts calls and payload. Called from many threads at once, and on the way of data: it must not block.
 pub trait Observer: Send + Sync {
@@ -70,7 +70,7 @@ fn admit(agent: &Agent, call: Option<&'static Call>, request: &Request) -> Resul
         Some(call) => authorize(caller, call).and_then(|()| agent.check_up()),
         // Health and reflection tell nothing that a role would keep, and health speaks until the end.
         None if caller.is_some() => Ok(()),
-        None => Err(Error::new(Reason::PermissionDenied, "nobody is known to call")),
+        None => Err(caller::unknown()),
     }
 }
 
