@@ -354,6 +354,7 @@ impl Store {
                 revocation.revoke();
             }
         }
+        self.poke_status();
         let store = self.clone();
         let closing = tokio::spawn(async move { store.close_revoked().await });
         if tokio::time::timeout(UNLOAD_WAIT, closing).await.is_err() {
