@@ -6,6 +6,7 @@ use parking_lot::RwLock;
 
 use super::budget::Budget;
 use super::compute::Compute;
+use super::counters::Counters;
 use super::in_flight::InFlight;
 use super::options::Options;
 use super::revocation::Revocation;
@@ -31,6 +32,7 @@ pub(crate) struct Core {
     pub(crate) compressors: Compressors,
     pub(crate) budget: Budget,
     pub(crate) options: Options,
+    pub(crate) counters: Arc<Counters>,
     /// Set when the key is taken away.
     pub(crate) revocation: Arc<Revocation>,
     /// Held while the catalog is changed: log order is the order of its holders.

@@ -86,6 +86,11 @@ impl KeyChain {
         state.keys.remove(id).is_some()
     }
 
+    /// How many keys are there.
+    pub(crate) fn len(&self) -> usize {
+        self.state.lock().keys.len()
+    }
+
     /// The key that opens a repository.
     ///
     /// # Errors

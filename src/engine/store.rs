@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 use super::budget::{Budget, Paid};
 use super::compute::Compute;
 use super::core::Core;
+use super::counters::Counters;
 use super::error::{Error, Reason, Result};
 use super::in_flight::InFlight;
 use super::key_chain::{KeyChain, KeyState};
@@ -114,6 +115,7 @@ struct Inner {
     catalog: Catalog,
     keys: KeyChain,
     options: Options,
+    counters: Arc<Counters>,
     compute: Compute,
     budget: Budget,
     headers: Mutex<Vec<RepositoryHeader>>,
@@ -223,6 +225,7 @@ impl Store {
                 compute: Compute::new(options.options.compute_threads)?,
                 budget: Budget::new(options.options.budget_bytes),
                 options: options.options,
+                counters: Arc::default(),
                 headers: Mutex::new(headers),
                 open: Mutex::default(),
                 opening: SyncMutex::default(),
@@ -347,6 +350,16 @@ impl Store {
         self.inner.keys.states(&self.inner.headers.lock().await)
     }
 
+    /// How many keys are there.
+    pub fn keys_loaded(&self) -> usize {
+        self.inner.keys.len()
+    }
+
+    /// What was counted since the store was opened.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.inner.counters
+    }
+
     /// Waits, in order, until a stream may begin that will hold `frame_bytes` outside of everything else that is counted;
     /// they are part of the budget until the share is dropped.
     pub async fn admit_stream(&self, frame_bytes: usize) -> StreamShare {
@@ -459,6 +472,7 @@ impl Store {
             compressors: Compressors::new(secrets.parameters().level),
             budget: inner.budget.clone(),
             options: inner.options.clone(),
+            counters: inner.counters.clone(),
             apply: Mutex::new(()),
             revocation,
             secrets: Arc::new(secrets),
