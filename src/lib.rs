@@ -60,6 +60,8 @@ pub mod codec;
 pub mod config;
 pub mod engine;
 pub mod format;
+#[cfg(feature = "serve")]
+pub mod http;
 pub mod keys;
 #[cfg(feature = "serve")]
 pub mod service;

@@ -272,7 +272,13 @@ mod tests {
         let missing = Error::NotFound { path: String::new() };
         let failed = counters.watch(Operation::Get, async { Err::<(), _>(missing) }).await;
         assert!(failed.is_err());
-        drop(tokio::time::timeout(Duration::ZERO, counters.watch(Operation::Get, std::future::pending::<Result<(), _>>())).await);
+        drop(
+            tokio::time::timeout(
+                Duration::ZERO,
+                counters.watch(Operation::Get, std::future::pending::<Result<(), _>>()),
+            )
+            .await,
+        );
         let counted = Outcome::ALL.map(|outcome| counters.requests(Operation::Get, outcome));
         assert_eq!(counted, [1, 1, 0, 0, 0, 0, 1]);
         assert_eq!(counters.seconds(Operation::Get).count(), 3);

@@ -1,0 +1,3 @@
+//! What the HTTP port tells: metrics.
+
+pub mod metrics;
