@@ -135,6 +135,14 @@ impl Catalog {
         Ok(())
     }
 
+    /// Whether it has rows of any repository.
+    pub fn has_repositories(&self) -> Result<bool, Error> {
+        // More than there are rows of the catalog itself.
+        const ROWS: usize = 16;
+        let rows = self.tables.scan(Table::Meta, &[], None, ROWS)?;
+        Ok(rows.iter().any(|(key, _)| key.len() >= size_of::<RepositoryId>()))
+    }
+
     /// The mode that was set last; none in a new catalog.
     pub fn mode(&self) -> Result<Option<ModeRow>, Error> {
         let Some(bytes) = self.tables.get(Table::Meta, MODE_KEY)? else {

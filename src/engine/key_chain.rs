@@ -66,7 +66,10 @@ impl KeyChain {
             if present.kek.secret == kek.secret {
                 return Ok(());
             }
-            let line = format!("another key called {:?} is loaded; unload it first, or give this one another id", kek.id);
+            let line = format!(
+                "another key called {:?} is loaded; unload it first, or give this one another id",
+                kek.id
+            );
             return Err(Error::new(Reason::InvalidArgument, line));
         }
         state.loads += 1;

@@ -153,16 +153,31 @@ impl Store {
     /// Opens the store, or an empty place that is to become one: it then has no repositories yet.
     ///
     /// # Errors
-    /// `ForeignStore` if the place holds something else; what [`open`](Self::open) reports.
+    /// `ForeignStore` if the place holds something else; `StoreNotFound` if it is empty and the catalog is that of a store
+    /// with repositories, as when a volume is not mounted; what [`open`](Self::open) reports.
     pub async fn open_or_empty(options: StoreOptions) -> Result<Self> {
         let backend = attach(&options.location, Attach::CreateDirectory).await?;
         let lock = backend.lock()?;
         if read_headers(&backend).await?.is_empty() {
             refuse_foreign(&backend).await?;
-            return Self::assemble(options, backend, Vec::new(), lock);
+            let store = Self::assemble(options, backend, Vec::new(), lock)?;
+            store.refuse_lost()?;
+            return Ok(store);
         }
         drop(lock);
         Self::open_attached(options, backend).await
+    }
+
+    fn refuse_lost(&self) -> Result<()> {
+        if !self.inner.catalog.has_repositories()? {
+            return Ok(());
+        }
+        let line = format!(
+            "{} is empty, but its catalog belongs to a store with repositories: is the volume mounted? For a new store, \
+             name a new catalog",
+            self.inner.backend.location()
+        );
+        Err(Error::new(Reason::StoreNotFound, line))
     }
 
     /// Opens the store, or makes one with a first repository if there is none at this place.
