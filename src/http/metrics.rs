@@ -185,6 +185,19 @@ const QUARANTINED: Family = Family::counter(
     "Chunks found damaged and set aside; objects with them cannot be read in full.",
 );
 
+// The backing store, as it answers.
+
+const BACKEND_REQUESTS: Family = Family::counter(
+    "cairn_backend_requests_total",
+    &["operation", "outcome"],
+    "Requests to the backing store, by how they ended; the repeats of one request are not told apart.",
+);
+const BACKEND_SECONDS: Family = Family::histogram(
+    "cairn_backend_request_seconds",
+    &["operation"],
+    "How long requests to the backing store took, however they ended; puts and creates to being durable.",
+);
+
 // The log and packs.
 
 const COMMITS: Family = Family::counter("cairn_commits_total", &[], "Commits acknowledged.");
@@ -308,6 +321,8 @@ pub static FAMILIES: &[&Family] = &[
     &READ,
     &LOOKUPS,
     &QUARANTINED,
+    &BACKEND_REQUESTS,
+    &BACKEND_SECONDS,
     &COMMITS,
     &COMMIT_SECONDS,
     &RECORDS,
