@@ -97,7 +97,10 @@ async fn metrics_results_and_status_are_the_same_numbers() {
     assert_eq!(value(&text, "cairn_unique_bytes_total", ""), told.new_bytes);
     assert_eq!(value(&text, "cairn_stored_bytes_total", ""), told.stored_bytes);
     assert_eq!(value(&text, "cairn_chunks_total", "new"), told.new_chunks);
-    assert_eq!(value(&text, "cairn_chunks_total", "duplicate"), told.chunks - told.new_chunks);
+    assert_eq!(
+        value(&text, "cairn_chunks_total", "duplicate"),
+        told.chunks - told.new_chunks
+    );
     assert_eq!(value(&text, "cairn_chunk_lookups_total", ""), told.chunks);
     assert_eq!(value(&text, "cairn_chunk_lookups_total", "miss"), told.new_chunks);
 
@@ -106,11 +109,28 @@ async fn metrics_results_and_status_are_the_same_numbers() {
     assert_eq!(totals.unique_bytes, told.new_bytes);
     let of_default = "repository=\"default\"";
     assert_eq!(value(&text, "cairn_repository_objects", of_default), totals.objects);
-    assert_eq!(value(&text, "cairn_repository_logical_bytes", of_default), totals.logical_bytes);
-    assert_eq!(value(&text, "cairn_repository_stored_bytes", of_default), totals.stored_bytes);
-    assert_eq!(value(&text, "cairn_pack_bytes_total", ""), totals.stored_bytes, "no pack was dropped");
-    assert_eq!(value(&text, "cairn_repository_log_number", of_default), totals.log_number);
-    assert_eq!(value(&text, "cairn_commits_total", ""), totals.log_number, "the store is new");
+    assert_eq!(
+        value(&text, "cairn_repository_logical_bytes", of_default),
+        totals.logical_bytes
+    );
+    assert_eq!(
+        value(&text, "cairn_repository_stored_bytes", of_default),
+        totals.stored_bytes
+    );
+    assert_eq!(
+        value(&text, "cairn_pack_bytes_total", ""),
+        totals.stored_bytes,
+        "no pack was dropped"
+    );
+    assert_eq!(
+        value(&text, "cairn_repository_log_number", of_default),
+        totals.log_number
+    );
+    assert_eq!(
+        value(&text, "cairn_commits_total", ""),
+        totals.log_number,
+        "the store is new"
+    );
     assert_eq!(value(&text, "cairn_durable_put_seconds_count", ""), totals.packs);
     assert_eq!(value(&text, "cairn_budget_bytes", ""), store.budget_bytes() as u64);
     assert_eq!(value(&text, "cairn_budget_used_bytes", ""), 0, "at rest");
