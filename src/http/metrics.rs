@@ -118,6 +118,11 @@ const REQUEST_SECONDS: Family = Family::histogram(
     &["call"],
     "How long calls took; a call that streams, to the end of its stream.",
 );
+const REQUESTS_OPEN: Family = Family::gauge(
+    "cairn_requests_open",
+    &["call"],
+    "Calls that are under way, of DataPath/Put and DataPath/Get streams of objects.",
+);
 const RECEIVED: Family = Family::counter(
     "cairn_received_bytes_total",
     &[],
@@ -129,7 +134,6 @@ const SENT: Family = Family::counter(
     "Bytes of objects that were sent in calls.",
 );
 const CONNECTIONS: Family = Family::gauge("cairn_connections_open", &[], "Connections that are open.");
-const STREAMS: Family = Family::gauge("cairn_streams_open", &[], "Puts and gets that are under way.");
 const OPERATIONS: Family = Family::counter(
     "cairn_operations_total",
     &["kind", "outcome"],
@@ -285,7 +289,7 @@ const REPOSITORY_GARBAGE: Family = Family::gauge(
 const REPOSITORY_LOG_NUMBER: Family = Family::gauge(
     "cairn_repository_log_number",
     &["repository"],
-    "Number of the newest commit; it never decreases.",
+    "Number of the newest commit; it only grows.",
 );
 
 // The process.
@@ -306,10 +310,10 @@ const PROCESS_RESIDENT: Family = Family::gauge(
 pub static FAMILIES: &[&Family] = &[
     &REQUESTS,
     &REQUEST_SECONDS,
+    &REQUESTS_OPEN,
     &RECEIVED,
     &SENT,
     &CONNECTIONS,
-    &STREAMS,
     &OPERATIONS,
     &OPERATIONS_RUNNING,
     &OBJECTS_PUT,

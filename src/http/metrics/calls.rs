@@ -18,11 +18,11 @@ pub struct Metrics {
     received: Count,
     sent: Count,
     connections: Arc<AtomicU64>,
-    streams: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
 struct Call {
+    open: u64,
     codes: BTreeMap<&'static str, u64>,
     seconds: Histogram,
 }
@@ -31,6 +31,23 @@ struct Call {
 struct Operation {
     outcomes: BTreeMap<&'static str, u64>,
     running: Arc<AtomicU64>,
+}
+
+/// Calls of one name, at one moment.
+pub(super) struct CallCounts {
+    pub(super) open: u64,
+    pub(super) codes: BTreeMap<&'static str, u64>,
+    pub(super) seconds: HistogramSnapshot,
+}
+
+impl CallCounts {
+    fn of(call: &Call) -> Self {
+        Self {
+            open: call.open,
+            codes: call.codes.clone(),
+            seconds: call.seconds.snapshot(),
+        }
+    }
 }
 
 /// Something that is open for as long as this is kept.
@@ -66,14 +83,19 @@ impl Metrics {
             received: Count::default(),
             sent: Count::default(),
             connections: Arc::default(),
-            streams: Arc::default(),
         }
     }
 
-    /// A call has ended with `code` (`OK`, `NOT_FOUND`), `seconds` after it came in.
+    /// A call has come in.
+    pub fn call_started(&self, call: &'static str) {
+        self.calls.lock().entry(call).or_default().open += 1;
+    }
+
+    /// A call that was started has ended with `code` (`OK`, `NOT_FOUND`), `seconds` after it came in.
     pub fn call_ended(&self, call: &'static str, code: &'static str, seconds: f64) {
         let mut calls = self.calls.lock();
         let counted = calls.entry(call).or_default();
+        counted.open = counted.open.saturating_sub(1);
         *counted.codes.entry(code).or_default() += 1;
         let span = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         counted.seconds.observe(span);
@@ -92,11 +114,6 @@ impl Metrics {
     /// A connection is open until this is dropped.
     pub fn connection(&self) -> Open {
         Open::count(&self.connections)
-    }
-
-    /// A put or a get is under way until this is dropped.
-    pub fn stream(&self) -> Open {
-        Open::count(&self.streams)
     }
 
     /// A maintenance operation is under way until this is dropped.
@@ -122,16 +139,10 @@ impl Metrics {
         self.connections.load(Ordering::Relaxed)
     }
 
-    pub(super) fn streams_open(&self) -> u64 {
-        self.streams.load(Ordering::Relaxed)
-    }
-
-    /// Calls by name: how many ended with which code, and their time.
-    pub(super) fn calls(&self) -> Vec<(&'static str, BTreeMap<&'static str, u64>, HistogramSnapshot)> {
+    /// Calls by name.
+    pub(super) fn calls(&self) -> Vec<(&'static str, CallCounts)> {
         let calls = self.calls.lock();
-        let counted = calls
-            .iter()
-            .map(|(name, call)| (*name, call.codes.clone(), call.seconds.snapshot()));
+        let counted = calls.iter().map(|(name, call)| (*name, CallCounts::of(call)));
         counted.collect()
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::UNIX_EPOCH;
 
+use super::calls::CallCounts;
 use super::samples::Samples;
 use super::*;
 use crate::backend::Count;
@@ -27,7 +28,8 @@ fn resident_bytes() -> Option<u64> {
 }
 
 pub(super) fn calls(samples: &mut Samples, metrics: &Metrics) {
-    for (call, codes, seconds) in metrics.calls() {
+    for (call, CallCounts { open, codes, seconds }) in metrics.calls() {
+        samples.number(&REQUESTS_OPEN, &[call], open as f64);
         for (code, count) in codes {
             samples.number(&REQUESTS, &[call, code], count as f64);
         }
@@ -36,7 +38,6 @@ pub(super) fn calls(samples: &mut Samples, metrics: &Metrics) {
     samples.number(&RECEIVED, &[], metrics.received_bytes() as f64);
     samples.number(&SENT, &[], metrics.sent_bytes() as f64);
     samples.number(&CONNECTIONS, &[], metrics.connections_open() as f64);
-    samples.number(&STREAMS, &[], metrics.streams_open() as f64);
     for (kind, outcomes, running) in metrics.operations() {
         for (outcome, count) in outcomes {
             samples.number(&OPERATIONS, &[kind, outcome], count as f64);

@@ -51,7 +51,8 @@ async fn calls_are_counted_by_name_and_code() {
     metrics.call_ended("DataPath/Get", "OK", 0.5);
     metrics.received(3);
     metrics.sent(4);
-    let (connection, streams) = (metrics.connection(), [metrics.stream(), metrics.stream()]);
+    let connection = metrics.connection();
+    metrics.call_started("DataPath/Get");
     let running = metrics.operation("reclaim");
     let status = store.status().await.unwrap();
     let text = metrics.render(&store, &status);
@@ -66,17 +67,18 @@ async fn calls_are_counted_by_name_and_code() {
     assert_eq!(value(&text, "cairn_received_bytes_total"), 3.0);
     assert_eq!(value(&text, "cairn_sent_bytes_total"), 4.0);
     assert_eq!(value(&text, "cairn_connections_open"), 1.0);
-    assert_eq!(value(&text, "cairn_streams_open"), 2.0);
+    assert_eq!(value(&text, "cairn_requests_open{call=\"DataPath/Get\"}"), 1.0);
     assert_eq!(value(&text, "cairn_operations_running{kind=\"reclaim\"}"), 1.0);
     assert_eq!(
         value(&text, "cairn_operations_total{kind=\"reclaim\",outcome=\"done\"}"),
         1.0
     );
-    drop((connection, streams, running));
+    drop((connection, running));
+    metrics.call_ended("DataPath/Get", "CANCELLED", 9.0);
     let text = metrics.render(&store, &status);
     for gauge in [
         "cairn_connections_open",
-        "cairn_streams_open",
+        "cairn_requests_open{call=\"DataPath/Get\"}",
         "cairn_operations_running{kind=\"reclaim\"}",
     ] {
         assert_eq!(value(&text, gauge), 0.0);
