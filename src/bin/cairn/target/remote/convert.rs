@@ -80,12 +80,13 @@ fn capacity(capacity: proto::Capacity) -> Capacity {
 }
 
 fn cause(cause: proto::Cause) -> Cause {
+    let mode = mode(cause.mode()).unwrap_or(Mode::Optimal);
     Cause {
         code: known_code(&cause.code),
         message: cause.message,
         value: cause.value,
         threshold: cause.threshold,
-        mode: mode(cause.mode()).unwrap_or(Mode::Optimal),
+        mode,
     }
 }
 
@@ -102,7 +103,14 @@ fn mode(mode: proto::Mode) -> Result<Mode> {
         proto::Mode::Optimal => Ok(Mode::Optimal),
         proto::Mode::LowCapacity => Ok(Mode::LowCapacity),
         proto::Mode::NoCapacity => Ok(Mode::NoCapacity),
-        _ => Err(nonsense("its mode is unknown")),
+        proto::Mode::ReadOnly => Ok(Mode::ReadOnly),
+        proto::Mode::IoErrors => Ok(Mode::IoErrors),
+        proto::Mode::KeysUnavailable => Ok(Mode::KeysUnavailable),
+        proto::Mode::AuthFailed => Ok(Mode::AuthFailed),
+        proto::Mode::StorageNotExist => Ok(Mode::StorageNotExist),
+        proto::Mode::Initializing => Ok(Mode::Initializing),
+        proto::Mode::Deleting => Ok(Mode::Deleting),
+        proto::Mode::Unspecified => Err(nonsense("its mode is unknown")),
     }
 }
 
