@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_agent::service::proto::data_path_client::DataPathClient;
@@ -13,13 +12,14 @@ use cairn_agent::service::proto::{get_response, put_request, put_response};
 use rand::Rng;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::agent::Agent;
-use crate::support::{Home, eventually};
+use crate::support::{Home, bytes_below, eventually, resident_peak};
 
 const CLIENTS: u64 = 64;
 const BUDGET: u64 = 64 << 20;
@@ -122,7 +122,9 @@ async fn check(client: &mut DataPathClient<Channel>, name: &str, seed: u64, len:
 fn memory_is_bounded_however_many_clients_there_are() {
     let home = Home::new();
     home.put("first", b"makes the store");
-    let agent = Agent::start(&home, &["--budget", "64MiB"]);
+    let agent = Agent::start_with(&home, &[], |command| {
+        command.env("CAIRN_BUDGET__BYTES", BUDGET.to_string());
+    });
     let len = mib_each() << 20;
     runtime().block_on(async {
         let clients: Vec<_> = (0..CLIENTS)
@@ -141,7 +143,7 @@ fn memory_is_bounded_however_many_clients_there_are() {
             client.await.unwrap();
         }
     });
-    let peak = agent.resident_peak();
+    let peak = resident_peak(agent.pid());
     println!("{CLIENTS} clients of {} MiB: {} MiB resident at most", len >> 20, peak >> 20);
     assert!(peak <= BUDGET + OVERHEAD, "{} MiB resident", peak >> 20);
 }
@@ -163,17 +165,17 @@ async fn put_until_it_ends(socket: std::path::PathBuf, client: u64) -> BTreeMap<
     acknowledged
 }
 
-fn nothing_acknowledged_is_lost(end: impl FnOnce(&mut Agent)) {
+fn nothing_acknowledged_is_lost(end: impl FnOnce(Agent)) {
     let home = Home::new();
     home.put("first", b"makes the store");
-    let mut agent = Agent::start(&home, &[]);
+    let agent = Agent::start(&home, &[]);
     let runtime = runtime();
     let clients: Vec<_> = (0..6)
         .map(|client| runtime.spawn(put_until_it_ends(agent.unix.clone(), client)))
         .collect();
     // Once a good part has gone through, in the middle of the next.
-    eventually("objects are put", || (home.store_bytes() > 48 << 20).then_some(()));
-    end(&mut agent);
+    eventually("objects are put", || (bytes_below(&home.store()) > 48 << 20).then_some(()));
+    end(agent);
     let acknowledged: Vec<_> = runtime.block_on(async {
         let mut all = Vec::new();
         for client in clients {
@@ -194,12 +196,14 @@ fn nothing_acknowledged_is_lost(end: impl FnOnce(&mut Agent)) {
 
 #[test]
 fn an_orderly_end_under_load_loses_nothing() {
-    nothing_acknowledged_is_lost(|agent| {
-        assert_eq!(agent.terminate(Duration::from_secs(40)), Some(0));
+    nothing_acknowledged_is_lost(|mut agent| {
+        agent.signal(Signal::TERM);
+        let (code, log) = agent.wait();
+        assert_eq!(code, Some(0), "{log}");
     });
 }
 
 #[test]
 fn a_kill_under_load_loses_nothing() {
-    nothing_acknowledged_is_lost(Agent::kill);
+    nothing_acknowledged_is_lost(|mut agent| agent.kill());
 }

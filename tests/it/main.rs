@@ -17,6 +17,8 @@ mod bucket;
 mod cli;
 mod durability;
 mod faults;
+#[cfg(feature = "serve")]
+mod load;
 mod memory;
 #[cfg(feature = "serve")]
 mod metrics;
