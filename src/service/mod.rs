@@ -17,6 +17,7 @@ mod keys;
 mod maintenance;
 pub mod observe;
 pub mod proto;
+mod reflection;
 mod repositories;
 mod stream;
 #[cfg(test)]
@@ -42,5 +43,6 @@ pub fn routes(agent: Arc<Agent>) -> Routes {
         .add_service(keys::server(agent.clone()))
         .add_service(maintenance::server(agent.clone()))
         .add_service(repositories::server(agent.clone()));
+    let routes = reflection::added(routes);
     observe::observed(routes, agent)
 }
