@@ -19,6 +19,7 @@ pub mod observe;
 pub mod proto;
 mod reflection;
 mod repositories;
+pub mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
