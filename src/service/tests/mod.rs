@@ -7,4 +7,5 @@ mod maintenance;
 mod objects;
 mod put;
 mod repositories;
+mod status;
 mod world;
