@@ -8,6 +8,7 @@
 //! Every future may be dropped. A write that was under way then may or may not have happened.
 
 mod attach;
+mod counters;
 mod error;
 mod health;
 mod location;
@@ -30,6 +31,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode};
 pub use attach::Attach;
 #[cfg(feature = "s3")]
 pub use attach::S3Access;
+pub use counters::{BOUNDS_SECONDS, Count, Counters, Histogram, HistogramSnapshot, Operation, Outcome};
 pub use error::{Cause, Error, ErrorKind};
 pub use health::{Failure, Health, Trouble};
 pub use location::Location;

@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 
 use super::budget::Budget;
 use super::compute::Compute;
+use super::counters::Counters;
 use super::gate::Gate;
 use super::in_flight::InFlight;
 use super::options::Options;
@@ -33,6 +34,7 @@ pub(crate) struct Core {
     pub(crate) compressors: Compressors,
     pub(crate) budget: Budget,
     pub(crate) options: Options,
+    pub(crate) counters: Arc<Counters>,
     /// Set when the key is taken away.
     pub(crate) revocation: Arc<Revocation>,
     /// Whether puts are admitted now.

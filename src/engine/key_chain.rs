@@ -93,6 +93,11 @@ impl KeyChain {
         self.state.lock().keys.contains_key(id)
     }
 
+    /// How many keys are there.
+    pub(crate) fn len(&self) -> usize {
+        self.state.lock().keys.len()
+    }
+
     /// The key that opens a repository.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 use super::budget::{Budget, Paid};
 use super::compute::Compute;
 use super::core::Core;
+use super::counters::Counters;
 use super::error::{Error, Reason, Result};
 use super::gate::Gate;
 use super::in_flight::InFlight;
@@ -118,6 +119,7 @@ pub(super) struct Inner {
     pub(super) options: Options,
     pub(super) gate: Arc<Gate>,
     pub(super) watch: Watch,
+    counters: Arc<Counters>,
     compute: Compute,
     budget: Budget,
     pub(super) headers: Mutex<Vec<RepositoryHeader>>,
@@ -252,6 +254,7 @@ impl Store {
                 compute: Compute::new(options.options.compute_threads)?,
                 budget: Budget::new(options.options.budget_bytes),
                 options: options.options,
+                counters: Arc::default(),
                 headers: Mutex::new(headers),
                 open: Mutex::default(),
                 opening: SyncMutex::default(),
@@ -382,6 +385,16 @@ impl Store {
         self.inner.keys.states(&self.inner.headers.lock().await)
     }
 
+    /// How many keys are there.
+    pub fn keys_loaded(&self) -> usize {
+        self.inner.keys.len()
+    }
+
+    /// What was counted since the store was opened.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.inner.counters
+    }
+
     /// Waits, in order, until a stream may begin that will hold `frame_bytes` outside of everything else that is counted;
     /// they are part of the budget until the share is dropped.
     pub async fn admit_stream(&self, frame_bytes: usize) -> StreamShare {
@@ -462,6 +475,7 @@ impl Store {
             options: inner.options.clone(),
             gate: inner.gate.clone(),
             rolled_back: Default::default(),
+            counters: inner.counters.clone(),
             apply: Mutex::new(()),
             revocation,
             secrets: Arc::new(secrets),

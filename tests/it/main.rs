@@ -18,6 +18,8 @@ mod cli;
 mod durability;
 mod faults;
 mod memory;
+#[cfg(feature = "serve")]
+mod metrics;
 mod model;
 mod ownership;
 mod plaintext;

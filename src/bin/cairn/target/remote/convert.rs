@@ -48,13 +48,22 @@ pub(super) fn status(status: proto::Status) -> Result<Status> {
         .iter()
         .filter_map(|repository| repository_status(repository).transpose());
     Ok(Status {
+        boot_id: hex_id(&status.boot_id),
         mode: mode(status.mode())?,
         since_ms: milliseconds(status.since.as_ref()),
         sequence: status.sequence,
         causes: status.causes.into_iter().map(cause).collect(),
         capacity: capacity(needed(status.capacity)?),
         repositories: totals.collect::<Result<_>>()?,
+        closed: Vec::new(),
     })
+}
+
+fn hex_id(text: &str) -> [u8; 16] {
+    let mut id = [0; 16];
+    // Opaque to us; an id of another form is none that was seen before.
+    let _ = hex::decode_to_slice(text, &mut id);
+    id
 }
 
 fn capacity(capacity: proto::Capacity) -> Capacity {
@@ -76,6 +85,7 @@ fn cause(cause: proto::Cause) -> Cause {
         message: cause.message,
         value: cause.value,
         threshold: cause.threshold,
+        mode: mode(cause.mode()).unwrap_or(Mode::Optimal),
     }
 }
 
