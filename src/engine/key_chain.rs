@@ -89,6 +89,10 @@ impl KeyChain {
         state.keys.remove(id).is_some()
     }
 
+    pub(crate) fn contains(&self, id: &str) -> bool {
+        self.state.lock().keys.contains_key(id)
+    }
+
     /// The key that opens a repository.
     ///
     /// # Errors

@@ -17,8 +17,8 @@ mod keys;
 mod maintenance;
 pub mod observe;
 pub mod proto;
-pub mod server;
 mod repositories;
+pub mod server;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -165,7 +165,7 @@ fn settings_that_need_each_other_say_so() {
         "[[client]]\nuid = 1\nidentity = \"x\"\nroles = []",
         &["exclude each other"],
     );
-    refused("[client]\nuid = 1", &["[client] has", "client.uid"]);
+    refused("[client]\nuid = 1", &["client is written as [[client]]"]);
     refused(
         "[store]\nlocation = \"s3://b/p\"\ncatalog = \"/c\"",
         &["--key-file", "s3://b/p", "keys.provider = \"core\""],
