@@ -26,6 +26,8 @@ mod model;
 mod ownership;
 mod plaintext;
 #[cfg(feature = "serve")]
+mod remote;
+#[cfg(feature = "serve")]
 mod serve;
 mod support;
 mod world;
