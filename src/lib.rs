@@ -40,6 +40,8 @@
 //! | layer | what it does |
 //! |---|---|
 //! | `bin/cairn` | the command line and the process |
+//! | `service` | gRPC: the contract, the accept loop (feature `serve`) |
+//! | `http` | metrics and health (feature `serve`) |
 //! | [`config`] | flags and environment become options |
 //! | [`engine`] | write, read, log, reclaim, rebuild, status |
 //! | [`catalog`] | the database over all of it: an index, never the truth |

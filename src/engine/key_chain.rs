@@ -94,6 +94,10 @@ impl KeyChain {
         self.state.lock().keys.len()
     }
 
+    pub(crate) fn contains(&self, id: &str) -> bool {
+        self.state.lock().keys.contains_key(id)
+    }
+
     /// The key that opens a repository.
     ///
     /// # Errors

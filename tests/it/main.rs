@@ -8,6 +8,9 @@
     reason = "a test that panics says where; helpers are not told from programs"
 )]
 
+#[cfg(feature = "serve")]
+#[allow(dead_code, reason = "each module of tests needs another part of it")]
+mod agent;
 mod architecture;
 mod bad_input;
 mod bucket;
@@ -20,5 +23,7 @@ mod metrics;
 mod model;
 mod ownership;
 mod plaintext;
+#[cfg(feature = "serve")]
+mod serve;
 mod support;
 mod world;

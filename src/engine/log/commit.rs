@@ -96,6 +96,8 @@ impl Committer {
             Err(error) => return self.fail(error, batch),
         };
         let core = self.core.clone();
+        // Decides about the puts of this batch, further down.
+        let _ = core.gate.admit().await;
         let _applying = core.apply.lock().await;
         let decided = self.refresh().and_then(|()| {
             let head_len = self.head(&introduced).iter().map(Record::encoded_len).sum();
@@ -106,7 +108,8 @@ impl Committer {
             // Their callers learn nothing but that the writer is gone: none of them is on the log.
             Err(error) => return self.fail(error, Vec::new()),
         };
-        if decided.records.is_empty() && introduced.is_empty() && open.writer.is_empty() {
+        let is_idle = decided.records.is_empty() && introduced.is_empty() && open.writer.is_empty();
+        if is_idle && !self.has_leftovers() {
             self.packer.committed();
             return;
         }
@@ -119,10 +122,16 @@ impl Committer {
             tracing::error!(%error, "the writer of this repository has given up");
             self.ledger.fail(error.clone());
             self.core.in_flight.fail_all();
+            self.core.gate.poke();
         }
         for answer in answers {
             answer.send(&outcome);
         }
+    }
+
+    /// Whether former epochs left packs that can go once this one is open: reason enough for a commit.
+    pub(super) fn has_leftovers(&self) -> bool {
+        self.opening.is_some() && !self.strays.is_empty()
     }
 
     /// Takes over what others changed in the totals: reclaim does.

@@ -85,7 +85,7 @@ impl Committer {
                 Request::Checkpoint { .. } => {}
             }
         }
-        if decided.records.is_empty() {
+        if decided.records.is_empty() && !self.has_leftovers() {
             // Repeats need no commit of their own: what they repeat is durable.
             for answer in std::mem::take(&mut decided.answers) {
                 answer.send(&Ok(()));
@@ -100,6 +100,7 @@ impl Committer {
         }
         let present = self.version_of(decided, &object.name)?;
         precondition.check(&object.name, present)?;
+        self.core.gate.check()?;
         decided.sequence += 1;
         let version = ObjectVersion {
             name: object.name,

@@ -88,6 +88,8 @@ pub(crate) async fn ingest_stream<S: Source>(
         let slot = ingest.slot().await;
         ingest.check()?;
         packer.check()?;
+        // What others wrote meanwhile counts too: a long stream ends here, before it uses up the reserve.
+        core.gate.admit().await?;
         let paid = pay(core, packer, ingest.slab_bytes()).await?;
         let mut slab = ingest.slab();
         let (bytes, len) = tokio::select! {

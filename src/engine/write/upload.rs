@@ -96,6 +96,9 @@ pub(crate) async fn put_pack(
         children,
         _holders: holders,
     };
+    if finished.kind == PackKind::Chunk {
+        core.gate.admit_pack(size).await?;
+    }
     let payload = Bytes::from_owner(Recycled {
         bytes: finished.bytes,
         packer: packer.clone(),

@@ -94,7 +94,7 @@ pub(super) fn budget(samples: &mut Samples, store: &Store) {
 }
 
 pub(super) fn status(samples: &mut Samples, status: &Status) {
-    for mode in [Mode::Optimal, Mode::LowCapacity, Mode::NoCapacity] {
+    for mode in Mode::ALL {
         let holds = f64::from(u8::from(mode == status.mode));
         samples.number(&MODE, &[mode.as_str()], holds);
     }
