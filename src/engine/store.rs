@@ -389,6 +389,11 @@ impl Store {
         self.inner.keys.len()
     }
 
+    /// How the backing store was asked, and how it answered.
+    pub fn backend_counters(&self) -> &backend::Counters {
+        self.inner.backend.counters()
+    }
+
     /// What was counted since the store was opened.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.inner.counters

@@ -101,6 +101,7 @@ impl Metrics {
         collect::process(&mut samples, self);
         collect::calls(&mut samples, self);
         collect::engine(&mut samples, store.counters());
+        collect::backend(&mut samples, store.backend_counters());
         collect::budget(&mut samples, store);
         collect::status(&mut samples, status);
         TextEncoder::new()
