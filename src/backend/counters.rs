@@ -141,7 +141,7 @@ pub enum Outcome {
     NoSpace,
     /// Permissions, credentials or the file system forbid it.
     Denied,
-    /// The storage did not answer, or said that it cannot now.
+    /// The storage is not there, did not answer, or said that it cannot now.
     Unavailable,
     /// Anything else.
     Failed,
@@ -179,7 +179,7 @@ impl Outcome {
             ErrorKind::NotFound | ErrorKind::Truncated => Outcome::NotFound,
             ErrorKind::NoSpace => Outcome::NoSpace,
             ErrorKind::PermissionDenied | ErrorKind::ReadOnly | ErrorKind::AuthFailed => Outcome::Denied,
-            ErrorKind::Unavailable => Outcome::Unavailable,
+            ErrorKind::Unavailable | ErrorKind::Gone => Outcome::Unavailable,
             _ => Outcome::Failed,
         }
     }

@@ -117,9 +117,9 @@ pub(super) struct Inner {
     pub(super) catalog: Catalog,
     pub(super) keys: KeyChain,
     pub(super) options: Options,
+    counters: Arc<Counters>,
     pub(super) gate: Arc<Gate>,
     pub(super) watch: Watch,
-    counters: Arc<Counters>,
     compute: Compute,
     budget: Budget,
     pub(super) headers: Mutex<Vec<RepositoryHeader>>,
@@ -390,6 +390,11 @@ impl Store {
         self.inner.keys.len()
     }
 
+    /// How the backing store was asked, and how it answered.
+    pub fn backend_counters(&self) -> &backend::Counters {
+        self.inner.backend.counters()
+    }
+
     /// What was counted since the store was opened.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.inner.counters
@@ -473,9 +478,9 @@ impl Store {
             compressors: Compressors::new(secrets.parameters().level),
             budget: inner.budget.clone(),
             options: inner.options.clone(),
+            counters: inner.counters.clone(),
             gate: inner.gate.clone(),
             rolled_back: Default::default(),
-            counters: inner.counters.clone(),
             apply: Mutex::new(()),
             revocation,
             secrets: Arc::new(secrets),

@@ -20,9 +20,6 @@ use samples::Samples;
 
 use crate::engine::{Status, Store};
 
-/// What [`Metrics::render`] returns, as a media type.
-pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
-
 /// A metric, with all its time series.
 #[derive(Debug)]
 pub struct Family {
@@ -92,12 +89,19 @@ impl Family {
 }
 
 impl Metrics {
-    /// All metrics in the text format of Prometheus, with the newest status that the store has told.
-    pub fn render(&self, store: &Store, status: &Status) -> String {
+    /// All metrics in the text format of Prometheus, with the newest status that the store has told its watchers.
+    pub fn render(&self, store: &Store) -> String {
+        let status = store.watch_status().borrow().clone();
+        self.render_status(store, &status)
+    }
+
+    /// [`render`](Self::render) with a status of the caller's.
+    pub fn render_status(&self, store: &Store, status: &Status) -> String {
         let mut samples = Samples::default();
         collect::process(&mut samples, self);
         collect::calls(&mut samples, self);
         collect::engine(&mut samples, store.counters());
+        collect::backend(&mut samples, store.backend_counters());
         collect::budget(&mut samples, store);
         collect::status(&mut samples, status);
         TextEncoder::new()

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use super::calls::CallCounts;
 use super::samples::Samples;
 use super::*;
-use crate::backend::Count;
+use crate::backend::{self, Count, Operation, Outcome};
 use crate::engine::{Capacity, Counters, Mode, RepositoryStatus};
 use crate::format::PackKind;
 
@@ -87,6 +87,24 @@ fn counts(counters: &Counters) -> Vec<Row<'_>> {
     ]
 }
 
+pub(super) fn backend(samples: &mut Samples, counters: &backend::Counters) {
+    for operation in Operation::ALL {
+        let seconds = counters.seconds(operation).snapshot();
+        if seconds.count == 0 {
+            continue;
+        }
+        samples.histogram(&BACKEND_SECONDS, &[operation.as_str()], &seconds);
+        for outcome in Outcome::ALL {
+            let requests = counters.requests(operation, outcome);
+            samples.number(
+                &BACKEND_REQUESTS,
+                &[operation.as_str(), outcome.as_str()],
+                requests as f64,
+            );
+        }
+    }
+}
+
 pub(super) fn budget(samples: &mut Samples, store: &Store) {
     samples.number(&BUDGET, &[], store.budget_bytes() as f64);
     samples.number(&BUDGET_USED, &[], store.budget_used_bytes() as f64);
@@ -94,7 +112,7 @@ pub(super) fn budget(samples: &mut Samples, store: &Store) {
 }
 
 pub(super) fn status(samples: &mut Samples, status: &Status) {
-    for mode in [Mode::Optimal, Mode::LowCapacity, Mode::NoCapacity] {
+    for mode in Mode::ALL {
         let holds = f64::from(u8::from(mode == status.mode));
         samples.number(&MODE, &[mode.as_str()], holds);
     }

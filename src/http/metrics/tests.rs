@@ -32,7 +32,7 @@ fn value(text: &str, series: &str) -> f64 {
 #[tokio::test]
 async fn what_is_rendered_has_its_place_in_the_table() {
     let (store, metrics) = busy("metrics-families").await;
-    let text = metrics.render(&store, &store.status().await.unwrap());
+    let text = metrics.render_status(&store, &store.status().await.unwrap());
     let rendered: BTreeSet<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
@@ -55,7 +55,7 @@ async fn calls_are_counted_by_name_and_code() {
     metrics.call_started("DataPath/Get");
     let running = metrics.operation("reclaim");
     let status = store.status().await.unwrap();
-    let text = metrics.render(&store, &status);
+    let text = metrics.render_status(&store, &status);
     let get = |code| format!("cairn_requests_total{{call=\"DataPath/Get\",code=\"{code}\"}}");
     assert_eq!(value(&text, &get("OK")), 1.0);
     assert_eq!(value(&text, &get("NOT_FOUND")), 1.0);
@@ -75,7 +75,7 @@ async fn calls_are_counted_by_name_and_code() {
     );
     drop((connection, running));
     metrics.call_ended("DataPath/Get", "CANCELLED", 9.0);
-    let text = metrics.render(&store, &status);
+    let text = metrics.render_status(&store, &status);
     for gauge in [
         "cairn_connections_open",
         "cairn_requests_open{call=\"DataPath/Get\"}",
