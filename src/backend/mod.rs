@@ -8,6 +8,7 @@
 //! Every future may be dropped. A write that was under way then may or may not have happened.
 
 mod attach;
+mod counters;
 mod error;
 mod health;
 mod location;
@@ -30,6 +31,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode};
 pub use attach::Attach;
 #[cfg(feature = "s3")]
 pub use attach::S3Access;
+pub use counters::{BOUNDS_SECONDS, Count, Counters, Histogram, HistogramSnapshot, Operation, Outcome};
 pub use error::{Cause, Error, ErrorKind};
 pub use health::{Failure, Health, Trouble};
 pub use location::Location;
@@ -50,6 +52,7 @@ struct Inner {
     store: Arc<dyn ObjectStore>,
     volume: Option<Volume>,
     health: Health,
+    counters: Counters,
     /// Name of this backend's trial object: two agents on one bucket do not meet.
     trial: String,
 }
@@ -99,6 +102,7 @@ impl Backend {
                 store,
                 volume,
                 health: Health::default(),
+                counters: Counters::default(),
                 trial: trial_name(),
             }),
         }
@@ -125,7 +129,7 @@ impl Backend {
     async fn put_object(&self, object: &ObjectPath, payload: Bytes) -> Result<(), Error> {
         let path = object.as_ref();
         let bytes = payload.len() as u64;
-        self.watched(bytes, async {
+        self.watched(Operation::Put, bytes, async {
             self.on_volume(path, |volume, path| volume.prepare_parent(path)).await?;
             let put = self.inner.store.put(object, payload.into()).await;
             put.map(drop).map_err(|error| self.failed(path, error))
@@ -136,7 +140,7 @@ impl Backend {
     /// Stores an object unless one of that name exists; of several callers at once exactly one creates it. Durable on return.
     pub async fn create(&self, path: &str, payload: Bytes) -> Result<Created, Error> {
         let object = self.object(path)?;
-        self.watched(payload.len() as u64, async {
+        self.watched(Operation::Create, payload.len() as u64, async {
             let contents = payload.clone();
             if let Some(created) = self
                 .on_volume(path, move |volume, path| volume.create(path, &contents))
@@ -177,7 +181,7 @@ impl Backend {
                 Err(error) => Err(self.explain_range(path, &range, error).await),
             }
         };
-        let bytes = self.watched(0, read).await?;
+        let bytes = self.watched(Operation::Get, 0, read).await?;
         let found = bytes.len() as u64;
         if found == range.end - range.start {
             return Ok(bytes);
@@ -205,7 +209,7 @@ impl Backend {
                 read => read,
             }
         };
-        let (bytes, size) = self.watched(0, read).await?;
+        let (bytes, size) = self.watched(Operation::Get, 0, read).await?;
         let wanted = len.min(size);
         if bytes.len() as u64 == wanted {
             return Ok((bytes, size));
@@ -221,7 +225,7 @@ impl Backend {
     /// Size of an object in bytes.
     pub async fn size(&self, path: &str) -> Result<u64, Error> {
         let object = self.object(path)?;
-        self.watched(0, async {
+        self.watched(Operation::Head, 0, async {
             match self.inner.store.head(&object).await {
                 Ok(meta) => Ok(meta.size),
                 Err(error) => Err(self.read_failed(path, error).await),
@@ -248,11 +252,14 @@ impl Backend {
             size: meta.size,
         });
         let listed = async {
-            let objects: Vec<Listed> = objects.try_collect().await.map_err(|error| self.failed(prefix, error))?;
+            let objects: Vec<Listed> = objects
+                .try_collect()
+                .await
+                .map_err(|error| self.failed(prefix, error))?;
             self.check_attached(prefix).await?;
             Ok(objects)
         };
-        let mut objects = self.watched(0, listed).await?;
+        let mut objects = self.watched(Operation::List, 0, listed).await?;
         objects.retain(|listed| is_object(&listed.path));
         objects.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         Ok(objects)
@@ -267,7 +274,7 @@ impl Backend {
             self.check_attached(prefix).await?;
             Ok(listing)
         };
-        let listing = self.watched(0, listed).await?;
+        let listing = self.watched(Operation::List, 0, listed).await?;
         let names = listing
             .common_prefixes
             .iter()
@@ -284,7 +291,7 @@ impl Backend {
     }
 
     async fn delete_object(&self, object: &ObjectPath) -> Result<(), Error> {
-        self.watched(0, async {
+        self.watched(Operation::Delete, 0, async {
             match self.inner.store.delete(object).await {
                 Ok(()) => Ok(()),
                 Err(error) => match self.read_failed(object.as_ref(), error).await {
@@ -309,15 +316,21 @@ impl Backend {
     /// On a volume, removes a directory whose objects are deleted, with whatever else is in it; elsewhere nothing.
     pub async fn remove_directory(&self, directory: &str) -> Result<(), Error> {
         let _valid = self.directory(directory)?;
+        if !self.is_volume() {
+            return Ok(());
+        }
         let removed = self.on_volume(directory, |volume, directory| volume.remove_directory(directory));
-        self.watched(0, removed).await?;
+        self.watched(Operation::Sweep, 0, removed).await?;
         Ok(())
     }
 
     /// On a volume, makes everything written to its file system so far durable; elsewhere nothing.
     pub async fn sync(&self) -> Result<(), Error> {
+        if !self.is_volume() {
+            return Ok(());
+        }
         let synced = self.on_volume("", |volume, _| volume.sync());
-        self.watched(0, synced).await?;
+        self.watched(Operation::Sync, 0, synced).await?;
         Ok(())
     }
 
@@ -326,8 +339,11 @@ impl Backend {
     /// For the holder of the lock before its first write: files of writes under way look the same.
     pub async fn sweep_staging(&self, prefix: &str) -> Result<usize, Error> {
         let _valid = self.directory(prefix)?;
+        if !self.is_volume() {
+            return Ok(0);
+        }
         let swept = self.on_volume(prefix, |volume, prefix| volume.sweep_staging(prefix));
-        Ok(self.watched(0, swept).await?.unwrap_or(0))
+        Ok(self.watched(Operation::Sweep, 0, swept).await?.unwrap_or(0))
     }
 
     /// Space of the volume; `None` where there is no limit to ask for. Does not block for long: one system call.
@@ -351,6 +367,11 @@ impl Backend {
         self.inner.volume.as_ref().map_or_else(Look::endless, Volume::look)
     }
 
+    /// What was asked of the storage, and how it answered.
+    pub fn counters(&self) -> &Counters {
+        &self.inner.counters
+    }
+
     /// What failed lately.
     pub fn health(&self) -> &Health {
         &self.inner.health
@@ -363,7 +384,7 @@ impl Backend {
         let tried = async {
             let contents = Bytes::from(self.inner.trial.clone());
             self.put_object(&object, contents.clone()).await?;
-            let found = self.watched(0, self.get_object(&object, None)).await?.0;
+            let found = self.watched(Operation::Get, 0, self.get_object(&object, None)).await?.0;
             self.delete_object(&object).await?;
             Ok::<_, Error>(found == contents)
         };
@@ -372,7 +393,9 @@ impl Backend {
             Ok(false) => {
                 let cause = Cause::text("a trial object reads back different from what was written");
                 let path = self.place(&self.inner.trial);
-                return self.watched(0, async { Err(Error::Io { path, cause }) }).await;
+                let error = Error::Io { path, cause };
+                self.remember(&error, 0);
+                return Err(error);
             }
             // It answers, and says so in time.
             Err(error) if matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::ReadOnly) => {
@@ -384,19 +407,28 @@ impl Backend {
         Ok(())
     }
 
-    /// Where every failing request is remembered, with the bytes it was to store.
-    async fn watched<T>(&self, bytes: u64, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let result = work.await;
-        if let Err(error) = &result
-            && let Some(trouble) = Trouble::of(error)
-        {
+    /// Where every request is counted and every failing one is remembered, with the bytes it was to store.
+    async fn watched<T>(
+        &self,
+        operation: Operation,
+        bytes: u64,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let result = self.inner.counters.watch(operation, work).await;
+        if let Err(error) = &result {
+            self.remember(error, bytes);
+        }
+        result
+    }
+
+    fn remember(&self, error: &Error, bytes: u64) {
+        if let Some(trouble) = Trouble::of(error) {
             if self.is_seen(trouble, bytes) {
                 self.inner.health.wake();
             } else {
                 self.inner.health.record(trouble, error);
             }
         }
-        result
     }
 
     /// Whether a look at the volume shows this trouble by itself. It then shows its end as well, so nothing need be
@@ -429,7 +461,7 @@ impl Backend {
     }
 
     async fn read(&self, path: &str, range: Option<GetRange>) -> Result<(Bytes, u64), Error> {
-        self.watched(0, self.read_unwatched(path, range)).await
+        self.watched(Operation::Get, 0, self.read_unwatched(path, range)).await
     }
 
     async fn read_unwatched(&self, path: &str, range: Option<GetRange>) -> Result<(Bytes, u64), Error> {

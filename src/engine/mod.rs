@@ -26,6 +26,7 @@
 mod budget;
 mod compute;
 mod core;
+mod counters;
 mod error;
 mod gate;
 mod in_flight;
@@ -48,6 +49,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use self::counters::Counters;
 pub use self::error::{Code, Error, ErrorKind, Reason, Result};
 pub use self::key_chain::KeyState;
 pub use self::keyrings::RepositoryHeader;

@@ -237,9 +237,8 @@ impl Store {
 
     /// Repositories whose key is not there.
     fn keyless(&self, headers: &[RepositoryHeader]) -> BTreeSet<RepositoryId> {
-        let states = self.inner.keys.states(headers);
-        let missing = states.into_iter().filter(|key| key.loaded_at_ms.is_none());
-        missing.flat_map(|key| key.repositories).collect()
+        let lacks_key = |header: &&RepositoryHeader| !self.inner.keys.contains(&header.key_id);
+        headers.iter().filter(lacks_key).map(|header| header.id).collect()
     }
 }
 

@@ -315,6 +315,7 @@ impl Repository {
                 options.metadata
             },
             content,
+            written: draft.written(),
         };
         let version = access.put(object, options.precondition, holder).await?;
         Ok(outcome(version, &draft))
@@ -617,6 +618,7 @@ impl Upload {
             put_id: options.put_id.map_or_else(random, Ok)?,
             metadata: options.metadata,
             content: draft.content.clone(),
+            written: draft.written(),
         };
         let version = access.put(object, options.precondition, holder).await?;
         Ok(outcome(version, &draft))
@@ -629,6 +631,7 @@ impl Writer {
         let epoch = ownership.epoch();
         let (tip, strays) = super::recover::adopt(core).await?;
         core.in_flight.reset();
+        core.counters.writers_opened.add(1);
         let opening = Record::Open {
             adopted: tip.tip,
             head: tip.head,

@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 use super::budget::{Budget, Paid};
 use super::compute::Compute;
 use super::core::Core;
+use super::counters::Counters;
 use super::error::{Error, Reason, Result};
 use super::gate::Gate;
 use super::in_flight::InFlight;
@@ -116,6 +117,7 @@ pub(super) struct Inner {
     pub(super) catalog: Catalog,
     pub(super) keys: KeyChain,
     pub(super) options: Options,
+    counters: Arc<Counters>,
     pub(super) gate: Arc<Gate>,
     pub(super) watch: Watch,
     compute: Compute,
@@ -252,6 +254,7 @@ impl Store {
                 compute: Compute::new(options.options.compute_threads)?,
                 budget: Budget::new(options.options.budget_bytes),
                 options: options.options,
+                counters: Arc::default(),
                 headers: Mutex::new(headers),
                 open: Mutex::default(),
                 opening: SyncMutex::default(),
@@ -360,6 +363,7 @@ impl Store {
         if tokio::time::timeout(UNLOAD_WAIT, closing).await.is_err() {
             tracing::warn!("the backend holds up writes of a repository whose key was taken away");
         }
+        self.poke_status();
         was_there
     }
 
@@ -379,6 +383,21 @@ impl Store {
     /// Every key that is there or that a repository needs, without the keys themselves.
     pub async fn keys(&self) -> Vec<KeyState> {
         self.inner.keys.states(&self.inner.headers.lock().await)
+    }
+
+    /// How many keys are there.
+    pub fn keys_loaded(&self) -> usize {
+        self.inner.keys.len()
+    }
+
+    /// How the backing store was asked, and how it answered.
+    pub fn backend_counters(&self) -> &backend::Counters {
+        self.inner.backend.counters()
+    }
+
+    /// What was counted since the store was opened.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.inner.counters
     }
 
     /// Waits, in order, until a stream may begin that will hold `frame_bytes` outside of everything else that is counted;
@@ -459,6 +478,7 @@ impl Store {
             compressors: Compressors::new(secrets.parameters().level),
             budget: inner.budget.clone(),
             options: inner.options.clone(),
+            counters: inner.counters.clone(),
             gate: inner.gate.clone(),
             rolled_back: Default::default(),
             apply: Mutex::new(()),

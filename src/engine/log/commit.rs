@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -88,6 +89,7 @@ impl Committer {
 
     /// One commit, from the open pack to the acknowledgements.
     async fn commit(&mut self, batch: Vec<Request>) {
+        let since = Instant::now();
         let gathered = self.gather().await;
         let (open, introduced) = match gathered {
             Ok(gathered) => gathered,
@@ -113,6 +115,9 @@ impl Committer {
         }
         let answers = std::mem::take(&mut decided.answers);
         let outcome = self.append(open, introduced, decided).await;
+        if outcome.is_ok() {
+            self.core.counters.commit_seconds.observe(since.elapsed());
+        }
         if let Err(error) = &outcome {
             tracing::error!(%error, "the writer of this repository has given up");
             self.ledger.fail(error.clone());
@@ -146,6 +151,7 @@ impl Committer {
 
     async fn append(&mut self, open: OpenPack, introduced: Vec<NewPack>, decided: Decided) -> Result<()> {
         let section = self.section(&introduced, decided.records);
+        let records = section.records.len() as u64;
         let name = *open.writer.name();
         let packer: Weak<Packer> = Arc::downgrade(&self.packer);
         let commit = put_pack(&self.core, &packer, open, Some(section.clone()))
@@ -160,6 +166,8 @@ impl Committer {
         self.apply(commit, introduced, section, decided.sequence)
             .await
             .map_err(|error| unacknowledged(error, &name))?;
+        self.core.counters.records.add(records);
+        self.core.counters.committed(&decided.tally);
         drop(decided.holders);
         self.after_opening().await;
         Ok(())
@@ -233,7 +241,10 @@ impl Committer {
         self.refresh()?;
         let written = checkpoint::write(&core, self.ownership.epoch(), &self.tip).await;
         match written {
-            Ok(tip) => self.tip = tip,
+            Ok(tip) => {
+                core.counters.checkpoints.add(1);
+                self.tip = tip;
+            }
             Err(error) => {
                 tracing::error!(%error, "a checkpoint could not be written; the log stays longer");
                 return Err(error);
