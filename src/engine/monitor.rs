@@ -44,6 +44,7 @@ struct Told {
     published_at: Option<Instant>,
     headers: Vec<RepositoryHeader>,
     catalog_bytes: u64,
+    catalog_sized_at: Option<Instant>,
     /// What each repository stores, also of one that was closed since.
     stored_bytes: BTreeMap<RepositoryId, u64>,
 }
@@ -52,7 +53,7 @@ struct Told {
 enum Opened {
     Opening,
     Open(Weak<repository::Inner>),
-    Failed(Reason, String, Instant),
+    Failed(Reason, Instant),
 }
 
 /// A repository that is being opened, until that is settled or given up.
@@ -187,8 +188,9 @@ impl Store {
     async fn take_stock(&self) -> Arc<Status> {
         let inner = &self.inner;
         let mut told = inner.watch.told.lock().await;
-        let survey = self.survey(&mut told);
-        let mut seen = inner.gate.of_place(inner.gate.look().await);
+        let place = inner.gate.look().await;
+        let survey = self.survey(&mut told, place.presence == Presence::Here);
+        let mut seen = inner.gate.of_place(place);
         seen.used_bytes = Some(told.catalog_bytes + told.stored_bytes.values().sum::<u64>());
         seen.catalog_failure = survey.catalog_failure;
         seen.repositories = survey.states;
@@ -209,23 +211,19 @@ impl Store {
     }
 
     /// What the repositories say, without waiting for anything that opens or makes one.
-    fn survey(&self, told: &mut Told) -> Survey {
+    fn survey(&self, told: &mut Told, is_here: bool) -> Survey {
         if let Ok(headers) = self.inner.headers.try_lock() {
             told.headers.clone_from(&headers);
         }
-        match self.inner.catalog.disk_bytes() {
-            Ok(bytes) => told.catalog_bytes = bytes,
-            Err(error) => tracing::debug!(%error, "the size of the catalog cannot be had now"),
-        }
-        told.stored_bytes
-            .retain(|id, _| told.headers.iter().any(|header| header.id == *id));
+        told.size(&self.inner.catalog);
         let keyless = self.keyless(&told.headers);
         let mut survey = Survey::default();
         survey.states.total = told.headers.len();
         for header in &told.headers {
             let opened = self.inner.watch.repositories.lock().get(&header.id).map(Opened::look);
             // An agent opens what it can, soon.
-            let opened = opened.or_else(|| self.inner.gate.is_watched().then_some(Look::Opening));
+            let is_next = is_here && self.inner.gate.is_watched();
+            let opened = opened.or_else(|| is_next.then_some(Look::Opening));
             survey.add(header, keyless.contains(&header.id), opened);
         }
         survey.totals.sort_by(|a, b| a.name.cmp(&b.name));
@@ -242,18 +240,34 @@ impl Store {
     }
 }
 
+impl Told {
+    /// Takes the size of the catalog, which means looking at each of its files: not with every event.
+    fn size(&mut self, catalog: &Catalog) {
+        let headers = &self.headers;
+        self.stored_bytes
+            .retain(|id, _| headers.iter().any(|header| header.id == *id));
+        if self.catalog_sized_at.is_some_and(|at| at.elapsed() < POLL / 2) {
+            return;
+        }
+        match catalog.disk_bytes() {
+            Ok(bytes) => self.catalog_bytes = bytes,
+            Err(error) => tracing::debug!(%error, "the size of the catalog cannot be had now"),
+        }
+        self.catalog_sized_at = Some(Instant::now());
+    }
+}
+
 impl Survey {
     fn add(&mut self, header: &RepositoryHeader, is_keyless: bool, opened: Option<Look>) {
-        let name = || header.name.clone();
         match opened {
-            _ if is_keyless => self.states.keyless.push(name()),
+            _ if is_keyless => self.states.keyless += 1,
             Some(Look::Open(repository)) if self.add_open(&repository) => return,
             Some(Look::Opening) => self.states.opening += 1,
             // As soon as the place is back, it is tried again.
-            Some(Look::Open(_) | Look::Closed | Look::Failed(Reason::BackendUnavailable | Reason::AuthFailed, _))
+            Some(Look::Open(_) | Look::Closed | Look::Failed(Reason::BackendUnavailable | Reason::AuthFailed))
             | None => {}
-            Some(Look::Failed(Reason::KeysUnavailable | Reason::WrongKey, _)) => self.states.keyless.push(name()),
-            Some(Look::Failed(_, line)) => self.states.unopened.push((name(), line)),
+            Some(Look::Failed(Reason::KeysUnavailable | Reason::WrongKey)) => self.states.keyless += 1,
+            Some(Look::Failed(reason)) => self.states.unopened.push(reason),
         }
         self.closed.push(header.clone());
     }
@@ -266,13 +280,8 @@ impl Survey {
             Err(error) => self.catalog_failure = Some(error.to_string()),
         }
         self.states.open += 1;
-        let name = || repository.name().as_str().to_owned();
-        if repository.is_fenced() {
-            self.states.fenced.push(name());
-        }
-        if repository.is_rolled_back() {
-            self.states.rolled_back.push(name());
-        }
+        self.states.fenced += usize::from(repository.is_fenced());
+        self.states.rolled_back += usize::from(repository.is_rolled_back());
         true
     }
 }
@@ -282,14 +291,14 @@ enum Look {
     Closed,
     Opening,
     Open(Repository),
-    Failed(Reason, String),
+    Failed(Reason),
 }
 
 impl Opened {
     fn look(&self) -> Look {
         match self {
             Self::Opening => Look::Opening,
-            Self::Failed(reason, line, _) => Look::Failed(*reason, line.clone()),
+            Self::Failed(reason, _) => Look::Failed(*reason),
             Self::Open(repository) => match repository.upgrade() {
                 Some(inner) => Look::Open(Repository { inner }),
                 None => Look::Closed,
@@ -343,7 +352,7 @@ impl Watch {
         match self.repositories.lock().get(&id) {
             // A key that was not there may have come.
             Some(Opened::Failed(Reason::KeysUnavailable, ..)) | None => true,
-            Some(Opened::Failed(_, _, at)) => at.elapsed() >= again,
+            Some(Opened::Failed(_, at)) => at.elapsed() >= again,
             // Also one that was closed since.
             Some(Opened::Open(_)) => true,
             Some(Opened::Opening) => false,
@@ -372,7 +381,13 @@ impl Opening<'_> {
     pub(crate) fn settle(self, opened: &Result<Repository>) {
         let state = match opened {
             Ok(repository) => Opened::Open(Arc::downgrade(&repository.inner)),
-            Err(error) => Opened::Failed(error.reason(), error.to_string(), Instant::now()),
+            Err(error) => {
+                // Without its key every call says so by itself.
+                if error.reason() != Reason::KeysUnavailable {
+                    tracing::warn!(repository = %self.id, %error, "a repository could not be opened");
+                }
+                Opened::Failed(error.reason(), Instant::now())
+            }
         };
         self.watch.repositories.lock().insert(self.id, state);
     }

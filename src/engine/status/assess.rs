@@ -21,18 +21,19 @@ pub(crate) struct Observations {
     pub(crate) repositories: Repositories,
 }
 
-/// The repositories of a store by their state. One that nobody asked for yet is in none of the lists.
+/// How many repositories of a store are in which state. One that nobody asked for yet is in none. Not by name: causes are
+/// told to callers who may know of some repositories only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Repositories {
     pub(crate) total: usize,
     pub(crate) open: usize,
     pub(crate) opening: usize,
-    /// Names of those whose key is not there.
-    pub(crate) keyless: Vec<String>,
-    /// Those that could not be opened for another reason: name and reason.
-    pub(crate) unopened: Vec<(String, String)>,
-    pub(crate) fenced: Vec<String>,
-    pub(crate) rolled_back: Vec<String>,
+    /// Those whose key is not there.
+    pub(crate) keyless: usize,
+    /// Those that could not be opened for another reason: why.
+    pub(crate) unopened: Vec<Reason>,
+    pub(crate) fenced: usize,
+    pub(crate) rolled_back: usize,
 }
 
 /// What observations are held against.
@@ -193,67 +194,53 @@ fn of_failure(failure: &Failure, policy: &Policy) -> Option<Cause> {
 }
 
 fn of_repositories(repositories: &Repositories) -> Vec<Cause> {
-    let Repositories {
-        total,
-        open,
-        opening,
-        keyless,
-        unopened,
-        fenced,
-        rolled_back,
-    } = repositories;
-    // What some repositories lack keeps nobody from the others.
-    let if_nothing_else = |others: bool, mode: Mode| if others { Mode::Optimal } else { mode };
-    let mut causes = Vec::new();
-    let mut add = |code, mode, names: &[String], message: String| {
-        if !names.is_empty() {
-            causes.push(Cause {
-                code,
-                message: format!("{message} ({})", listed(names)),
-                value: names.len() as u64,
-                threshold: *total as u64,
-                mode,
-            });
-        }
+    let total = repositories.total;
+    let cause = |code, mode, count: usize, message: &str| {
+        (count > 0).then(|| Cause {
+            value: count as u64,
+            threshold: total as u64,
+            ..plain(code, mode, message)
+        })
     };
-    add(
+    // What some repositories lack keeps nobody from the others.
+    let unless = |others: bool, mode: Mode| if others { Mode::Optimal } else { mode };
+    let keys = cause(
         code::KEYS,
-        if_nothing_else(keyless.len() < *total, Mode::KeysUnavailable),
-        keyless,
-        "the key of repositories is not there: load it".to_owned(),
+        unless(repositories.keyless < total, Mode::KeysUnavailable),
+        repositories.keyless,
+        "the key of repositories is not there: load it",
     );
-    let names: Vec<_> = unopened.iter().map(|(name, _)| name.clone()).collect();
-    let why = unopened.first().map_or("", |(_, why)| why);
-    add(
+    let why = repositories.unopened.first().map_or("", |reason| reason.as_str());
+    let unopened = cause(
         code::REPOSITORY,
-        if_nothing_else(*open > 0, Mode::IoErrors),
-        &names,
-        format!("repositories cannot be opened: {why}"),
+        unless(repositories.open > 0, Mode::IoErrors),
+        repositories.unopened.len(),
+        &format!("repositories cannot be opened ({why}): the log of the agent names them"),
     );
-    add(
+    let fenced = cause(
         code::FENCED,
         Mode::ReadOnly,
-        fenced,
-        "another agent has taken over repositories: stop one of the two, then restart this one to take them back"
-            .to_owned(),
+        repositories.fenced,
+        "another agent has taken over repositories: stop one of the two, then restart this one to take them back",
     );
-    add(
+    let rolled_back = cause(
         code::ROLLED_BACK,
         Mode::ReadOnly,
-        rolled_back,
-        "repositories show an older state than this agent has seen: find out who set the store back, then make it writable again"
-            .to_owned(),
+        repositories.rolled_back,
+        "repositories show an older state than this agent has seen: find out who set the store back, then make it \
+         writable again",
     );
-    if *opening > 0 && *open == 0 {
-        causes.push(Cause {
-            code: code::OPENING,
-            message: "the store is being opened: wait".to_owned(),
-            value: *opening as u64,
-            threshold: *total as u64,
-            mode: Mode::Initializing,
-        });
-    }
-    causes
+    let opening = cause(
+        code::OPENING,
+        Mode::Initializing,
+        repositories.opening,
+        "the store is being opened: wait",
+    );
+    let opening = opening.filter(|_| repositories.open == 0);
+    [keys, unopened, fenced, rolled_back, opening]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn of_catalog(failure: &str) -> Cause {
@@ -322,14 +309,4 @@ fn plain(code: &'static str, mode: Mode, message: impl Into<String>) -> Cause {
         threshold: 0,
         mode,
     }
-}
-
-/// The first few of `names`, for a message of bounded length.
-fn listed(names: &[String]) -> String {
-    const SHOWN: usize = 3;
-    let mut shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
-    if names.len() > SHOWN {
-        shown += &format!(" and {} more", names.len() - SHOWN);
-    }
-    shown
 }

@@ -76,13 +76,9 @@ fn failed(trouble: Trouble) -> Observations {
     seen(|seen| seen.failures.push(failure(trouble)))
 }
 
-fn names(names: &[&str]) -> Vec<String> {
-    names.iter().map(|name| (*name).to_owned()).collect()
-}
-
 /// Every cause alone: what was seen, the mode it gives, its code, and what a put is told.
 fn causes() -> Vec<(Observations, Mode, &'static str, Option<Reason>)> {
-    let unopened = || vec![("a".to_owned(), "its log is damaged".to_owned())];
+    let unopened = || vec![Reason::DataLoss];
     vec![
         (
             seen(|seen| seen.is_deletion_requested = true),
@@ -117,13 +113,13 @@ fn causes() -> Vec<(Observations, Mode, &'static str, Option<Reason>)> {
         (failed(Trouble::Permission), Mode::AuthFailed, code::PERMISSION, None),
         (failed(Trouble::Credentials), Mode::AuthFailed, code::CREDENTIALS, None),
         (
-            seen(|seen| seen.repositories.keyless = names(&["a", "b"])),
+            seen(|seen| seen.repositories.keyless = 2),
             Mode::KeysUnavailable,
             code::KEYS,
             None,
         ),
         (
-            seen(|seen| seen.repositories.keyless = names(&["a"])),
+            seen(|seen| seen.repositories.keyless = 1),
             Mode::Optimal,
             code::KEYS,
             None,
@@ -192,13 +188,13 @@ fn causes() -> Vec<(Observations, Mode, &'static str, Option<Reason>)> {
             Some(Reason::ReadOnly),
         ),
         (
-            seen(|seen| seen.repositories.fenced = names(&["a"])),
+            seen(|seen| seen.repositories.fenced = 1),
             Mode::ReadOnly,
             code::FENCED,
             None,
         ),
         (
-            seen(|seen| seen.repositories.rolled_back = names(&["a"])),
+            seen(|seen| seen.repositories.rolled_back = 1),
             Mode::ReadOnly,
             code::ROLLED_BACK,
             None,
@@ -304,7 +300,7 @@ fn causes_carry_their_numbers() {
     assert_eq!((low.value, low.threshold), (19 * GIB, 20 * GIB));
     let none = &of(&volume(100 * GIB, GIB)).causes[0];
     assert_eq!((none.value, none.threshold), (GIB, GIB + 16 * MIB));
-    let keys = &of(&seen(|seen| seen.repositories.keyless = names(&["a"]))).causes[0];
+    let keys = &of(&seen(|seen| seen.repositories.keyless = 1)).causes[0];
     assert_eq!((keys.value, keys.threshold), (1, 2));
     let io = &of(&failed(Trouble::Io)).causes[0];
     assert_eq!(io.value, 3);
