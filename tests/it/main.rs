@@ -21,6 +21,7 @@ mod memory;
 mod model;
 mod ownership;
 mod plaintext;
+mod python;
 #[cfg(feature = "serve")]
 mod serve;
 mod support;
