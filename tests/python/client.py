@@ -26,8 +26,13 @@ class Agent:
 
     def __init__(self, address):
         target = "unix:" + address[7:] if address.startswith("unix://") else address.removeprefix("http://")
-        # Whatever proxy the environment names leads nowhere from here.
-        self.channel = grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)])
+        options = [
+            # Whatever proxy the environment names leads nowhere from here.
+            ("grpc.enable_http_proxy", 0),
+            # For a Unix socket this client would name its path as the host, with escapes that HTTP/2 does not allow there.
+            ("grpc.default_authority", "localhost"),
+        ]
+        self.channel = grpc.insecure_channel(target, options=options)
         self.data_path = data_path_pb2_grpc.DataPathStub(self.channel)
         self.agent = agent_pb2_grpc.AgentStub(self.channel)
         self.keys = keys_pb2_grpc.KeysStub(self.channel)
