@@ -117,6 +117,20 @@ impl Place {
         self.catalog.clone().ok_or_else(|| self.needed("--catalog DIR"))
     }
 
+    /// The id of the key that is there; none if nobody named a key file and there is none in the default place.
+    ///
+    /// # Errors
+    /// If a key file that a user named is not there, or the file holds no key.
+    pub fn key_id(&self) -> Result<Option<String>, Error> {
+        match &self.key_file {
+            None => Ok(None),
+            Some(file) => match (load_key(file.path()), file) {
+                (Err(Error::KeyMissing { .. }), KeyFile::Default(_)) => Ok(None),
+                (loaded, _) => loaded.map(|kek| Some(kek.id)),
+            },
+        }
+    }
+
     /// Makes a key in the default place if nothing is there; the path of the new file.
     ///
     /// Call it only where there is no store: a fresh key opens nothing that exists. Of two processes at it at once, one makes

@@ -8,6 +8,8 @@
 //!
 //! The port answers before the store is open and until the process ends.
 
+pub mod metrics;
+
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

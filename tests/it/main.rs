@@ -17,11 +17,17 @@ mod bucket;
 mod cli;
 mod durability;
 mod faults;
+#[cfg(feature = "serve")]
+mod load;
 mod memory;
+#[cfg(feature = "serve")]
+mod metrics;
 mod model;
 mod ownership;
 mod plaintext;
 mod python;
+#[cfg(feature = "serve")]
+mod remote;
 #[cfg(feature = "serve")]
 mod serve;
 mod support;

@@ -28,7 +28,8 @@ pub(crate) struct Healthcheck {
 
 impl Healthcheck {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let (address, asked) = match self.agent {
+        // An agent may also be named by the environment, for all commands.
+        let (address, asked) = match self.agent.filter(|_| self.http.is_none()) {
             Some(address) => (address.clone(), tokio::time::timeout(TIME_MAX, ask_grpc(address)).await),
             None => {
                 let address = self.http.unwrap_or_else(|| HTTP_DEFAULT.to_owned());

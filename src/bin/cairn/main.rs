@@ -14,6 +14,7 @@ mod get;
 #[cfg(feature = "serve")]
 mod healthcheck;
 mod interrupt;
+mod key;
 mod ls;
 mod metered;
 mod output;
@@ -27,13 +28,14 @@ mod serve;
 mod session;
 mod stat;
 mod status;
+mod target;
 mod telemetry;
 mod verify;
 mod version;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use failure::{Failure, USAGE};
 use session::{GlobalFlags, Session};
@@ -78,6 +80,8 @@ enum Command {
     Status(status::Status),
     #[command(subcommand)]
     Repo(repo::Repo),
+    #[command(subcommand)]
+    Key(key::Key),
     Gc(gc::Gc),
     Rebuild(rebuild::Rebuild),
     Bench(bench::Bench),
@@ -99,6 +103,7 @@ impl Command {
             Self::Verify(command) => command.run(session).await,
             Self::Status(command) => command.run(session).await,
             Self::Repo(command) => command.run(session).await,
+            Self::Key(command) => command.run(session).await,
             Self::Gc(command) => command.run(session).await,
             Self::Rebuild(command) => command.run(session).await,
             Self::Bench(command) => command.run(session).await,
@@ -112,19 +117,27 @@ impl Command {
 
 fn main() -> ExitCode {
     keep_secrets_out_of_core_dumps();
-    let line = match CommandLine::try_parse() {
-        Ok(line) => line,
+    let (line, matches) = match parse() {
+        Ok(parsed) => parsed,
         Err(error) => return refuse_usage(&error),
     };
     let done = match line.task {
-        Task::Command(command) => run(line.flags, command),
+        Task::Command(command) => run(line.flags, &matches, command),
         #[cfg(feature = "serve")]
-        Task::Serve(serve) => serve.run(line.flags),
+        Task::Serve(serve) => serve.run(line.flags, &matches),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// The command line, and where each part of it came from.
+fn parse() -> Result<(CommandLine, ArgMatches), clap::Error> {
+    let mut command = CommandLine::command();
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let line = CommandLine::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    Ok((line, matches))
 }
 
 /// A core dump of this process would hold keys and plaintext. Best effort: without the calls everything else works.
@@ -145,9 +158,9 @@ fn refuse_usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
 }
 
-fn run(flags: GlobalFlags, command: Command) -> Result<(), Failure> {
+fn run(flags: GlobalFlags, matches: &ArgMatches, command: Command) -> Result<(), Failure> {
     telemetry::init()?;
-    let session = Session::new(flags)?;
+    let session = Session::new(flags, matches)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .enable_all()
@@ -167,7 +180,6 @@ fn run(flags: GlobalFlags, command: Command) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_flags_are_consistent() {

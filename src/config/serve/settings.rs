@@ -63,7 +63,7 @@ impl Settings {
         let table: Table = text.parse().map_err(|error| not_toml(&origin, text, &error))?;
         for (section, value) in table {
             match value {
-                Value::Table(names) => {
+                Value::Table(names) if section != CLIENT => {
                     for (name, value) in names {
                         self.write(format!("{section}.{name}"), value, &origin);
                     }

@@ -71,6 +71,7 @@ pub(crate) async fn run(core: &Arc<Core>) -> Result<Rebuilt> {
     state.count().await?;
     let tip = state.finish()?;
     core.store_catalog.persist()?;
+    core.counters.catalogs_rebuilt.add(1);
     Ok(Rebuilt {
         tip,
         strays: beyond.strays,

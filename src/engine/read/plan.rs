@@ -302,5 +302,6 @@ pub(crate) async fn quarantine(core: &Core, id: &ChunkId, found_in: PackNumber) 
     let _places = core.places.write();
     tx.commit()?;
     core.locality.forget_chunk(id);
+    core.counters.chunks_quarantined.add(1);
     Ok(())
 }

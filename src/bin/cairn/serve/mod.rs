@@ -6,7 +6,8 @@ mod signals;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::Args;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -46,18 +47,19 @@ pub(crate) struct Serve {
     http: Option<String>,
     /// Certificates, in PEM, of those who sign clients: with it every client needs a certificate
     #[arg(long, value_name = "FILE")]
-    tls_ca: Option<String>,
+    tls_ca: Option<PathBuf>,
     /// The agent's certificate, in PEM
     #[arg(long, value_name = "FILE")]
-    tls_cert: Option<String>,
+    tls_cert: Option<PathBuf>,
     /// The agent's private key, in PEM
     #[arg(long, value_name = "FILE")]
-    tls_key: Option<String>,
+    tls_key: Option<PathBuf>,
 }
 
 impl Serve {
-    pub(crate) fn run(self, flags: GlobalFlags) -> Result<(), Failure> {
+    pub(crate) fn run(mut self, flags: GlobalFlags, matches: &ArgMatches) -> Result<(), Failure> {
         let check = self.check_config;
+        self.forget_a_client(matches);
         let configuration = self.configuration(flags)?;
         if check {
             return check_files(&configuration);
@@ -75,6 +77,19 @@ impl Serve {
         served
     }
 
+    /// Clients of an agent have flags of the same names, with an environment of their own.
+    fn forget_a_client(&mut self, matches: &ArgMatches) {
+        for (id, flag) in [
+            ("tls_ca", &mut self.tls_ca),
+            ("tls_cert", &mut self.tls_cert),
+            ("tls_key", &mut self.tls_key),
+        ] {
+            if matches.value_source(id) != Some(ValueSource::CommandLine) {
+                *flag = None;
+            }
+        }
+    }
+
     fn configuration(self, flags: GlobalFlags) -> Result<serve::Serve, Failure> {
         let places = ServeFlags {
             config: self.config.clone(),
@@ -89,11 +104,12 @@ impl Serve {
         if !self.listen.is_empty() {
             settings.add_flag("--listen", "listen.grpc", self.listen);
         }
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
         let single = [
             ("--http", "listen.http", self.http),
-            ("--tls-ca", "tls.ca", self.tls_ca),
-            ("--tls-cert", "tls.cert", self.tls_cert),
-            ("--tls-key", "tls.key", self.tls_key),
+            ("--tls-ca", "tls.ca", self.tls_ca.map(text)),
+            ("--tls-cert", "tls.cert", self.tls_cert.map(text)),
+            ("--tls-key", "tls.key", self.tls_key.map(text)),
         ];
         for (flag, key, value) in single {
             if let Some(value) = value {
