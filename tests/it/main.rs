@@ -25,6 +25,7 @@ mod metrics;
 mod model;
 mod ownership;
 mod plaintext;
+#[cfg(feature = "serve")]
 mod python;
 #[cfg(feature = "serve")]
 mod remote;

@@ -76,7 +76,7 @@ class KeysTest(AgentTest):
         self.assertEqual((key.loaded, list(key.repository_ids)), (True, [repository]))
         self.assertEqual(self.tcp.get("before")[1], b"hello")
         self.tcp.put("after", b"after")
-        with self.refused("INVALID_ARGUMENT"):
+        with self.refused("WRONG_KEY"):
             self.load(key=bytes(32))
         with self.refused("UNSUPPORTED"):
             self.unix.keys.Rotate(keys_pb2.RotateRequest(key_id=KEY_ID), timeout=SECONDS)
@@ -84,6 +84,8 @@ class KeysTest(AgentTest):
 
     def test_4_another_key_serves_other_repositories(self):
         self.load("another", bytes(range(32)))
+        with self.refused("INVALID_ARGUMENT"):
+            self.load("another", bytes(32))
         request = repositories_pb2.CreateRequest(name="other", key_id="another")
         made = self.unix.repositories.Create(request, timeout=SECONDS).repository
         self.assertEqual(made.key_id, "another")
