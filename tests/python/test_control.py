@@ -312,4 +312,4 @@ def signatures(service):
 
 
 def fields(message):
-    return {field.name: (field.number, field.type, field.label) for field in message.fields}
+    return {field.name: (field.number, field.type, field.is_repeated) for field in message.fields}
