@@ -169,6 +169,8 @@ async fn serve(configuration: serve::Serve) -> Result<(), Failure> {
         opened = open(&configuration, &mut tasks) => opened?,
         _ = signals.first() => return Ok(()),
     };
+    let watched = store.clone();
+    tasks.spawn(async move { watched.monitor().await });
     let agent = Agent::new(store.clone(), agent_settings(&configuration));
     tell_start(&configuration, &sockets.grpc, http);
     state.enter(Phase::Serving);
