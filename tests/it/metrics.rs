@@ -205,7 +205,8 @@ async fn the_tool_of_prometheus_finds_nothing_to_say() {
     store.set_read_only(true).await.unwrap();
     let metrics = Metrics::new();
     metrics.call_ended("DataPath/Put", "OK", 0.25);
-    metrics.operation_ended("reclaim", "done");
+    metrics.operation_started("RECLAIM");
+    metrics.operation_ended("RECLAIM", "DONE");
     let text = render(&store, &metrics).await;
     for family in FAMILIES {
         let head = format!("# HELP {} ", family.name);
