@@ -199,7 +199,7 @@ impl Volume {
                 let kind = entry.file_type().map_err(|error| at(&entry.path(), error))?;
                 if kind.is_dir() {
                     pending.push(entry.path());
-                } else if kind.is_file() && entry.file_name().to_str().is_some_and(is_staging_name) {
+                } else if kind.is_file() && entry.file_name().to_str().is_some_and(is_leftover_name) {
                     swept += remove(&entry.path())?;
                 }
             }
@@ -252,6 +252,10 @@ impl Volume {
             _ => None,
         }
     }
+}
+
+fn is_leftover_name(name: &str) -> bool {
+    is_staging_name(name) || name.starts_with(super::TRIAL_PREFIX)
 }
 
 /// Whether a file name is one of `LocalFileSystem`'s staging files: `<name>#<digits>`.

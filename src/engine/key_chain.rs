@@ -89,13 +89,13 @@ impl KeyChain {
         state.keys.remove(id).is_some()
     }
 
+    pub(crate) fn contains(&self, id: &str) -> bool {
+        self.state.lock().keys.contains_key(id)
+    }
+
     /// How many keys are there.
     pub(crate) fn len(&self) -> usize {
         self.state.lock().keys.len()
-    }
-
-    pub(crate) fn contains(&self, id: &str) -> bool {
-        self.state.lock().keys.contains_key(id)
     }
 
     /// The key that opens a repository.

@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_secs(1);
 /// Events closer together than this are taken together.
 const EVENT_SPACING: Duration = Duration::from_millis(50);
 /// After so long it is tried again to open a repository that could not be opened.
-const REOPEN: Duration = Duration::from_secs(30);
+const REOPEN: Duration = Duration::from_secs(10);
 /// A trial write that takes longer is given up; the next one tells.
 const TRY_OUT_WAIT: Duration = Duration::from_secs(60);
 
@@ -224,6 +224,8 @@ impl Store {
         survey.states.total = told.headers.len();
         for header in &told.headers {
             let opened = self.inner.watch.repositories.lock().get(&header.id).map(Opened::look);
+            // An agent opens what it can, soon.
+            let opened = opened.or_else(|| self.inner.gate.is_watched().then_some(Look::Opening));
             survey.add(header, keyless.contains(&header.id), opened);
         }
         survey.totals.sort_by(|a, b| a.name.cmp(&b.name));
@@ -245,17 +247,24 @@ impl Survey {
         let name = || header.name.clone();
         match opened {
             _ if is_keyless => self.states.keyless.push(name()),
-            Some(Look::Open(repository)) => return self.add_open(&repository),
+            Some(Look::Open(repository)) if self.add_open(&repository) => return,
             Some(Look::Opening) => self.states.opening += 1,
             // As soon as the place is back, it is tried again.
-            Some(Look::Closed | Look::Failed(Reason::BackendUnavailable | Reason::AuthFailed, _)) | None => {}
+            Some(Look::Open(_) | Look::Closed | Look::Failed(Reason::BackendUnavailable | Reason::AuthFailed, _))
+            | None => {}
             Some(Look::Failed(Reason::KeysUnavailable | Reason::WrongKey, _)) => self.states.keyless.push(name()),
             Some(Look::Failed(_, line)) => self.states.unopened.push((name(), line)),
         }
         self.closed.push(header.clone());
     }
 
-    fn add_open(&mut self, repository: &Repository) {
+    /// Adds what an open repository says; false if it is just being closed.
+    fn add_open(&mut self, repository: &Repository) -> bool {
+        match repository.status() {
+            Ok(totals) => self.totals.push(totals),
+            Err(error) if error.reason() == Reason::KeysUnavailable => return false,
+            Err(error) => self.catalog_failure = Some(error.to_string()),
+        }
         self.states.open += 1;
         let name = || repository.name().as_str().to_owned();
         if repository.is_fenced() {
@@ -264,10 +273,7 @@ impl Survey {
         if repository.is_rolled_back() {
             self.states.rolled_back.push(name());
         }
-        match repository.status() {
-            Ok(totals) => self.totals.push(totals),
-            Err(error) => self.catalog_failure = Some(error.to_string()),
-        }
+        true
     }
 }
 
@@ -426,4 +432,63 @@ fn fingerprint(assessment: &Assessment) -> u32 {
         words += cause.mode.as_str();
     }
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, words.as_bytes()) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_told_at_once_and_numbers_once_a_second() {
+        let watch = Watch::new(None).unwrap();
+        let mut told = Told::default();
+        let first = Status::clone(&watch.statuses.borrow());
+        let with = |mode, used_bytes| {
+            let mut status = first.clone();
+            (status.mode, status.capacity.used_bytes) = (mode, used_bytes);
+            Arc::new(status)
+        };
+        let newest = || watch.statuses.borrow().clone();
+        let steps = [
+            (Mode::Optimal, 1, Mode::Optimal, 1),
+            (Mode::Optimal, 2, Mode::Optimal, 1),
+            (Mode::LowCapacity, 3, Mode::LowCapacity, 3),
+            (Mode::LowCapacity, 4, Mode::LowCapacity, 3),
+        ];
+        for (mode, used, shown_mode, shown_used) in steps {
+            watch.publish(&mut told, with(mode, used));
+            assert_eq!((newest().mode, newest().capacity.used_bytes), (shown_mode, shown_used));
+        }
+        told.published_at = Instant::now().checked_sub(POLL);
+        watch.publish(&mut told, with(Mode::LowCapacity, 5));
+        assert_eq!(newest().capacity.used_bytes, 5);
+    }
+
+    #[test]
+    fn only_changes_are_counted_and_written() {
+        let catalog = Catalog::open(&crate::catalog::Location::Memory, &crate::catalog::Limits::default()).unwrap();
+        let mut told = Told::default();
+        let assessment = |mode| Assessment {
+            mode,
+            causes: Vec::new(),
+            capacity: Capacity::default(),
+            held: Default::default(),
+        };
+        let mut rows = Vec::new();
+        let modes = [
+            Mode::Initializing,
+            Mode::Optimal,
+            Mode::Optimal,
+            Mode::ReadOnly,
+            Mode::Initializing,
+            Mode::ReadOnly,
+        ];
+        for mode in modes {
+            rows.push(remember(&catalog, &mut told, &assessment(mode)));
+        }
+        let sequences: Vec<_> = rows.iter().map(|row| row.sequence).collect();
+        assert_eq!(sequences, [0, 1, 1, 2, 2, 2]);
+        assert_eq!(catalog.mode().unwrap(), Some(rows[3]));
+        assert_eq!(rows[5], rows[3], "being opened anew is no change");
+    }
 }

@@ -117,9 +117,9 @@ pub(super) struct Inner {
     pub(super) catalog: Catalog,
     pub(super) keys: KeyChain,
     pub(super) options: Options,
-    counters: Arc<Counters>,
     pub(super) gate: Arc<Gate>,
     pub(super) watch: Watch,
+    counters: Arc<Counters>,
     compute: Compute,
     budget: Budget,
     pub(super) headers: Mutex<Vec<RepositoryHeader>>,
@@ -357,6 +357,7 @@ impl Store {
                 revocation.revoke();
             }
         }
+        self.poke_status();
         let store = self.clone();
         let closing = tokio::spawn(async move { store.close_revoked().await });
         if tokio::time::timeout(UNLOAD_WAIT, closing).await.is_err() {
@@ -477,9 +478,9 @@ impl Store {
             compressors: Compressors::new(secrets.parameters().level),
             budget: inner.budget.clone(),
             options: inner.options.clone(),
-            counters: inner.counters.clone(),
             gate: inner.gate.clone(),
             rolled_back: Default::default(),
+            counters: inner.counters.clone(),
             apply: Mutex::new(()),
             revocation,
             secrets: Arc::new(secrets),

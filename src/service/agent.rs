@@ -173,7 +173,12 @@ impl Agent {
 
     /// Refuses a new call once the process goes down.
     pub(super) fn check_up(&self) -> Result<()> {
-        if *self.down.borrow() { Err(going_down()) } else { Ok(()) }
+        if self.is_down() { Err(going_down()) } else { Ok(()) }
+    }
+
+    /// Whether the process goes down.
+    pub(super) fn is_down(&self) -> bool {
+        *self.down.borrow()
     }
 
     /// Returns when the process goes down.

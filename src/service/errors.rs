@@ -78,3 +78,79 @@ impl From<Error> for Status {
         status(&error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The contract's list of reasons: word, code, and whether to try again.
+    fn contract() -> Vec<(String, String, bool)> {
+        let text = include_str!("../../proto/cairn/v1/reason.proto");
+        let mut comment = String::new();
+        let mut reasons = Vec::new();
+        for line in text.lines().map(str::trim) {
+            if let Some(line) = line.strip_prefix("// ") {
+                comment = line.to_owned();
+            } else if let Some((word, _)) = line.strip_prefix("REASON_").and_then(|line| line.split_once(" =")) {
+                let (what, _) = comment.split_once(':').unwrap_or_default();
+                let (code, again) = what.split_once(", ").unwrap_or((what, ""));
+                reasons.push((word.to_owned(), code.to_owned(), again == "again"));
+            }
+        }
+        reasons
+    }
+
+    #[test]
+    fn the_contract_and_the_engine_know_the_same_reasons() {
+        let contract = contract();
+        assert_eq!(contract[0].0, "UNSPECIFIED");
+        assert_eq!(contract.len() - 1, Reason::ALL.len());
+        for (word, code, again) in &contract[1..] {
+            let reason = Reason::from_word(word).unwrap_or_else(|| panic!("{word} is not known to the engine"));
+            assert_eq!(&screaming(Code::from(reason.code() as i32)), code, "{word}");
+            assert_eq!(reason.is_retryable(), *again, "{word}");
+        }
+    }
+
+    /// The code as the contract writes it.
+    fn screaming(code: Code) -> String {
+        let mut word = String::new();
+        for letter in format!("{code:?}").chars() {
+            if letter.is_uppercase() && !word.is_empty() {
+                word.push('_');
+            }
+            word.push(letter.to_ascii_uppercase());
+        }
+        word
+    }
+
+    #[test]
+    fn every_error_comes_back_as_it_was() {
+        for reason in Reason::ALL {
+            let sent = status(&Error::new(reason, "what happened"));
+            let received = error(&sent);
+            assert_eq!(
+                (received.reason(), received.to_string().as_str()),
+                (reason, "what happened")
+            );
+            let retry = sent.get_details_retry_info().and_then(|info| info.retry_delay);
+            assert_eq!(retry.is_some(), reason.is_retryable(), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_one_line_that_fits_into_headers() {
+        let sent = status(&Error::new(Reason::Internal, format!("a\nb{}", "ü".repeat(9000))));
+        assert!(sent.message().starts_with("a bü"));
+        assert!(sent.message().len() < MESSAGE_BYTES_MAX + 4);
+    }
+
+    #[test]
+    fn a_status_of_somebody_else_is_known_by_its_code() {
+        assert_eq!(
+            error(&Status::unavailable("no route")).reason(),
+            Reason::BackendUnavailable
+        );
+        assert_eq!(error(&Status::unimplemented("")).reason(), Reason::Unsupported);
+    }
+}

@@ -13,12 +13,15 @@ pub mod calls;
 pub mod convert;
 mod data_path;
 pub mod errors;
+mod health;
 mod keys;
 mod maintenance;
 pub mod observe;
 pub mod proto;
+mod reflection;
 mod repositories;
 pub mod server;
+mod status;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -42,6 +45,9 @@ pub fn routes(agent: Arc<Agent>) -> Routes {
         .add_service(data_path::server(agent.clone()))
         .add_service(keys::server(agent.clone()))
         .add_service(maintenance::server(agent.clone()))
-        .add_service(repositories::server(agent.clone()));
+        .add_service(repositories::server(agent.clone()))
+        .add_service(status::server(agent.clone()))
+        .add_service(health::server(agent.clone()));
+    let routes = reflection::added(routes);
     observe::observed(routes, agent)
 }

@@ -17,12 +17,16 @@ mod bucket;
 mod cli;
 mod durability;
 mod faults;
+#[cfg(feature = "serve")]
+mod load;
 mod memory;
 #[cfg(feature = "serve")]
 mod metrics;
 mod model;
 mod ownership;
 mod plaintext;
+#[cfg(feature = "serve")]
+mod remote;
 #[cfg(feature = "serve")]
 mod serve;
 mod support;

@@ -167,10 +167,10 @@ fn settings_that_need_each_other_say_so() {
     );
     refused("[client]\nuid = 1", &["client is written as [[client]]"]);
     refused(
-        "[store]\nlocation = \"s3://b/p\"\ncatalog = \"/c\"",
-        &["--key-file", "s3://b/p", "keys.provider = \"core\""],
+        "[store]\nlocation = \"s3://bucket/p\"\ncatalog = \"/c\"",
+        &["--key-file", "s3://bucket/p", "keys.provider = \"core\""],
     );
-    let core = resolved("[store]\nlocation = \"s3://b/p\"\ncatalog = \"/c\"\n[keys]\nprovider = \"core\"");
+    let core = resolved("[store]\nlocation = \"s3://bucket/p\"\ncatalog = \"/c\"\n[keys]\nprovider = \"core\"");
     assert_eq!(core.keys, KeySource::Core);
     assert!(core.store_options().unwrap().keks.is_empty());
 }

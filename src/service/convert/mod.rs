@@ -4,11 +4,13 @@
 
 mod object;
 mod repository;
+mod status;
 
 pub use self::object::{
     byte_range, byte_range_message, metadata, page_token, precondition, precondition_message, put_id,
 };
 pub use self::repository::{head, repository, repository_header, repository_status};
+pub use self::status::status;
 
 use prost_types::Timestamp;
 

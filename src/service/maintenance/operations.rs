@@ -204,3 +204,73 @@ fn now() -> prost_types::Timestamp {
 fn panicked() -> Error {
     Error::new(Reason::Internal, "the operation ended early; the log has the cause")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::proto::ReclaimReport;
+
+    fn work(interruption: Interruption, task: BoxFuture<'static, Result<Report>>) -> Work {
+        Work {
+            kind: OperationKind::Reclaim,
+            interruption,
+            task,
+        }
+    }
+
+    fn done() -> Result<Report> {
+        Ok(Report::Reclaim(ReclaimReport::default()))
+    }
+
+    const HERE: RepositoryId = RepositoryId([1; 16]);
+
+    #[tokio::test]
+    async fn what_may_be_left_off_is_cancelled_at_once() {
+        let operations = Operations::default();
+        let endless = work(Interruption::AtOnce, std::future::pending().boxed());
+        let operation = operations.start(HERE, endless).unwrap();
+        operations.close().await;
+        assert_eq!(operation.now().state(), OperationState::Cancelled);
+    }
+
+    #[tokio::test]
+    async fn what_may_not_be_left_off_runs_to_its_end() {
+        let operations = Operations::default();
+        let (go_on, waiting) = tokio::sync::oneshot::channel::<()>();
+        let task = async move {
+            waiting.await.unwrap();
+            done()
+        };
+        let operation = operations.start(HERE, work(Interruption::Never, task.boxed())).unwrap();
+        operation.cancel();
+        go_on.send(()).unwrap();
+        operation.ended().await;
+        assert_eq!(operation.now().state(), OperationState::Done);
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_an_operation_too() {
+        let operations = Operations::default();
+        let broken = work(Interruption::AtOnce, async { panic!("a defect") }.boxed());
+        let operation = operations.start(HERE, broken).unwrap();
+        operation.ended().await;
+        assert_eq!(operation.now().reason, "INTERNAL");
+    }
+
+    #[tokio::test]
+    async fn a_hundred_may_run_and_a_hundred_are_remembered() {
+        let operations = Operations::default();
+        let endless = || work(Interruption::AtOnce, std::future::pending().boxed());
+        for _ in 0..RUNNING_MAX {
+            operations.start(HERE, endless()).unwrap();
+        }
+        let refused = operations.start(HERE, endless()).map(drop).unwrap_err();
+        assert_eq!(refused.reason(), Reason::LimitExceeded);
+        operations.close().await;
+        for _ in 0..3 {
+            let quick = work(Interruption::AtOnce, async { done() }.boxed());
+            operations.start(HERE, quick).unwrap().ended().await;
+        }
+        assert_eq!(operations.all().len(), ENDED_MAX + 1);
+    }
+}

@@ -45,13 +45,13 @@ fn finish() -> put_request::Part {
 }
 
 /// A put, message by message.
-struct Put {
+pub(super) struct Put {
     sender: Option<mpsc::Sender<PutRequest>>,
     answers: Streaming<PutResponse>,
 }
 
 impl Put {
-    async fn begin(world: &World) -> Self {
+    pub(super) async fn begin(world: &World) -> Self {
         let (sender, receiver) = mpsc::channel(4);
         let answers = world
             .data_path()
@@ -66,7 +66,7 @@ impl Put {
     }
 
     /// Sends a part; it may be refused meanwhile, which the next answer tells.
-    async fn send(&mut self, part: put_request::Part) {
+    pub(super) async fn send(&mut self, part: put_request::Part) {
         let sender = self.sender.as_ref().expect("still open");
         let _ = sender.send(PutRequest { part: Some(part) }).await;
     }
@@ -75,7 +75,7 @@ impl Put {
         self.sender = None;
     }
 
-    async fn answer(&mut self) -> Result<put_response::Part, Status> {
+    pub(super) async fn answer(&mut self) -> Result<put_response::Part, Status> {
         let answer = self.answers.message().await?.expect("an answer or a refusal");
         Ok(answer.part.expect("a part"))
     }
@@ -158,7 +158,7 @@ async fn stat(world: &World, name: &str) -> Result<u64, Status> {
         .bytes)
 }
 
-fn whole(name: &str) -> GetRequest {
+pub(super) fn whole(name: &str) -> GetRequest {
     GetRequest {
         name: name.to_owned(),
         ..GetRequest::default()

@@ -9,7 +9,7 @@ use tower::{Service, service_fn};
 
 use crate::engine::{NewRepository, Reason, Store, StoreOptions};
 use crate::service::proto::data_path_client::DataPathClient;
-use crate::service::{Agent, AgentSettings, Caller, Grants, Identity, Transport, errors, routes};
+use crate::service::{Agent, AgentSettings, Caller, Grants, Identity, Role, Transport, errors, routes};
 
 /// An agent over a store in memory, with one repository.
 pub(super) struct World {
@@ -73,6 +73,25 @@ pub(super) fn anyone() -> Caller {
         transport: Transport::Unix,
         grants: Grants::all(),
     }
+}
+
+/// A caller with these roles only.
+pub(super) fn caller_with(roles: &[Role]) -> Caller {
+    let mut caller = anyone();
+    caller.grants.roles = roles.iter().copied().collect();
+    caller
+}
+
+/// Returns once `holds` does.
+pub(super) async fn eventually(holds: impl Fn() -> bool) {
+    let looking = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), looking)
+        .await
+        .expect("it should hold by now");
 }
 
 /// Settings with which a silent client is given up soon.

@@ -48,10 +48,12 @@ pub(super) fn status(status: proto::Status) -> Result<Status> {
         .iter()
         .filter_map(|repository| repository_status(repository).transpose());
     Ok(Status {
+        boot_id: [0; 16],
+        closed: Vec::new(),
         mode: mode(status.mode())?,
         since_ms: milliseconds(status.since.as_ref()),
         sequence: status.sequence,
-        causes: status.causes.into_iter().map(cause).collect(),
+        causes: status.causes.into_iter().map(cause).collect::<Result<_>>()?,
         capacity: capacity(needed(status.capacity)?),
         repositories: totals.collect::<Result<_>>()?,
     })
@@ -70,13 +72,14 @@ fn capacity(capacity: proto::Capacity) -> Capacity {
     }
 }
 
-fn cause(cause: proto::Cause) -> Cause {
-    Cause {
+fn cause(cause: proto::Cause) -> Result<Cause> {
+    Ok(Cause {
+        mode: mode(cause.mode())?,
         code: known_code(&cause.code),
         message: cause.message,
         value: cause.value,
         threshold: cause.threshold,
-    }
+    })
 }
 
 pub(super) fn reclaimed(report: proto::ReclaimReport) -> Reclaimed {
@@ -88,12 +91,9 @@ pub(super) fn reclaimed(report: proto::ReclaimReport) -> Reclaimed {
 }
 
 fn mode(mode: proto::Mode) -> Result<Mode> {
-    match mode {
-        proto::Mode::Optimal => Ok(Mode::Optimal),
-        proto::Mode::LowCapacity => Ok(Mode::LowCapacity),
-        proto::Mode::NoCapacity => Ok(Mode::NoCapacity),
-        _ => Err(nonsense("its mode is unknown")),
-    }
+    let word = mode.as_str_name().trim_start_matches("MODE_");
+    let known = Mode::ALL.into_iter().find(|mode| mode.as_str() == word);
+    known.ok_or_else(|| nonsense("its mode is unknown"))
 }
 
 fn known_code(code: &str) -> &'static str {
