@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::codec::RepositoryId;
 use crate::engine::{Error, Reason, Result, random};
+use crate::service::Observer;
 use crate::service::convert::timestamp;
 use crate::service::proto::operation::Report;
 use crate::service::proto::{self, OperationKind, OperationState};
@@ -56,7 +57,12 @@ impl Operations {
     ///
     /// # Errors
     /// `LimitExceeded` if too many are under way.
-    pub(super) fn start(&self, repository: RepositoryId, work: Work) -> Result<Arc<Operation>> {
+    pub(super) fn start(
+        &self,
+        repository: RepositoryId,
+        work: Work,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Arc<Operation>> {
         let operation = Arc::new(Operation {
             repository,
             state: watch::Sender::new(begun(repository, work.kind)?),
@@ -64,7 +70,8 @@ impl Operations {
             interruption: work.interruption,
         });
         self.admit(operation.clone())?;
-        tokio::spawn(operation.clone().run(work.task));
+        observer.operation_started(work.kind);
+        tokio::spawn(operation.clone().run(work.task, observer));
         Ok(operation)
     }
 
@@ -137,7 +144,7 @@ impl Operation {
         let _ = state.wait_for(has_ended).await;
     }
 
-    async fn run(self: Arc<Self>, task: BoxFuture<'static, Result<Report>>) {
+    async fn run(self: Arc<Self>, task: BoxFuture<'static, Result<Report>>, observer: Arc<dyn Observer>) {
         let ended = tokio::select! {
             // What has ended is not cancelled.
             biased;
@@ -146,6 +153,7 @@ impl Operation {
         };
         self.state.send_modify(|state| settle(state, ended));
         let state = self.state.borrow();
+        observer.operation_ended(state.kind(), state.state());
         tracing::info!(
             operation = state.id,
             kind = state.kind().as_str_name(),
