@@ -23,13 +23,15 @@ use super::pair::interrupt;
 use crate::support::{Home, Run, eventually, random_bytes};
 
 type Answer<T> = Result<Response<T>, Status>;
+/// The messages of a read.
+type Read = Vec<Result<Got, Status>>;
 
 /// Answers what it was told to, whatever is asked.
 #[derive(Clone, Default)]
 struct Strange {
     /// Whether reads go on without anything coming.
     hangs: bool,
-    gets: Arc<Mutex<VecDeque<Vec<Result<Got, Status>>>>>,
+    gets: Arc<Mutex<VecDeque<Read>>>,
     puts: Arc<Mutex<VecDeque<End>>>,
     /// What was put: the header and how many bytes before the end.
     seen: Arc<Mutex<Vec<(PutHeader, u64)>>>,
@@ -64,7 +66,7 @@ impl Strange {
     }
 
     /// The runs of `get` that these answers make, in a place of its own.
-    async fn get(&self, answers: Vec<Result<Got, Status>>, code: i32, parts: &'static [&'static str]) {
+    async fn get(&self, answers: Read, code: i32, parts: &'static [&'static str]) {
         self.gets.lock().unwrap().push_back(answers);
         let address = self.listen().await;
         let run = move || {
