@@ -8,6 +8,7 @@ mod streams;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -58,6 +59,7 @@ impl Place {
                 access: Access::new(Vec::new()),
                 limits: Limits::default(),
                 pool: Pool::beside(store.budget_bytes()),
+                metrics: Arc::default(),
             };
             let routes = routes(Agent::new(store, AgentSettings::default()));
             let serving = serve(routes, vec![listener], server, async {

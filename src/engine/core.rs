@@ -12,7 +12,7 @@ use super::gate::Gate;
 use super::in_flight::InFlight;
 use super::options::Options;
 use super::revocation::Revocation;
-use super::write::Compressors;
+use super::write::{Compressors, Slabs};
 use crate::backend::Backend;
 use crate::catalog::{Catalog, Locality, RepositoryCatalog};
 use crate::format::{Layout, Secrets};
@@ -32,6 +32,7 @@ pub(crate) struct Core {
     pub(crate) places: RwLock<()>,
     pub(crate) compute: Compute,
     pub(crate) compressors: Compressors,
+    pub(crate) slabs: Slabs,
     pub(crate) budget: Budget,
     pub(crate) options: Options,
     pub(crate) counters: Arc<Counters>,

@@ -28,7 +28,7 @@ use super::options::Options;
 use super::repository::Repository;
 use super::revocation::Revocation;
 use super::status::{Held, Policy};
-use super::write::Compressors;
+use super::write::{Compressors, Slabs};
 use super::{random, recover};
 use crate::backend::{self, Attach, Backend, Location, Lock};
 use crate::catalog::{self, Catalog, Locality};
@@ -117,9 +117,9 @@ pub(super) struct Inner {
     pub(super) catalog: Catalog,
     pub(super) keys: KeyChain,
     pub(super) options: Options,
-    counters: Arc<Counters>,
     pub(super) gate: Arc<Gate>,
     pub(super) watch: Watch,
+    counters: Arc<Counters>,
     compute: Compute,
     budget: Budget,
     pub(super) headers: Mutex<Vec<RepositoryHeader>>,
@@ -476,6 +476,7 @@ impl Store {
             places: Default::default(),
             compute: inner.compute.clone(),
             compressors: Compressors::new(secrets.parameters().level),
+            slabs: Slabs::new(inner.compute.threads()),
             budget: inner.budget.clone(),
             options: inner.options.clone(),
             counters: inner.counters.clone(),

@@ -185,7 +185,7 @@ const READ: Family = Family::counter(
 const LOOKUPS: Family = Family::counter(
     "cairn_chunk_lookups_total",
     &["result"],
-    "Chunks looked up by puts, by where they were found: in_flight, locality, catalog or miss.",
+    "Chunks and parts of manifests that puts looked up, by where they were found: in_flight, locality, catalog or miss.",
 );
 const QUARANTINED: Family = Family::counter(
     "cairn_chunks_quarantined_total",

@@ -17,6 +17,11 @@ const MESSAGE_BYTES_MAX: usize = 1500;
 /// The error as a client gets it.
 pub fn status(error: &Error) -> Status {
     let reason = error.reason();
+    match reason {
+        // What callers are told leaves out what caused it.
+        Reason::Internal => tracing::error!(?error, "a call met a defect"),
+        _ => tracing::debug!(?error, "a call is refused"),
+    }
     let mut details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, HashMap::new());
     if let Some(delay) = retry_delay(reason) {
         details.set_retry_info(Some(delay));

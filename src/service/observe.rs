@@ -19,12 +19,20 @@ use super::agent::Agent;
 use super::caller::{self, Caller};
 use super::calls::{Call, authorize};
 use super::errors;
+use super::proto::{OperationKind, OperationState};
 use crate::engine::Result;
+use crate::http::metrics::Metrics;
 
-/// Counts calls and payload. Called from many threads at once, and on the way of data: it must not block.
+/// Counts calls, operations and payload. Called from many threads at once, and on the way of data: it must not block.
 pub trait Observer: Send + Sync {
-    /// A call has ended with `code`, `seconds` after it came in.
+    /// A call has come in.
+    fn call_started(&self, call: &'static str);
+    /// A call that was started has ended with `code`, `seconds` after it came in.
     fn call_ended(&self, call: &'static str, code: Code, seconds: f64);
+    /// A maintenance operation has begun.
+    fn operation_started(&self, kind: OperationKind);
+    /// A maintenance operation that was started has ended.
+    fn operation_ended(&self, kind: OperationKind, state: OperationState);
     /// So many bytes of objects came in.
     fn received(&self, bytes: u64);
     /// So many bytes of objects went out.
@@ -35,9 +43,68 @@ pub trait Observer: Send + Sync {
 pub struct Unobserved;
 
 impl Observer for Unobserved {
+    fn call_started(&self, _: &'static str) {}
     fn call_ended(&self, _: &'static str, _: Code, _: f64) {}
+    fn operation_started(&self, _: OperationKind) {}
+    fn operation_ended(&self, _: OperationKind, _: OperationState) {}
     fn received(&self, _: u64) {}
     fn sent(&self, _: u64) {}
+}
+
+impl Observer for Metrics {
+    fn call_started(&self, call: &'static str) {
+        Metrics::call_started(self, call);
+    }
+
+    fn call_ended(&self, call: &'static str, code: Code, seconds: f64) {
+        Metrics::call_ended(self, call, code_word(code), seconds);
+    }
+
+    fn operation_started(&self, kind: OperationKind) {
+        Metrics::operation_started(self, kind_word(kind));
+    }
+
+    fn operation_ended(&self, kind: OperationKind, state: OperationState) {
+        let state = state.as_str_name();
+        let word = state.strip_prefix("OPERATION_STATE_").unwrap_or(state);
+        Metrics::operation_ended(self, kind_word(kind), word);
+    }
+
+    fn received(&self, bytes: u64) {
+        Metrics::received(self, bytes);
+    }
+
+    fn sent(&self, bytes: u64) {
+        Metrics::sent(self, bytes);
+    }
+}
+
+fn kind_word(kind: OperationKind) -> &'static str {
+    let kind = kind.as_str_name();
+    kind.strip_prefix("OPERATION_KIND_").unwrap_or(kind)
+}
+
+/// A code as the documents of gRPC write it.
+fn code_word(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }
 
 /// What calls that are none of [`calls::CALLS`](super::calls::CALLS) are counted as: health, reflection, nonsense.
@@ -57,6 +124,7 @@ async fn pass(State(agent): State<Arc<Agent>>, request: Request, next: Next) -> 
         since: Instant::now(),
         told: false,
     };
+    agent.settings().observer.call_started(ending.call);
     let response = match call.and_then(|call| admit(&agent, call, &request)) {
         Ok(()) => next.run(request).await,
         Err(error) => errors::status(&error).into_http(),

@@ -27,6 +27,8 @@ mod modes;
 mod ownership;
 mod plaintext;
 #[cfg(feature = "serve")]
+mod python;
+#[cfg(feature = "serve")]
 mod remote;
 #[cfg(feature = "serve")]
 mod serve;

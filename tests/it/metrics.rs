@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use cairn_agent::engine::{ByteRange, Precondition, PutOptions, ReclaimOptions, Repository, Store};
 use cairn_agent::http::metrics::{FAMILIES, Family, Metrics};
 
-use crate::support::{not_run, random_bytes};
+use crate::agent::{self, http_get};
+use crate::support::{Home, not_run, random_bytes};
 use crate::world::{Agent, Place, read};
 
 const DOCUMENTATION: &str = include_str!("../../docs/operations.md");
@@ -29,7 +30,7 @@ fn row(family: &Family) -> String {
 fn the_documentation_lists_every_metric_and_no_other() {
     let documented: Vec<&str> = DOCUMENTATION
         .lines()
-        .filter(|line| line.starts_with("| `cairn_") || line.starts_with("| `process_"))
+        .filter(|line| line.starts_with("| `") && line.matches('|').count() == 6)
         .collect();
     let present: Vec<String> = FAMILIES.iter().map(|family| row(family)).collect();
     let wanted = present.join("\n");
@@ -101,8 +102,12 @@ async fn metrics_results_and_status_are_the_same_numbers() {
         value(&text, "cairn_chunks_total", "duplicate"),
         told.chunks - told.new_chunks
     );
-    assert_eq!(value(&text, "cairn_chunk_lookups_total", ""), told.chunks);
-    assert_eq!(value(&text, "cairn_chunk_lookups_total", "miss"), told.new_chunks);
+    let manifests = 2 * told.puts;
+    assert_eq!(
+        value(&text, "cairn_chunk_lookups_total", ""),
+        told.chunks + manifests,
+        "a leaf and a root of each object are looked up as well"
+    );
 
     let totals = repository.status().unwrap();
     assert_eq!(totals.logical_bytes, told.bytes, "nothing was deleted yet");
@@ -205,13 +210,45 @@ async fn the_tool_of_prometheus_finds_nothing_to_say() {
     store.set_read_only(true).await.unwrap();
     let metrics = Metrics::new();
     metrics.call_ended("DataPath/Put", "OK", 0.25);
-    metrics.operation_ended("reclaim", "done");
+    metrics.operation_started("RECLAIM");
+    metrics.operation_ended("RECLAIM", "DONE");
     let text = render(&store, &metrics).await;
     for family in FAMILIES {
         let head = format!("# HELP {} ", family.name);
         assert!(text.contains(&head), "{} is not in\n{text}", family.name);
     }
     store.close().await;
+    check(&text);
+}
+
+#[test]
+fn a_running_agent_serves_what_it_has_counted() {
+    let home = Home::with_object(b"before");
+    let bytes = random_bytes(6, 1_000_000);
+    let file = home.file("file", &bytes);
+    let agent = agent::Agent::start(&home, &[]);
+    let to_agent = |arguments: &[&str]| home.run(&[&["--agent", &agent.unix_address()], arguments].concat());
+    to_agent(&["put", "a", file.to_str().unwrap()]).ok();
+    assert!(to_agent(&["get", "a"]).ok() == bytes);
+    to_agent(&["get", "missing"]).fails(1, &["missing"]);
+    let (code, text) = http_get(&agent.http, "/metrics");
+    assert_eq!(code, 200);
+    let call = |call: &str, code: &str| format!("call=\"DataPath/{call}\",code=\"{code}\"");
+    assert_eq!(value(&text, "cairn_requests_total", &call("Put", "OK")), 1);
+    assert_eq!(value(&text, "cairn_requests_total", &call("Get", "OK")), 1);
+    assert_eq!(value(&text, "cairn_requests_total", &call("Get", "NOT_FOUND")), 1);
+    assert_eq!(value(&text, "cairn_requests_open", ""), 0);
+    assert_eq!(value(&text, "cairn_received_bytes_total", ""), 1_000_000);
+    assert_eq!(value(&text, "cairn_sent_bytes_total", ""), 1_000_000);
+    assert_eq!(value(&text, "cairn_logical_bytes_total", ""), 1_000_000);
+    assert_eq!(value(&text, "cairn_keys_loaded", ""), 1);
+    assert!(
+        value(
+            &text,
+            "cairn_backend_requests_total",
+            "operation=\"put\",outcome=\"ok\""
+        ) > 0
+    );
     check(&text);
 }
 

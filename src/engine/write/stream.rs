@@ -90,7 +90,7 @@ pub(crate) async fn ingest_stream<S: Source>(
         packer.check()?;
         // What others wrote meanwhile counts too: a long stream ends here, before it uses up the reserve.
         core.gate.admit().await?;
-        let paid = pay(core, packer, ingest.slab_bytes()).await?;
+        let paid = pay(core, packer, ingest.slab_cost()).await?;
         let mut slab = ingest.slab();
         let (bytes, len) = tokio::select! {
             filled = source.fill(std::mem::take(&mut slab.bytes), ingest.room()) => {

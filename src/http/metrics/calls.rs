@@ -30,7 +30,7 @@ struct Call {
 #[derive(Debug, Default)]
 struct Operation {
     outcomes: BTreeMap<&'static str, u64>,
-    running: Arc<AtomicU64>,
+    running: u64,
 }
 
 /// Calls of one name, at one moment.
@@ -116,15 +116,17 @@ impl Metrics {
         Open::count(&self.connections)
     }
 
-    /// A maintenance operation is under way until this is dropped.
-    pub fn operation(&self, kind: &'static str) -> Open {
-        Open::count(&self.operations.lock().entry(kind).or_default().running)
+    /// A maintenance operation has begun.
+    pub fn operation_started(&self, kind: &'static str) {
+        self.operations.lock().entry(kind).or_default().running += 1;
     }
 
-    /// A maintenance operation has ended with `outcome` (`done`, `failed`, `cancelled`).
+    /// A maintenance operation that was started has ended with `outcome` (`DONE`, `FAILED`, `CANCELLED`).
     pub fn operation_ended(&self, kind: &'static str, outcome: &'static str) {
         let mut operations = self.operations.lock();
-        *operations.entry(kind).or_default().outcomes.entry(outcome).or_default() += 1;
+        let counted = operations.entry(kind).or_default();
+        counted.running = counted.running.saturating_sub(1);
+        *counted.outcomes.entry(outcome).or_default() += 1;
     }
 
     pub(super) fn received_bytes(&self) -> u64 {
@@ -149,10 +151,9 @@ impl Metrics {
     /// Operations by kind: how many ended how, and how many run.
     pub(super) fn operations(&self) -> Vec<(&'static str, BTreeMap<&'static str, u64>, u64)> {
         let operations = self.operations.lock();
-        let counted = operations.iter().map(|(kind, operation)| {
-            let running = operation.running.load(Ordering::Relaxed);
-            (*kind, operation.outcomes.clone(), running)
-        });
+        let counted = operations
+            .iter()
+            .map(|(kind, operation)| (*kind, operation.outcomes.clone(), operation.running));
         counted.collect()
     }
 }

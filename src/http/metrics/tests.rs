@@ -16,7 +16,8 @@ async fn busy(name: &str) -> (Store, Metrics) {
     repository.delete("a", Precondition::None).await.unwrap();
     let metrics = Metrics::new();
     metrics.call_ended("DataPath/Put", "OK", 0.25);
-    metrics.operation_ended("reclaim", "done");
+    metrics.operation_started("RECLAIM");
+    metrics.operation_ended("RECLAIM", "DONE");
     (store, metrics)
 }
 
@@ -53,7 +54,7 @@ async fn calls_are_counted_by_name_and_code() {
     metrics.sent(4);
     let connection = metrics.connection();
     metrics.call_started("DataPath/Get");
-    let running = metrics.operation("reclaim");
+    metrics.operation_started("RECLAIM");
     let status = store.status().await.unwrap();
     let text = metrics.render_status(&store, &status);
     let get = |code| format!("cairn_requests_total{{call=\"DataPath/Get\",code=\"{code}\"}}");
@@ -68,18 +69,19 @@ async fn calls_are_counted_by_name_and_code() {
     assert_eq!(value(&text, "cairn_sent_bytes_total"), 4.0);
     assert_eq!(value(&text, "cairn_connections_open"), 1.0);
     assert_eq!(value(&text, "cairn_requests_open{call=\"DataPath/Get\"}"), 1.0);
-    assert_eq!(value(&text, "cairn_operations_running{kind=\"reclaim\"}"), 1.0);
+    assert_eq!(value(&text, "cairn_operations_running{kind=\"RECLAIM\"}"), 1.0);
     assert_eq!(
-        value(&text, "cairn_operations_total{kind=\"reclaim\",outcome=\"done\"}"),
+        value(&text, "cairn_operations_total{kind=\"RECLAIM\",outcome=\"DONE\"}"),
         1.0
     );
-    drop((connection, running));
+    drop(connection);
+    metrics.operation_ended("RECLAIM", "FAILED");
     metrics.call_ended("DataPath/Get", "CANCELLED", 9.0);
     let text = metrics.render_status(&store, &status);
     for gauge in [
         "cairn_connections_open",
         "cairn_requests_open{call=\"DataPath/Get\"}",
-        "cairn_operations_running{kind=\"reclaim\"}",
+        "cairn_operations_running{kind=\"RECLAIM\"}",
     ] {
         assert_eq!(value(&text, gauge), 0.0);
     }

@@ -51,7 +51,8 @@ impl maintenance_server::Maintenance for Maintenance {
         }
         let repository = self.agent.repository(&caller, &repository).await?;
         let work = work_on(repository.clone(), wanted)?;
-        let operation = self.agent.operations().start(repository.id(), work)?.now();
+        let observer = self.agent.settings().observer.clone();
+        let operation = self.agent.operations().start(repository.id(), work, observer)?.now();
         Ok(Response::new(StartResponse {
             operation: Some(operation),
         }))

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::codec::RepositoryId;
 use crate::engine::{Error, Reason, Result, random};
+use crate::service::Observer;
 use crate::service::convert::timestamp;
 use crate::service::proto::operation::Report;
 use crate::service::proto::{self, OperationKind, OperationState};
@@ -56,7 +57,12 @@ impl Operations {
     ///
     /// # Errors
     /// `LimitExceeded` if too many are under way.
-    pub(super) fn start(&self, repository: RepositoryId, work: Work) -> Result<Arc<Operation>> {
+    pub(super) fn start(
+        &self,
+        repository: RepositoryId,
+        work: Work,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Arc<Operation>> {
         let operation = Arc::new(Operation {
             repository,
             state: watch::Sender::new(begun(repository, work.kind)?),
@@ -64,7 +70,8 @@ impl Operations {
             interruption: work.interruption,
         });
         self.admit(operation.clone())?;
-        tokio::spawn(operation.clone().run(work.task));
+        observer.operation_started(work.kind);
+        tokio::spawn(operation.clone().run(work.task, observer));
         Ok(operation)
     }
 
@@ -137,7 +144,7 @@ impl Operation {
         let _ = state.wait_for(has_ended).await;
     }
 
-    async fn run(self: Arc<Self>, task: BoxFuture<'static, Result<Report>>) {
+    async fn run(self: Arc<Self>, task: BoxFuture<'static, Result<Report>>, observer: Arc<dyn Observer>) {
         let ended = tokio::select! {
             // What has ended is not cancelled.
             biased;
@@ -146,6 +153,7 @@ impl Operation {
         };
         self.state.send_modify(|state| settle(state, ended));
         let state = self.state.borrow();
+        observer.operation_ended(state.kind(), state.state());
         tracing::info!(
             operation = state.id,
             kind = state.kind().as_str_name(),
@@ -200,6 +208,7 @@ fn panicked() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::observe::Unobserved;
     use crate::service::proto::ReclaimReport;
 
     fn work(interruption: Interruption, task: BoxFuture<'static, Result<Report>>) -> Work {
@@ -214,13 +223,18 @@ mod tests {
         Ok(Report::Reclaim(ReclaimReport::default()))
     }
 
+    /// Starts work that nobody counts.
+    fn start(operations: &Operations, work: Work) -> Result<Arc<Operation>> {
+        operations.start(HERE, work, Arc::new(Unobserved))
+    }
+
     const HERE: RepositoryId = RepositoryId([1; 16]);
 
     #[tokio::test]
     async fn what_may_be_left_off_is_cancelled_at_once() {
         let operations = Operations::default();
         let endless = work(Interruption::AtOnce, std::future::pending().boxed());
-        let operation = operations.start(HERE, endless).unwrap();
+        let operation = start(&operations, endless).unwrap();
         operations.close().await;
         assert_eq!(operation.now().state(), OperationState::Cancelled);
     }
@@ -233,7 +247,7 @@ mod tests {
             waiting.await.unwrap();
             done()
         };
-        let operation = operations.start(HERE, work(Interruption::Never, task.boxed())).unwrap();
+        let operation = start(&operations, work(Interruption::Never, task.boxed())).unwrap();
         operation.cancel();
         go_on.send(()).unwrap();
         operation.ended().await;
@@ -244,7 +258,7 @@ mod tests {
     async fn a_panic_ends_an_operation_too() {
         let operations = Operations::default();
         let broken = work(Interruption::AtOnce, async { panic!("a defect") }.boxed());
-        let operation = operations.start(HERE, broken).unwrap();
+        let operation = start(&operations, broken).unwrap();
         operation.ended().await;
         assert_eq!(operation.now().reason, "INTERNAL");
     }
@@ -254,14 +268,14 @@ mod tests {
         let operations = Operations::default();
         let endless = || work(Interruption::AtOnce, std::future::pending().boxed());
         for _ in 0..RUNNING_MAX {
-            operations.start(HERE, endless()).unwrap();
+            start(&operations, endless()).unwrap();
         }
-        let refused = operations.start(HERE, endless()).map(drop).unwrap_err();
+        let refused = start(&operations, endless()).map(drop).unwrap_err();
         assert_eq!(refused.reason(), Reason::LimitExceeded);
         operations.close().await;
         for _ in 0..3 {
             let quick = work(Interruption::AtOnce, async { done() }.boxed());
-            operations.start(HERE, quick).unwrap().ended().await;
+            start(&operations, quick).unwrap().ended().await;
         }
         assert_eq!(operations.all().len(), ENDED_MAX + 1);
     }

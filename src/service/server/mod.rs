@@ -29,6 +29,7 @@ pub use tls::{Certificates, TlsError};
 pub use windows::{Pool, Share, Windows};
 
 use crate::config::serve::Limits;
+use crate::http::metrics::{Metrics, Open};
 use listener::Accepted;
 
 /// A listener that fails to accept, as when there are no file descriptors left, is asked again after this time.
@@ -44,6 +45,8 @@ pub struct ServerOptions {
     pub limits: Limits,
     /// What connections get their windows from.
     pub pool: Arc<Pool>,
+    /// Who counts connections.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What all connections share.
@@ -52,6 +55,7 @@ struct Server {
     access: Access,
     pool: Arc<Pool>,
     streams_max: u32,
+    metrics: Arc<Metrics>,
     /// Becomes true when connections should end.
     ending: watch::Receiver<bool>,
 }
@@ -71,6 +75,7 @@ pub async fn serve(
         access: options.access,
         pool: options.pool,
         streams_max: options.limits.streams,
+        metrics: options.metrics,
         ending,
     });
     let mut connections = Connections::new(options.limits.connections);
@@ -119,7 +124,7 @@ impl Connections {
         match self.free.clone().try_acquire_owned() {
             Ok(permit) => {
                 let serving = connection::serve(server.clone(), accepted);
-                self.running.spawn(held(permit, serving));
+                self.running.spawn(held((permit, server.metrics.connection()), serving));
             }
             Err(_) => self.refusals.count(),
         }
@@ -135,9 +140,9 @@ impl Connections {
     }
 }
 
-async fn held(permit: OwnedSemaphorePermit, serving: impl Future<Output = ()>) {
+async fn held(held: (OwnedSemaphorePermit, Open), serving: impl Future<Output = ()>) {
     serving.await;
-    drop(permit);
+    drop(held);
 }
 
 async fn wait_to_accept(error: &io::Error) {

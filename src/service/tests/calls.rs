@@ -13,7 +13,7 @@ use super::put::{get, put, whole};
 use super::world::{World, anyone, caller_with, eventually, reason};
 use crate::engine::Reason;
 use crate::service::calls::{CALLS, authorize};
-use crate::service::proto::StatRequest;
+use crate::service::proto::{OperationKind, OperationState, StatRequest};
 use crate::service::proto::data_path_client::DataPathClient;
 use crate::service::{AgentSettings, Observer, Role, Transport, proto, routes};
 
@@ -102,6 +102,12 @@ struct Recorded {
 }
 
 impl Observer for Recorded {
+    fn call_started(&self, _: &'static str) {}
+
+    fn operation_started(&self, _: OperationKind) {}
+
+    fn operation_ended(&self, _: OperationKind, _: OperationState) {}
+
     fn call_ended(&self, call: &'static str, code: Code, seconds: f64) {
         assert!(seconds > 0.0);
         self.calls.lock().push((call, code));

@@ -8,4 +8,5 @@ mod objects;
 mod put;
 mod repositories;
 mod status;
+mod streams;
 mod world;

@@ -21,7 +21,13 @@ use crate::service::proto::{
 
 async fn status(world: &World) -> Status {
     let mut client = AgentClient::new(world.connect());
-    client.get_status(GetStatusRequest {}).await.unwrap().into_inner().status.unwrap()
+    client
+        .get_status(GetStatusRequest {})
+        .await
+        .unwrap()
+        .into_inner()
+        .status
+        .unwrap()
 }
 
 async fn set_read_only(world: &World, read_only: bool) -> Status {
@@ -51,7 +57,10 @@ async fn a_status_says_the_same_on_both_sides() {
     let here = world.agent.store().status().await.unwrap();
     let there = engine::Status::try_from(message).unwrap();
     assert_eq!(there.repositories, here.repositories);
-    assert_eq!((there.boot_id, there.mode, there.causes), (here.boot_id, here.mode, here.causes));
+    assert_eq!(
+        (there.boot_id, there.mode, there.causes),
+        (here.boot_id, here.mode, here.causes)
+    );
     assert_eq!(there.capacity.limit_bytes, here.capacity.limit_bytes);
 }
 
@@ -93,20 +102,37 @@ async fn health_follows_the_status_until_the_end() {
         service: "cairn.v1.DataPath".to_owned(),
     };
     let mut changes = client.watch(watched).await.unwrap().into_inner();
-    assert_eq!(changes.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    assert_eq!(
+        changes.message().await.unwrap().unwrap().status(),
+        ServingStatus::NotServing
+    );
     status(&world).await;
-    assert_eq!(changes.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    assert_eq!(
+        changes.message().await.unwrap().unwrap().status(),
+        ServingStatus::Serving
+    );
     let names = ["", "cairn.v1.DataPath", "repository/default"];
     for name in names {
-        assert_eq!(health(&mut client, name).await.unwrap(), ServingStatus::Serving, "{name}");
+        assert_eq!(
+            health(&mut client, name).await.unwrap(),
+            ServingStatus::Serving,
+            "{name}"
+        );
     }
     let unknown = health(&mut client, "repository/nothing").await.unwrap_err();
     assert_eq!(unknown.code(), tonic::Code::NotFound);
     world.agent.shutting_down();
     for name in names {
-        assert_eq!(health(&mut client, name).await.unwrap(), ServingStatus::NotServing, "{name}");
+        assert_eq!(
+            health(&mut client, name).await.unwrap(),
+            ServingStatus::NotServing,
+            "{name}"
+        );
     }
-    assert_eq!(changes.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    assert_eq!(
+        changes.message().await.unwrap().unwrap().status(),
+        ServingStatus::NotServing
+    );
     assert!(changes.message().await.unwrap().is_none());
 }
 
@@ -121,7 +147,11 @@ async fn a_head_seen_earlier_is_found_and_a_later_one_is_not() {
         head: head.to_vec().into(),
     };
     let mut client = AgentClient::new(world.connect());
-    let found = client.check_head(request(totals.log_number, &totals.head)).await.unwrap().into_inner();
+    let found = client
+        .check_head(request(totals.log_number, &totals.head))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((found.found, found.newest_log_number), (true, totals.log_number));
     let later = client.check_head(request(totals.log_number + 1, &totals.head)).await;
     assert_eq!(reason(later), Reason::RolledBack);
@@ -133,8 +163,15 @@ async fn a_head_seen_earlier_is_found_and_a_later_one_is_not() {
 async fn an_agent_says_what_it_can_do() {
     let world = World::new("service capabilities").await;
     let mut client = AgentClient::new(world.connect());
-    let can = client.get_capabilities(GetCapabilitiesRequest {}).await.unwrap().into_inner();
+    let can = client
+        .get_capabilities(GetCapabilitiesRequest {})
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(can.operations.len(), 2);
-    assert_eq!((can.max_frame_bytes, can.delete_names_max, can.list_page_max), (1 << 20, 1000, 10_000));
+    assert_eq!(
+        (can.max_frame_bytes, can.delete_names_max, can.list_page_max),
+        (1 << 20, 1000, 10_000)
+    );
     assert_eq!((can.key_provider.as_str(), can.budget_bytes), ("file", 64 << 20));
 }

@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 
 use cairn_agent::config::serve::{self, KeySource, ServeFlags, Settings};
 use cairn_agent::engine::Store;
-use cairn_agent::http::{self, HttpState, Phase};
+use cairn_agent::http::metrics::Metrics;
+use cairn_agent::http::{self, HttpState, Phase, Render};
 use cairn_agent::service::server::{
     self, Access, BindError, Certificates, Listener, Pool, ServerOptions, TlsError, bind_http,
 };
@@ -156,6 +157,7 @@ async fn serve(configuration: serve::Serve) -> Result<(), Failure> {
     let tls = certificates(&configuration)?;
     let sockets = Sockets::bind(&configuration, tls.as_ref()).await?;
     let state = HttpState::new();
+    let metrics = Arc::new(Metrics::new());
     let http = sockets.http.as_ref().and_then(|listener| listener.local_addr().ok());
     let mut tasks = JoinSet::new();
     tasks.spawn(state.clone().beat());
@@ -169,10 +171,13 @@ async fn serve(configuration: serve::Serve) -> Result<(), Failure> {
         opened = open(&configuration, &mut tasks) => opened?,
         _ = signals.first() => return Ok(()),
     };
-    let agent = Agent::new(store.clone(), agent_settings(&configuration));
+    let watched = store.clone();
+    tasks.spawn(async move { watched.monitor().await });
+    state.set_metrics(rendering(&metrics, &store));
+    let agent = Agent::new(store.clone(), agent_settings(&configuration, &metrics));
     tell_start(&configuration, &sockets.grpc, http);
     state.enter(Phase::Serving);
-    let ended = answer(&configuration, sockets.grpc, &agent, async {
+    let ended = answer(&configuration, sockets.grpc, &agent, metrics, async {
         let ended = end(&mut signals, &mut tasks).await;
         state.enter(Phase::Ending);
         agent.shutting_down();
@@ -196,7 +201,15 @@ async fn open(configuration: &serve::Serve, tasks: &mut JoinSet<()>) -> Result<S
     Ok(store)
 }
 
-fn agent_settings(configuration: &serve::Serve) -> AgentSettings {
+fn rendering(metrics: &Arc<Metrics>, store: &Store) -> Render {
+    let (metrics, store) = (metrics.clone(), store.clone());
+    Arc::new(move || {
+        let text = metrics.render(&store);
+        Box::pin(async { text })
+    })
+}
+
+fn agent_settings(configuration: &serve::Serve, metrics: &Arc<Metrics>) -> AgentSettings {
     AgentSettings {
         stream_idle: configuration.limits.stream_idle,
         streams_max: configuration.limits.streams,
@@ -204,7 +217,7 @@ fn agent_settings(configuration: &serve::Serve) -> AgentSettings {
             KeySource::File(_) => KeyProvider::File,
             KeySource::Core => KeyProvider::Core,
         },
-        ..AgentSettings::default()
+        observer: metrics.clone(),
     }
 }
 
@@ -213,12 +226,14 @@ async fn answer<T>(
     configuration: &serve::Serve,
     listeners: Vec<Listener>,
     agent: &Arc<Agent>,
+    metrics: Arc<Metrics>,
     end: impl Future<Output = T>,
 ) -> T {
     let options = ServerOptions {
         access: Access::new(configuration.clients.clone()),
         limits: configuration.limits,
         pool: Pool::beside(configuration.budget_bytes),
+        metrics,
     };
     let (told, why) = tokio::sync::oneshot::channel();
     let end = async {

@@ -81,7 +81,7 @@ impl Agent {
     pub(crate) async fn status(&self) -> Result<Status> {
         let answer = self.agent_client().get_status(proto::GetStatusRequest {}).await;
         let status = answer.map_err(|status| self.failed(&status))?.into_inner().status;
-        convert::status(convert::needed(status)?)
+        Status::try_from(convert::needed(status)?)
     }
 
     pub(crate) async fn watch_status(&self) -> Result<Watch> {

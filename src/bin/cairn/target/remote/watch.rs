@@ -22,7 +22,7 @@ impl Watch {
 
     pub(crate) async fn next(&mut self) -> Result<Status> {
         match self.stream.message().await {
-            Ok(Some(message)) => convert::status(convert::needed(message.status)?),
+            Ok(Some(message)) => Status::try_from(convert::needed(message.status)?),
             Ok(None) => {
                 let line = format!("the agent at {} tells its status no longer", self.agent.address);
                 Err(Error::new(Reason::ShuttingDown, line))
