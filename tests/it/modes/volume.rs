@@ -5,9 +5,9 @@ use std::io::Write;
 use std::path::Path;
 
 use cairn_agent::catalog::Location::Memory;
-use cairn_agent::engine::{Mode, Reason};
+use cairn_agent::engine::{Mode, Reason, Store};
 
-use super::{Agent, MIB, codes, delete, put, reclaim, refused, roomy};
+use super::{Agent, MIB, codes, delete, first, options, put, reclaim, refused, roomy};
 use crate::support::Volume;
 
 /// Bytes that can still be written there, as the file system says.
@@ -86,21 +86,27 @@ async fn room_runs_out_before_the_file_system_says_so_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_put_that_found_no_room_left_behind_does_not_stay() {
+async fn what_no_log_knows_makes_room_for_the_next_put() {
     let Some(volume) = Volume::of_bytes(64 * MIB) else {
         return;
     };
-    let mut agent = Agent::in_directory(&volume.path().join("store"), Memory).await;
-    let repository = agent.repository().await;
+    let mut options = options(&volume.path().join("store"), Memory);
+    // What a stream stored is not introduced before its record.
+    options.options.introduce_packs_max = 1000;
+    let store = Store::open_or_create(options.clone(), first()).await.unwrap();
+    let repository = store.repository("default").await.unwrap();
     put(&repository, "before", 1000).await.unwrap();
-    for _ in 0..3 {
-        let refusal = put(&repository, "large", 100 * MIB).await.unwrap_err();
-        assert_eq!(refusal.reason(), Reason::NoCapacity, "{refusal}");
-        // Nobody ran a reclaim: its packs are on no log, and the next put makes room.
-        put(&repository, "small", 1000).await.unwrap();
-    }
+    let refusal = put(&repository, "large", 100 * MIB).await.unwrap_err();
+    assert_eq!(refusal.reason(), Reason::NoCapacity, "{refusal}");
+    store.close().await;
+    drop((store, repository));
+
+    let mut agent = Agent::over(Store::open(options).await.unwrap());
+    agent.until_mode(Mode::NoCapacity).await;
+    // Nobody ran a reclaim.
+    let repository = agent.repository().await;
+    put(&repository, "after", MIB).await.unwrap();
     repository.verify("before").await.unwrap();
-    reclaim(&repository).await;
     agent.until_mode(Mode::Optimal).await;
     agent.end().await;
 }
