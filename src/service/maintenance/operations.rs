@@ -208,6 +208,7 @@ fn panicked() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::observe::Unobserved;
     use crate::service::proto::ReclaimReport;
 
     fn work(interruption: Interruption, task: BoxFuture<'static, Result<Report>>) -> Work {
@@ -222,13 +223,15 @@ mod tests {
         Ok(Report::Reclaim(ReclaimReport::default()))
     }
 
-    const HERE: RepositoryId = RepositoryId([1; 16]);
+    fn start(operations: &Operations, work: Work) -> Result<Arc<Operation>> {
+        operations.start(RepositoryId([1; 16]), work, Arc::new(Unobserved))
+    }
 
     #[tokio::test]
     async fn what_may_be_left_off_is_cancelled_at_once() {
         let operations = Operations::default();
         let endless = work(Interruption::AtOnce, std::future::pending().boxed());
-        let operation = operations.start(HERE, endless).unwrap();
+        let operation = start(&operations, endless).unwrap();
         operations.close().await;
         assert_eq!(operation.now().state(), OperationState::Cancelled);
     }
@@ -241,7 +244,7 @@ mod tests {
             waiting.await.unwrap();
             done()
         };
-        let operation = operations.start(HERE, work(Interruption::Never, task.boxed())).unwrap();
+        let operation = start(&operations, work(Interruption::Never, task.boxed())).unwrap();
         operation.cancel();
         go_on.send(()).unwrap();
         operation.ended().await;
@@ -252,7 +255,7 @@ mod tests {
     async fn a_panic_ends_an_operation_too() {
         let operations = Operations::default();
         let broken = work(Interruption::AtOnce, async { panic!("a defect") }.boxed());
-        let operation = operations.start(HERE, broken).unwrap();
+        let operation = start(&operations, broken).unwrap();
         operation.ended().await;
         assert_eq!(operation.now().reason, "INTERNAL");
     }
@@ -262,14 +265,14 @@ mod tests {
         let operations = Operations::default();
         let endless = || work(Interruption::AtOnce, std::future::pending().boxed());
         for _ in 0..RUNNING_MAX {
-            operations.start(HERE, endless()).unwrap();
+            start(&operations, endless()).unwrap();
         }
-        let refused = operations.start(HERE, endless()).map(drop).unwrap_err();
+        let refused = start(&operations, endless()).map(drop).unwrap_err();
         assert_eq!(refused.reason(), Reason::LimitExceeded);
         operations.close().await;
         for _ in 0..3 {
             let quick = work(Interruption::AtOnce, async { done() }.boxed());
-            operations.start(HERE, quick).unwrap().ended().await;
+            start(&operations, quick).unwrap().ended().await;
         }
         assert_eq!(operations.all().len(), ENDED_MAX + 1);
     }
