@@ -88,7 +88,7 @@ async fn a_connection_too_many_is_closed_and_one_that_ends_makes_room() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn who_keeps_silent_is_dropped() {
     let served = Served::with(Limits::default()).await;
     let mut begun = served.connect().await;
