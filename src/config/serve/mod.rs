@@ -24,7 +24,7 @@ use machine::Machine;
 use read::{number, parsed, size, span, text, word};
 
 use super::{Error, KeyFile, Place, PlaceFlags, Size};
-use crate::engine::{Options, StoreOptions};
+use crate::engine::{CapacityPolicy, Options, StoreOptions};
 use crate::format::Kek;
 use crate::keys;
 
@@ -266,6 +266,10 @@ impl Serve {
         let options = Options {
             budget_bytes: self.budget_bytes,
             compute_threads: self.threads,
+            capacity: match self.preset {
+                Preset::Default => CapacityPolicy::DEFAULT,
+                Preset::Noobaa => CapacityPolicy::NOOBAA,
+            },
             ..Options::default()
         };
         self.place.store_options_with(keks, options)
