@@ -141,7 +141,7 @@ mod tests {
         write_key(&root.join("again"), 2);
         fs::write(root.join(".hidden"), "no key").unwrap();
         fs::create_dir(root.join("below")).unwrap();
-        assert_eq!(ids(&root.join("one")), [one.clone()]);
+        assert_eq!(ids(&root.join("one")), std::slice::from_ref(&one));
         let mut both = vec![one, two];
         both.sort();
         assert_eq!(ids(root), both);
