@@ -54,7 +54,9 @@ impl Place {
             let new = NewRepository::named(REPOSITORY).expect("a name");
             let store = Store::open_or_create(options, new).await.expect("a store");
             let repository = store.repository(REPOSITORY).await.expect("the repository");
-            let listener = Listener::bind(&Address::Unix(socket.clone()), None).await.expect("a socket");
+            let listener = Listener::bind(&Address::Unix(socket.clone()), None)
+                .await
+                .expect("a socket");
             let server = ServerOptions {
                 access: Access::new(Vec::new()),
                 limits: Limits::default(),
@@ -110,16 +112,26 @@ async fn put_remote(client: &mut DataPathClient<Channel>, name: &str, data: &Byt
     let data = data.clone();
     let send = async move {
         let message = |part| PutRequest { part: Some(part) };
-        sender.send(message(put_request::Part::Header(header))).await.expect("taken");
+        sender
+            .send(message(put_request::Part::Header(header)))
+            .await
+            .expect("taken");
         for at in (0..data.len()).step_by(FRAME_LEN) {
             let frame = data.slice(at..data.len().min(at + FRAME_LEN));
-            sender.send(message(put_request::Part::Data(frame))).await.expect("taken");
+            sender
+                .send(message(put_request::Part::Data(frame)))
+                .await
+                .expect("taken");
         }
         let finish = put_request::Part::Finish(Default::default());
         sender.send(message(finish)).await.expect("taken");
     };
     let receive = async {
-        let mut answers = client.put(ReceiverStream::new(requests)).await.expect("accepted").into_inner();
+        let mut answers = client
+            .put(ReceiverStream::new(requests))
+            .await
+            .expect("accepted")
+            .into_inner();
         loop {
             let answer = answers.message().await.expect("no failure").expect("a result");
             if let Some(put_response::Part::Result(_)) = answer.part {

@@ -319,7 +319,7 @@ impl From<backend::Error> for Error {
             ErrorKind::Invalid => Reason::InvalidArgument,
             ErrorKind::AlreadyExists | ErrorKind::Unavailable | ErrorKind::Gone | ErrorKind::Io => {
                 Reason::BackendUnavailable
-            },
+            }
         };
         Error::new(reason, error.to_string()).caused_by(error)
     }

@@ -58,7 +58,9 @@ pub use self::options::Options;
 pub use self::read::{ByteRange, ObjectReader};
 pub use self::reclaim::{ReclaimOptions, Reclaimed};
 pub use self::repository::{Metadata, ObjectInfo, Page, PutOptions, PutOutcome, Repository, RepositoryStatus, Upload};
-pub use self::status::{BackingStoreView, Capacity, CapacityPolicy, Cause, Condition, Mode, Status, code as cause_code};
+pub use self::status::{
+    BackingStoreView, Capacity, CapacityPolicy, Cause, Condition, Mode, Status, code as cause_code,
+};
 pub use self::store::{NewRepository, Store, StoreOptions, StreamShare};
 pub use self::write::{Blocking, PutProgress, Source};
 

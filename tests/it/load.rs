@@ -143,16 +143,23 @@ fn memory_is_bounded_however_many_clients_there_are() {
         for client in clients {
             readers.push(client.await.unwrap());
         }
-        println!("{} MiB resident at most after the puts", resident_peak(agent.pid()) >> 20);
-        let reading = readers.into_iter().map(|(mut client, name, seed)| {
-            tokio::spawn(async move { check(&mut client, &name, seed, len).await })
-        });
+        println!(
+            "{} MiB resident at most after the puts",
+            resident_peak(agent.pid()) >> 20
+        );
+        let reading = readers
+            .into_iter()
+            .map(|(mut client, name, seed)| tokio::spawn(async move { check(&mut client, &name, seed, len).await }));
         for reader in reading.collect::<Vec<_>>() {
             reader.await.unwrap();
         }
     });
     let peak = resident_peak(agent.pid());
-    println!("{CLIENTS} clients of {} MiB: {} MiB resident at most", len >> 20, peak >> 20);
+    println!(
+        "{CLIENTS} clients of {} MiB: {} MiB resident at most",
+        len >> 20,
+        peak >> 20
+    );
     assert!(peak <= BUDGET + OVERHEAD, "{} MiB resident", peak >> 20);
 }
 
@@ -182,7 +189,9 @@ fn nothing_acknowledged_is_lost(end: impl FnOnce(Agent)) {
         .map(|client| runtime.spawn(put_until_it_ends(agent.unix.clone(), client)))
         .collect();
     // Once a good part has gone through, in the middle of the next.
-    eventually("objects are put", || (bytes_below(&home.store()) > 48 << 20).then_some(()));
+    eventually("objects are put", || {
+        (bytes_below(&home.store()) > 48 << 20).then_some(())
+    });
     end(agent);
     let acknowledged: Vec<_> = runtime.block_on(async {
         let mut all = Vec::new();
