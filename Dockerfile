@@ -18,8 +18,8 @@ COPY proto proto
 COPY benches benches
 COPY tests tests
 RUN mkdir -p src/bin/cairn \
-    && touch src/lib.rs \
-    && echo 'fn main() {}' >src/bin/cairn/main.rs \
+    && echo '//! Not yet.' >src/lib.rs \
+    && printf '//! Not yet.\nfn main() {}\n' >src/bin/cairn/main.rs \
     && cargo build --locked --profile dist --bin cairn
 
 COPY src src

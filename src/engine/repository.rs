@@ -645,7 +645,7 @@ impl Writer {
             ledger.clone(),
             core.options.pack_target(),
             epoch,
-            core.options.uploads_max + 1,
+            core.options.uploads_max,
             full,
         ));
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);

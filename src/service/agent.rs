@@ -158,7 +158,8 @@ impl Agent {
                 Err(Error::new(Reason::RepositoryExists, line))
             }
             (None, _) => {
-                let line = format!("this store has no repository called {name_or_id:?}");
+                let line =
+                    format!("this store has no repository called {name_or_id:?}; `cairn repo ls` shows those it has");
                 Err(Error::new(Reason::RepositoryNotFound, line))
             }
         }

@@ -87,6 +87,7 @@ impl From<Error> for Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::observe::code_word;
 
     /// The contract's list of reasons: word, code, and whether to try again.
     fn contract() -> Vec<(String, String, bool)> {
@@ -112,21 +113,9 @@ mod tests {
         assert_eq!(contract.len() - 1, Reason::ALL.len());
         for (word, code, again) in &contract[1..] {
             let reason = Reason::from_word(word).unwrap_or_else(|| panic!("{word} is not known to the engine"));
-            assert_eq!(&screaming(Code::from(reason.code() as i32)), code, "{word}");
+            assert_eq!(code_word(Code::from(reason.code() as i32)), code, "{word}");
             assert_eq!(reason.is_retryable(), *again, "{word}");
         }
-    }
-
-    /// The code as the contract writes it.
-    fn screaming(code: Code) -> String {
-        let mut word = String::new();
-        for letter in format!("{code:?}").chars() {
-            if letter.is_uppercase() && !word.is_empty() {
-                word.push('_');
-            }
-            word.push(letter.to_ascii_uppercase());
-        }
-        word
     }
 
     #[test]

@@ -85,7 +85,7 @@ fn kind_word(kind: OperationKind) -> &'static str {
 }
 
 /// A code as the documents of gRPC write it.
-fn code_word(code: Code) -> &'static str {
+pub(super) fn code_word(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

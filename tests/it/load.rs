@@ -135,12 +135,20 @@ fn memory_is_bounded_however_many_clients_there_are() {
                     let name = format!("object-{seed}");
                     let result = put(&mut client, &name, seed, len).await.unwrap();
                     assert_eq!(result.object.unwrap().bytes, len);
-                    check(&mut client, &name, seed, len).await;
+                    (client, name, seed)
                 })
             })
             .collect();
+        let mut readers = Vec::new();
         for client in clients {
-            client.await.unwrap();
+            readers.push(client.await.unwrap());
+        }
+        println!("{} MiB resident at most after the puts", resident_peak(agent.pid()) >> 20);
+        let reading = readers.into_iter().map(|(mut client, name, seed)| {
+            tokio::spawn(async move { check(&mut client, &name, seed, len).await })
+        });
+        for reader in reading.collect::<Vec<_>>() {
+            reader.await.unwrap();
         }
     });
     let peak = resident_peak(agent.pid());

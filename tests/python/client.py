@@ -7,6 +7,7 @@ import contextlib
 import os
 import queue
 import re
+import time
 import unittest
 
 import grpc
@@ -141,6 +142,13 @@ class AgentTest(unittest.TestCase):
         with self.assertRaises(grpc.RpcError) as caught:
             yield
         self.check_refusal(caught.exception, reason)
+
+    def eventually(self, what, holds):
+        """Waits for something that the agent does by itself."""
+        deadline = time.monotonic() + SECONDS
+        while not holds():
+            self.assertLess(time.monotonic(), deadline, what)
+            time.sleep(0.01)
 
     def check_refusal(self, error, reason):
         code, again = REASONS[reason]

@@ -253,7 +253,7 @@ class StandardTest(AgentTest):
         for name in ["", "cairn.v1.DataPath", "repository/default"]:
             with self.subTest(name):
                 request = health_pb2.HealthCheckRequest(service=name)
-                self.assertEqual(health.Check(request, timeout=SECONDS).status, SERVING)
+                self.eventually("served", lambda: health.Check(request, timeout=SECONDS).status == SERVING)
                 watch = health.Watch(request, timeout=SECONDS)
                 self.assertEqual(next(watch).status, SERVING)
                 watch.cancel()

@@ -54,7 +54,8 @@ class KeysTest(AgentTest):
         self.assertFalse(described.HasField("totals"))
         # It answers, or nobody could give it a key; the repository is not served.
         self.assertEqual(self.health(""), health_pb2.HealthCheckResponse.SERVING)
-        self.assertEqual(self.health("repository/default"), health_pb2.HealthCheckResponse.NOT_SERVING)
+        not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
+        self.eventually("it is told", lambda: self.health("repository/default") == not_serving)
 
     def test_2_a_key_that_does_not_fit_is_refused(self):
         for key_id, key, reason in [
@@ -80,7 +81,8 @@ class KeysTest(AgentTest):
             self.load(key=bytes(32))
         with self.refused("UNSUPPORTED"):
             self.unix.keys.Rotate(keys_pb2.RotateRequest(key_id=KEY_ID), timeout=SECONDS)
-        self.assertEqual(self.health("repository/default"), health_pb2.HealthCheckResponse.SERVING)
+        serving = health_pb2.HealthCheckResponse.SERVING
+        self.eventually("the repository is served", lambda: self.health("repository/default") == serving)
 
     def test_4_another_key_serves_other_repositories(self):
         self.load("another", bytes(range(32)))

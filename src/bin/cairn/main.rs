@@ -6,6 +6,7 @@
 )]
 
 mod bench;
+mod choice;
 mod completions;
 mod cp;
 mod failure;

@@ -50,7 +50,7 @@ pub struct Serve {
     /// What is logged.
     pub log: Log,
     /// When the agent says that there is little room.
-    pub preset: Preset,
+    pub capacity: CapacityPolicy,
     /// Who may do what; without any, whoever the transport vouches for may do everything.
     pub clients: Vec<Client>,
 }
@@ -104,15 +104,6 @@ pub enum LogFormat {
     Json,
     /// For people.
     Text,
-}
-
-/// When the agent says that there is little room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Preset {
-    /// In proportion to the volume.
-    Default,
-    /// NooBaa's floor of 30 GiB, however small the volume.
-    Noobaa,
 }
 
 /// Who may do what.
@@ -174,7 +165,7 @@ const LEVELS: [(&str, &str); 6] = [
     ("debug", "debug"),
     ("trace", "trace"),
 ];
-const PRESETS: [(&str, Preset); 2] = [("default", Preset::Default), ("noobaa", Preset::Noobaa)];
+const PRESETS: [(&str, CapacityPolicy); 2] = [("default", CapacityPolicy::DEFAULT), ("noobaa", CapacityPolicy::NOOBAA)];
 /// Calls whoever has no certificate and comes over TCP.
 const ANONYMOUS: &str = "anonymous";
 
@@ -236,9 +227,7 @@ impl Serve {
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             limits: limits(settings)?,
             log: log(settings)?,
-            preset: settings
-                .one("capacity.preset", word(&PRESETS))?
-                .unwrap_or(Preset::Default),
+            capacity: settings.one("capacity.preset", word(&PRESETS))?.unwrap_or_default(),
             clients: clients(settings)?,
         };
         settings.refuse_unknown()?;
@@ -266,10 +255,7 @@ impl Serve {
         let options = Options {
             budget_bytes: self.budget_bytes,
             compute_threads: self.threads,
-            capacity: match self.preset {
-                Preset::Default => CapacityPolicy::DEFAULT,
-                Preset::Noobaa => CapacityPolicy::NOOBAA,
-            },
+            capacity: self.capacity,
             ..Options::default()
         };
         self.place.store_options_with(keks, options)

@@ -223,12 +223,9 @@ mod tests {
         Ok(Report::Reclaim(ReclaimReport::default()))
     }
 
-    /// Starts work that nobody counts.
     fn start(operations: &Operations, work: Work) -> Result<Arc<Operation>> {
-        operations.start(HERE, work, Arc::new(Unobserved))
+        operations.start(RepositoryId([1; 16]), work, Arc::new(Unobserved))
     }
-
-    const HERE: RepositoryId = RepositoryId([1; 16]);
 
     #[tokio::test]
     async fn what_may_be_left_off_is_cancelled_at_once() {

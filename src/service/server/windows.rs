@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 /// Most that a connection gets: further calls of one connection do not get faster with more.
 const CONNECTION_MAX: i64 = 16 << 20;
 /// What every connection gets, also when the pool has nothing left.
-const CONNECTION_MIN: i64 = 256 << 10;
+const CONNECTION_MIN: i64 = 128 << 10;
 /// A connection takes this part of what is left.
 const PART: i64 = 3;
 /// Most bytes of the pool, however large the budget.
@@ -52,7 +52,7 @@ pub struct Share {
 impl Pool {
     /// The pool beside a byte budget.
     pub fn beside(budget_bytes: usize) -> Arc<Self> {
-        let bytes = (budget_bytes / 2).min(POOL_MAX);
+        let bytes = (budget_bytes / 4).min(POOL_MAX);
         Arc::new(Self {
             left: Mutex::new(i64::try_from(bytes).unwrap_or(i64::MAX)),
         })

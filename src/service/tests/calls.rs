@@ -13,8 +13,8 @@ use super::put::{get, put, whole};
 use super::world::{World, anyone, caller_with, eventually, reason};
 use crate::engine::Reason;
 use crate::service::calls::{CALLS, authorize};
-use crate::service::proto::{OperationKind, OperationState, StatRequest};
 use crate::service::proto::data_path_client::DataPathClient;
+use crate::service::proto::{OperationKind, OperationState, StatRequest};
 use crate::service::{AgentSettings, Observer, Role, Transport, proto, routes};
 
 #[test]
@@ -97,21 +97,24 @@ async fn a_request_of_nobody_known_is_refused() {
 
 #[derive(Default)]
 struct Recorded {
+    started: Mutex<Vec<&'static str>>,
     calls: Mutex<Vec<(&'static str, Code)>>,
     bytes: Mutex<(u64, u64)>,
 }
 
 impl Observer for Recorded {
-    fn call_started(&self, _: &'static str) {}
-
-    fn operation_started(&self, _: OperationKind) {}
-
-    fn operation_ended(&self, _: OperationKind, _: OperationState) {}
+    fn call_started(&self, call: &'static str) {
+        self.started.lock().push(call);
+    }
 
     fn call_ended(&self, call: &'static str, code: Code, seconds: f64) {
         assert!(seconds > 0.0);
         self.calls.lock().push((call, code));
     }
+
+    fn operation_started(&self, _: OperationKind) {}
+
+    fn operation_ended(&self, _: OperationKind, _: OperationState) {}
 
     fn received(&self, bytes: u64) {
         self.bytes.lock().0 += bytes;
@@ -137,6 +140,8 @@ async fn each_call_is_told_once_when_it_has_ended() {
     drop(reading);
     eventually(|| recorded.calls.lock().len() == 4).await;
     let calls = recorded.calls.lock().clone();
+    let ended: Vec<_> = calls.iter().map(|(call, _)| *call).collect();
+    assert_eq!(*recorded.started.lock(), ended);
     assert_eq!(
         calls[..3],
         [

@@ -1,8 +1,10 @@
 //! The same store twice: one for commands that open it, one that an agent serves.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, ChildStdout, Command};
+use std::sync::mpsc::{self, Receiver};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
@@ -91,6 +93,9 @@ const CHANCE: &[&str] = &[
     "log_number",
     "head",
     "loaded_at",
+    "value",
+    "threshold",
+    "cause",
     "store",
     "stored",
     "packs",
@@ -168,6 +173,19 @@ pub(super) fn copies(agent: &Agent, from: &str, prefix: &str, count: usize) {
         let made: Vec<_> = stream::iter(copies).buffered(64).try_collect().await.unwrap();
         assert_eq!(made.len(), count);
     });
+}
+
+/// What a child writes, line for line, as it comes.
+pub(super) fn lines(output: ChildStdout) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
 }
 
 pub(super) fn interrupt(child: &Child) {

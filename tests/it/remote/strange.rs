@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use futures::stream::BoxStream;
@@ -18,14 +19,19 @@ use cairn_agent::service::proto::put_request::Part as Sent;
 use cairn_agent::service::proto::put_response::Part as Said;
 use cairn_agent::service::proto::{self, GetData, GetEnd, GetHeader, ObjectInfo, PutAccepted, PutHeader, PutResult};
 
-use crate::support::{Home, random_bytes};
+use super::pair::interrupt;
+use crate::support::{Home, Run, eventually, random_bytes};
 
 type Answer<T> = Result<Response<T>, Status>;
+/// The messages of a read.
+type Read = Vec<Result<Got, Status>>;
 
 /// Answers what it was told to, whatever is asked.
 #[derive(Clone, Default)]
 struct Strange {
-    gets: Arc<Mutex<VecDeque<Vec<Result<Got, Status>>>>>,
+    /// Whether reads go on without anything coming.
+    hangs: bool,
+    gets: Arc<Mutex<VecDeque<Read>>>,
     puts: Arc<Mutex<VecDeque<End>>>,
     /// What was put: the header and how many bytes before the end.
     seen: Arc<Mutex<Vec<(PutHeader, u64)>>>,
@@ -60,7 +66,7 @@ impl Strange {
     }
 
     /// The runs of `get` that these answers make, in a place of its own.
-    async fn get(&self, answers: Vec<Result<Got, Status>>, code: i32, parts: &'static [&'static str]) {
+    async fn get(&self, answers: Read, code: i32, parts: &'static [&'static str]) {
         self.gets.lock().unwrap().push_back(answers);
         let address = self.listen().await;
         let run = move || {
@@ -149,6 +155,34 @@ async fn what_comes_incomplete_or_changed_is_no_file() {
         .get(vec![data(0, b"half"), end(b"half")], 1, &["makes no sense"])
         .await;
     strange.get(vec![], 1, &["makes no sense"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_get_leaves_no_file() {
+    let strange = Strange {
+        hangs: true,
+        ..Strange::default()
+    };
+    strange
+        .gets
+        .lock()
+        .unwrap()
+        .push_back(vec![header(8), data(0, b"half")]);
+    let address = strange.listen().await;
+    let run = move || {
+        let home = Home::new();
+        let mut command = home.command(&["get", "object", "target", "--agent", &address]);
+        let child = command.stderr(Stdio::piped()).spawn().unwrap();
+        eventually("a partial file", || fs::read_dir(home.root()).unwrap().next().map(drop));
+        interrupt(&child);
+        Run::from_output(child.wait_with_output().unwrap()).fails(130, &["interrupted"]);
+        assert_eq!(
+            fs::read_dir(home.root()).unwrap().count(),
+            0,
+            "something was left behind"
+        );
+    };
+    tokio::task::spawn_blocking(run).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -264,7 +298,11 @@ impl DataPath for Strange {
         let messages = answers
             .into_iter()
             .map(|answer| answer.map(|part| proto::GetResponse { part: Some(part) }));
-        Ok(Response::new(stream::iter(messages.collect::<Vec<_>>()).boxed()))
+        let messages = stream::iter(messages.collect::<Vec<_>>());
+        Ok(Response::new(match self.hangs {
+            true => messages.chain(stream::pending()).boxed(),
+            false => messages.boxed(),
+        }))
     }
 
     async fn stat(&self, _: Request<proto::StatRequest>) -> Answer<proto::StatResponse> {

@@ -24,12 +24,23 @@ pub(crate) struct Reader {
     crc: Digest,
 }
 
+/// All of the numbers are one more than a length can say; no object comes near either.
+fn within_numbers(range: ByteRange) -> ByteRange {
+    match range {
+        ByteRange::Inclusive { first: 0, last } => ByteRange::Inclusive {
+            first: 0,
+            last: last.min(u64::MAX - 1),
+        },
+        range => range,
+    }
+}
+
 impl Reader {
     pub(super) async fn open(repository: &Repository, name: &str, range: ByteRange) -> Result<Self> {
         let request = proto::GetRequest {
             repository: repository.name(),
             name: name.to_owned(),
-            range: byte_range_message(range)?,
+            range: byte_range_message(within_numbers(range))?,
             if_version: 0,
         };
         let failed = |status: tonic::Status| repository.failed(&status);
