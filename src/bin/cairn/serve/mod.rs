@@ -11,6 +11,7 @@ use clap::{ArgMatches, Args};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use cairn_agent::codec::Secret;
 use cairn_agent::config::serve::{self, KeySource, ServeFlags, Settings};
 use cairn_agent::engine::Store;
 use cairn_agent::http::metrics::Metrics;
@@ -29,6 +30,8 @@ use self::signals::Signals;
 
 /// Threads of the async runtime follow those that compute, within bounds: it moves frames and waits.
 const RUNTIME_THREADS: (usize, usize) = (2, 8);
+/// Threads for what blocks, the file system above all. More would wait for the same disk, and each keeps memory of its own.
+const BLOCKING_THREADS: usize = 32;
 
 /// Run the agent: answer gRPC calls until told to stop
 #[derive(Args)]
@@ -69,6 +72,7 @@ impl Serve {
         let (least, most) = RUNTIME_THREADS;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(configuration.threads.get().clamp(least, most))
+            .max_blocking_threads(BLOCKING_THREADS)
             .enable_all()
             .build()
             .map_err(|error| Failure::failed(format!("the operating system gives no threads: {error}")))?;
@@ -176,6 +180,9 @@ async fn serve(configuration: serve::Serve) -> Result<(), Failure> {
     state.set_metrics(rendering(&metrics, &store));
     let agent = Agent::new(store.clone(), agent_settings(&configuration, &metrics));
     tell_start(&configuration, &sockets.grpc, http);
+    if !Secret::memory_is_locked() {
+        tracing::warn!("the system does not allow to lock memory: keys may be swapped out; raise the limit (ulimit -l)");
+    }
     state.enter(Phase::Serving);
     let ended = answer(&configuration, sockets.grpc, &agent, metrics, async {
         let ended = end(&mut signals, &mut tasks).await;
