@@ -53,7 +53,7 @@ impl<T> Outlet<T> {
 pub(super) fn idle(limit: Duration, what: &str) -> Error {
     let line = format!(
         "nothing was {what} for {} seconds; the stream was given up",
-        limit.as_secs()
+        limit.as_secs_f64()
     );
     Error::new(Reason::StreamIdle, line)
 }

@@ -267,8 +267,7 @@ async fn a_client_that_falls_silent_is_given_up() {
     let world = World::with("service silent", impatient()).await;
     let mut put = Put::begin(&world).await;
     put.send(header("a")).await;
-    put.accepted().await;
-    assert_eq!(reason(put.answer().await), Reason::StreamIdle);
+    assert_eq!(reason(put.result_after_accepted().await), Reason::StreamIdle);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -97,7 +97,7 @@ pub(super) async fn eventually(holds: impl Fn() -> bool) {
 /// Settings with which a silent client is given up soon.
 pub(super) fn impatient() -> AgentSettings {
     AgentSettings {
-        stream_idle: Duration::from_millis(50),
+        stream_idle: Duration::from_millis(300),
         ..AgentSettings::default()
     }
 }
