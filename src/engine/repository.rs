@@ -253,7 +253,11 @@ impl Repository {
         let mut objects = Vec::new();
         let mut after = after;
         loop {
+            let state = self.core().catalog_state()?;
             let rows = self.core().catalog.objects_page(after, 1024)?;
+            if self.core().catalog_state()? != state {
+                continue;
+            }
             let Some((last, _)) = rows.last() else {
                 return Ok(Page { objects, next: None });
             };
@@ -414,8 +418,12 @@ impl Repository {
     /// # Errors
     /// `RolledBack` if the log does not contain that state. A state older than those kept answers `Ok(false)`.
     pub fn check_head(&self, log_number: u64, head: Hash32) -> Result<bool> {
+        let state = self.core().catalog_state()?;
         let newest = self.core().catalog.tip()?.unwrap_or_default().log_number();
         let found = self.core().catalog.head(log_number)?;
+        if self.core().catalog_state()? != state {
+            return self.check_head(log_number, head);
+        }
         match found {
             Some(found) if found == head => Ok(true),
             None if log_number <= newest => Ok(false),
@@ -445,7 +453,10 @@ impl Repository {
     fn object(&self, name: &str) -> Result<ObjectVersion> {
         self.core().revocation.check()?;
         let name = object_name(name)?;
-        self.core().catalog.object(&name)?.ok_or_else(|| not_found(&name))
+        let core = self.core();
+        let state = core.catalog_state()?;
+        let found = core.catalog.object(&name)?;
+        found.ok_or_else(|| core.absent(state, not_found(&name)))
     }
 
     /// The present version of an object whose content could not be held: it was deleted or replaced between the look

@@ -481,6 +481,7 @@ impl Store {
             options: inner.options.clone(),
             counters: inner.counters.clone(),
             gate: inner.gate.clone(),
+            rebuilds: Default::default(),
             rolled_back: Default::default(),
             apply: Mutex::new(()),
             revocation,
