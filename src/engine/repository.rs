@@ -27,6 +27,10 @@ use crate::format::{
 /// Requests that wait for the committer. Each waits for its answer, so this bounds callers, not throughput.
 const REQUESTS_MAX: usize = 1024;
 
+/// Buffers of packs that wait for the next pack. Those of the open pack and of the packs being put go around; more than one
+/// at rest would only be memory that nobody pays for.
+const PACK_BUFFERS_SPARE: usize = 1;
+
 /// Metadata of an object: pairs of strings, kept with its record.
 pub type Metadata = Vec<(String, String)>;
 
@@ -656,7 +660,7 @@ impl Writer {
             ledger.clone(),
             core.options.pack_target(),
             epoch,
-            core.options.uploads_max,
+            PACK_BUFFERS_SPARE,
             full,
         ));
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
