@@ -1,5 +1,6 @@
 //! `cairn serve`: the agent. Configuration in, sockets bound, store opened, calls answered, an orderly end.
 
+mod allocator;
 mod keys;
 mod signals;
 
@@ -68,6 +69,7 @@ impl Serve {
         if check {
             return check_files(&configuration);
         }
+        allocator::settle();
         telemetry::init_service(&configuration.log)?;
         let (least, most) = RUNTIME_THREADS;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -181,7 +183,9 @@ async fn serve(configuration: serve::Serve) -> Result<(), Failure> {
     let agent = Agent::new(store.clone(), agent_settings(&configuration, &metrics));
     tell_start(&configuration, &sockets.grpc, http);
     if !Secret::memory_is_locked() {
-        tracing::warn!("the system does not allow to lock memory: keys may be swapped out; raise the limit (ulimit -l)");
+        tracing::warn!(
+            "the system does not allow to lock memory: keys may be swapped out; raise the limit (ulimit -l)"
+        );
     }
     state.enter(Phase::Serving);
     let ended = answer(&configuration, sockets.grpc, &agent, metrics, async {
