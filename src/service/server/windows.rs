@@ -121,9 +121,9 @@ mod tests {
         let shares: Vec<_> = (0..256).map(|_| pool.take()).collect();
         assert!(shares.is_sorted_by_key(|share| std::cmp::Reverse(share.windows().connection)));
         let expected = Windows {
-            connection: 256 << 10,
-            stream: 128 << 10,
-            frame: 16 << 10,
+            connection: CONNECTION_MIN as u32,
+            stream: CONNECTION_MIN as u32 / 2,
+            frame: FRAME_MIN,
         };
         assert_eq!(shares[255].windows(), expected);
         assert!(total(&shares) <= POOL_MAX + 256 * CONNECTION_MIN as usize);
