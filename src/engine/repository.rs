@@ -27,6 +27,10 @@ use crate::format::{
 /// Requests that wait for the committer. Each waits for its answer, so this bounds callers, not throughput.
 const REQUESTS_MAX: usize = 1024;
 
+/// Buffers of packs that wait for the next pack. Those of the open pack and of the packs being put go around; more than one
+/// at rest would only be memory that nobody pays for.
+const PACK_BUFFERS_SPARE: usize = 1;
+
 /// Metadata of an object: pairs of strings, kept with its record.
 pub type Metadata = Vec<(String, String)>;
 
@@ -253,7 +257,11 @@ impl Repository {
         let mut objects = Vec::new();
         let mut after = after;
         loop {
+            let state = self.core().catalog_state()?;
             let rows = self.core().catalog.objects_page(after, 1024)?;
+            if self.core().catalog_state()? != state {
+                continue;
+            }
             let Some((last, _)) = rows.last() else {
                 return Ok(Page { objects, next: None });
             };
@@ -414,8 +422,12 @@ impl Repository {
     /// # Errors
     /// `RolledBack` if the log does not contain that state. A state older than those kept answers `Ok(false)`.
     pub fn check_head(&self, log_number: u64, head: Hash32) -> Result<bool> {
+        let state = self.core().catalog_state()?;
         let newest = self.core().catalog.tip()?.unwrap_or_default().log_number();
         let found = self.core().catalog.head(log_number)?;
+        if self.core().catalog_state()? != state {
+            return self.check_head(log_number, head);
+        }
         match found {
             Some(found) if found == head => Ok(true),
             None if log_number <= newest => Ok(false),
@@ -445,7 +457,10 @@ impl Repository {
     fn object(&self, name: &str) -> Result<ObjectVersion> {
         self.core().revocation.check()?;
         let name = object_name(name)?;
-        self.core().catalog.object(&name)?.ok_or_else(|| not_found(&name))
+        let core = self.core();
+        let state = core.catalog_state()?;
+        let found = core.catalog.object(&name)?;
+        found.ok_or_else(|| core.absent(state, not_found(&name)))
     }
 
     /// The present version of an object whose content could not be held: it was deleted or replaced between the look
@@ -645,7 +660,7 @@ impl Writer {
             ledger.clone(),
             core.options.pack_target(),
             epoch,
-            core.options.uploads_max,
+            PACK_BUFFERS_SPARE,
             full,
         ));
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);

@@ -231,10 +231,7 @@ impl Store {
 
     fn assemble(options: StoreOptions, backend: Backend, headers: Vec<RepositoryHeader>, lock: Lock) -> Result<Self> {
         refuse_nested_catalog(&options, &backend)?;
-        let limits = catalog::Limits {
-            locality_bytes: options.options.locality_bytes,
-            ..catalog::Limits::default()
-        };
+        let limits = catalog_limits(&options.options);
         let catalog = Catalog::open(&options.catalog, &limits)?;
         let told = catalog.mode()?;
         let policy = Policy {
@@ -481,6 +478,7 @@ impl Store {
             options: inner.options.clone(),
             counters: inner.counters.clone(),
             gate: inner.gate.clone(),
+            rebuilds: Default::default(),
             rolled_back: Default::default(),
             apply: Mutex::new(()),
             revocation,
@@ -510,6 +508,17 @@ impl Store {
                 Err(Error::new(Reason::RepositoryNotFound, line))
             }
         }
+    }
+}
+
+/// The catalog's memory follows the budget: whoever gives an agent little of it has little.
+fn catalog_limits(options: &Options) -> catalog::Limits {
+    let budget = options.budget_bytes as u64;
+    catalog::Limits {
+        cache_bytes: (budget / 4).clamp(8 << 20, 64 << 20),
+        write_buffer_bytes: (budget / 16).clamp(2 << 20, 8 << 20),
+        locality_bytes: options.locality_bytes,
+        ..catalog::Limits::default()
     }
 }
 

@@ -253,3 +253,41 @@ async fn of_two_repositories_with_one_name_each_is_reached_by_its_id() {
         assert_eq!(store.repository(&id.to_string()).await.unwrap().id(), id);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_catalog_is_made_anew_nothing_is_said_to_be_missing() {
+    let store = store("anew").await;
+    let repository = store.repository("default").await.unwrap();
+    let data = bytes(11, 9 << 20);
+    repository.put("a", &data[..], PutOptions::default()).await.unwrap();
+    let status = repository.status().unwrap();
+    let rebuilding = tokio::spawn({
+        let repository = repository.clone();
+        async move {
+            for _ in 0..20 {
+                repository.rebuild().await.unwrap();
+            }
+        }
+    });
+    let mut answered = 0;
+    while !rebuilding.is_finished() {
+        let verified = repository.verify("a").await.map(drop);
+        let listed = repository
+            .list("", None, 10)
+            .await
+            .map(|page| assert_eq!(page.objects.len(), 1));
+        let headed = repository
+            .check_head(status.log_number, status.head)
+            .map(|found| assert!(found));
+        for outcome in [verified, listed, headed] {
+            match outcome {
+                Ok(()) => answered += 1,
+                Err(error) => assert_eq!(error.reason(), Reason::CatalogFailed, "{error}"),
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    rebuilding.await.unwrap();
+    assert!(answered > 0);
+    repository.verify("a").await.unwrap();
+}

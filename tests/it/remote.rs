@@ -200,6 +200,8 @@ fn repositories_come_and_go() {
 #[test]
 fn the_status_is_watched_and_heads_are_checked() {
     let pair = Pair::of(furnished());
+    // An agent that has just begun may not have opened its repositories yet; whoever asks for one waits for it.
+    pair.remote(&["ls"]).ok();
     let status = pair.remote(&["status", "-o", "json"]).json();
     let repository = &status["repositories"][0];
     let head = format!("{}:{}", repository["log_number"], repository["head"].as_str().unwrap());

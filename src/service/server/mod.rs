@@ -1,7 +1,7 @@
 //! The accept loop: connections in, calls to [`routes`](super::routes), an orderly end.
 //!
-//! A loop of our own, so that each connection gets windows from one pool of bytes ([`windows`]) and each request a
-//! [`Caller`](super::Caller) that says who is at the other end ([`access`]). Every task belongs to its connection, every
+//! A loop of our own, so that each connection gets windows from one pool of bytes ([`Pool`]) and each request a
+//! [`Caller`](super::Caller) that says who is at the other end ([`Access`]). Every task belongs to its connection, every
 //! connection to [`serve`]: when that returns, nothing of them runs any more.
 
 mod access;

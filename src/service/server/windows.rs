@@ -50,7 +50,7 @@ pub struct Share {
 }
 
 impl Pool {
-    /// The pool beside a byte budget.
+    /// The pool beside a byte budget: a quarter of it.
     pub fn beside(budget_bytes: usize) -> Arc<Self> {
         let bytes = (budget_bytes / 4).min(POOL_MAX);
         Arc::new(Self {
@@ -121,9 +121,9 @@ mod tests {
         let shares: Vec<_> = (0..256).map(|_| pool.take()).collect();
         assert!(shares.is_sorted_by_key(|share| std::cmp::Reverse(share.windows().connection)));
         let expected = Windows {
-            connection: CONNECTION_MIN as u32,
-            stream: CONNECTION_MIN as u32 / 2,
-            frame: FRAME_MIN,
+            connection: 128 << 10,
+            stream: 64 << 10,
+            frame: 16 << 10,
         };
         assert_eq!(shares[255].windows(), expected);
         assert!(total(&shares) <= POOL_MAX + 256 * CONNECTION_MIN as usize);
@@ -133,7 +133,7 @@ mod tests {
     fn many_connections_hold_little_beside_a_small_budget() {
         let pool = Pool::beside(64 << 20);
         let shares: Vec<_> = (0..64).map(|_| pool.take()).collect();
-        assert!(total(&shares) <= 48 << 20);
+        assert!(total(&shares) <= 24 << 20);
     }
 
     #[test]
