@@ -1,4 +1,4 @@
-//! Many clients at once, and the end of the process under load.
+//! Many clients at once, the end of the process under load, and a volume that fills up.
 //!
 //! The short form runs with every change; `scripts/load` runs the same with more data.
 
@@ -6,8 +6,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
+use cairn_agent::engine::Reason;
+use cairn_agent::service::errors;
+use cairn_agent::service::proto::agent_client::AgentClient;
 use cairn_agent::service::proto::data_path_client::DataPathClient;
-use cairn_agent::service::proto::{GetRequest, PutHeader, PutRequest, PutResult};
+use cairn_agent::service::proto::{
+    DeleteOutcome, DeleteRequest, GetRequest, Mode, PutHeader, PutRequest, PutResult, WatchStatusRequest,
+};
 use cairn_agent::service::proto::{get_response, put_request, put_response};
 use rand::Rng;
 use rand::SeedableRng;
@@ -19,7 +24,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::agent::Agent;
-use crate::support::{Home, bytes_below, eventually, resident_peak};
+use crate::support::{Home, Volume, bytes_below, eventually, resident_peak};
 
 const CLIENTS: u64 = 64;
 const BUDGET: u64 = 64 << 20;
@@ -41,9 +46,13 @@ fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-async fn connect(socket: &Path) -> DataPathClient<Channel> {
+async fn channel(socket: &Path) -> Channel {
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
-    DataPathClient::new(endpoint.connect().await.unwrap())
+    endpoint.connect().await.unwrap()
+}
+
+async fn connect(socket: &Path) -> DataPathClient<Channel> {
+    DataPathClient::new(channel(socket).await)
 }
 
 /// Puts `len` bytes that only `seed` decides.
@@ -223,4 +232,86 @@ fn an_orderly_end_under_load_loses_nothing() {
 #[test]
 fn a_kill_under_load_loses_nothing() {
     nothing_acknowledged_is_lost(|mut agent| agent.kill());
+}
+
+/// The modes that a watcher was told, in order, without repeats.
+async fn watch(socket: std::path::PathBuf, told: std::sync::Arc<std::sync::Mutex<Vec<Mode>>>) {
+    let mut agent = AgentClient::new(channel(&socket).await);
+    let mut statuses = agent.watch_status(WatchStatusRequest {}).await.unwrap().into_inner();
+    while let Ok(Some(message)) = statuses.message().await {
+        let status = message.status.unwrap();
+        let capacity = status.capacity.unwrap();
+        assert!(capacity.free_bytes <= capacity.total_bytes);
+        let mode = status.mode();
+        if mode == Mode::NoCapacity {
+            let cause = &status.causes[0];
+            assert_eq!((cause.code.as_str(), cause.mode()), ("FREE_BYTES", Mode::NoCapacity));
+            assert!(cause.value < cause.threshold, "{cause:?}");
+        }
+        let mut told = told.lock().unwrap();
+        if told.last() != Some(&mode) {
+            told.push(mode);
+        }
+    }
+}
+
+#[test]
+fn a_full_volume_is_told_refuses_puts_and_comes_back() {
+    let Some(volume) = Volume::of_bytes(192 << 20) else {
+        return;
+    };
+    let home = Home::with_store(&volume.path().join("store"));
+    home.put("first", b"makes the store");
+    let agent = Agent::start_with(&home, &[], |command| {
+        command.env("CAIRN_BUDGET__BYTES", "32MiB");
+    });
+    let told = std::sync::Arc::default();
+    let runtime = runtime();
+    let watching = runtime.spawn(watch(agent.unix.clone(), std::sync::Arc::clone(&told)));
+    let mode_is = |mode: Mode| {
+        eventually(&format!("the mode {mode:?}"), || {
+            (told.lock().unwrap().last() == Some(&mode)).then_some(())
+        });
+    };
+    mode_is(Mode::Optimal);
+
+    const LEN: u64 = 8 << 20;
+    let mut stored = Vec::new();
+    let refused = runtime.block_on(async {
+        let mut client = connect(&agent.unix).await;
+        loop {
+            let name = format!("object-{}", stored.len());
+            match put(&mut client, &name, stored.len() as u64, LEN).await {
+                Ok(_) => stored.push(name),
+                Err(status) => break status,
+            }
+        }
+    });
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert_eq!(errors::error(&refused).reason(), Reason::NoCapacity);
+    mode_is(Mode::NoCapacity);
+
+    runtime.block_on(async {
+        let mut client = connect(&agent.unix).await;
+        let again = put(&mut client, "again", 1, LEN).await.unwrap_err();
+        assert_eq!(errors::error(&again).reason(), Reason::NoCapacity);
+        check(&mut client, &stored[0], 0, LEN).await;
+        let request = DeleteRequest {
+            names: stored.clone(),
+            ..DeleteRequest::default()
+        };
+        let results = client.delete(request).await.unwrap().into_inner().results;
+        assert!(results.iter().all(|result| result.outcome() == DeleteOutcome::Deleted));
+    });
+    Home::new().run(&["gc", "--agent", &agent.unix_address()]).ok();
+    mode_is(Mode::Optimal);
+    runtime.block_on(async {
+        let mut client = connect(&agent.unix).await;
+        put(&mut client, "after", 1, LEN).await.unwrap();
+        check(&mut client, "after", 1, LEN).await;
+    });
+    watching.abort();
+    let told = told.lock().unwrap();
+    let passed = [Mode::Optimal, Mode::LowCapacity, Mode::NoCapacity];
+    assert!(told.windows(3).any(|modes| modes == passed), "{told:?}");
 }
