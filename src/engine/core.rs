@@ -1,15 +1,19 @@
 //! What every part of the engine shares for one repository.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
 use super::budget::Budget;
 use super::compute::Compute;
+use super::counters::Counters;
+use super::error::{Error, Reason, Result};
+use super::gate::Gate;
 use super::in_flight::InFlight;
 use super::options::Options;
 use super::revocation::Revocation;
-use super::write::Compressors;
+use super::write::{Compressors, Slabs};
 use crate::backend::Backend;
 use crate::catalog::{Catalog, Locality, RepositoryCatalog};
 use crate::format::{Layout, Secrets};
@@ -29,10 +33,51 @@ pub(crate) struct Core {
     pub(crate) places: RwLock<()>,
     pub(crate) compute: Compute,
     pub(crate) compressors: Compressors,
+    pub(crate) slabs: Slabs,
     pub(crate) budget: Budget,
     pub(crate) options: Options,
+    pub(crate) counters: Arc<Counters>,
     /// Set when the key is taken away.
     pub(crate) revocation: Arc<Revocation>,
+    /// Whether puts are admitted now.
+    pub(crate) gate: Arc<Gate>,
+    /// Counts the beginnings and the ends of rebuilds: odd while the catalog is being made anew.
+    pub(crate) rebuilds: AtomicU64,
+    /// Set when the log turned out to lack what this agent had seen on it.
+    pub(crate) rolled_back: AtomicBool,
     /// Held while the catalog is changed: log order is the order of its holders.
     pub(crate) apply: tokio::sync::Mutex<()>,
+}
+
+/// That the catalog was whole at some moment; see [`Core::catalog_state`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CatalogState(u64);
+
+impl Core {
+    /// To be asked before something is looked up that may not be there.
+    ///
+    /// # Errors
+    /// `CatalogFailed` while the catalog is being made anew: what it lacks says nothing then.
+    pub(crate) fn catalog_state(&self) -> Result<CatalogState> {
+        match self.rebuilds.load(Ordering::Acquire) {
+            rebuilds if rebuilds % 2 == 0 => Ok(CatalogState(rebuilds)),
+            _ => Err(made_anew()),
+        }
+    }
+
+    /// The error for something that was not found, if the catalog was whole from the `state` taken before until now.
+    pub(crate) fn absent(&self, state: CatalogState, error: Error) -> Error {
+        if self.rebuilds.load(Ordering::Acquire) == state.0 {
+            error
+        } else {
+            made_anew()
+        }
+    }
+}
+
+fn made_anew() -> Error {
+    Error::new(
+        Reason::CatalogFailed,
+        "the catalog of this repository is being made anew; try again when that is done",
+    )
 }

@@ -26,12 +26,15 @@
 mod budget;
 mod compute;
 mod core;
+mod counters;
 mod error;
+mod gate;
 mod in_flight;
 mod key_chain;
 mod keyrings;
 mod log;
 pub mod measure;
+mod monitor;
 mod options;
 mod packs;
 mod read;
@@ -46,6 +49,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use self::counters::Counters;
 pub use self::error::{Code, Error, ErrorKind, Reason, Result};
 pub use self::key_chain::KeyState;
 pub use self::keyrings::RepositoryHeader;
@@ -54,7 +58,9 @@ pub use self::options::Options;
 pub use self::read::{ByteRange, ObjectReader};
 pub use self::reclaim::{ReclaimOptions, Reclaimed};
 pub use self::repository::{Metadata, ObjectInfo, Page, PutOptions, PutOutcome, Repository, RepositoryStatus, Upload};
-pub use self::status::{Capacity, Cause, Mode, Status};
+pub use self::status::{
+    BackingStoreView, Capacity, CapacityPolicy, Cause, Condition, Mode, Status, code as cause_code,
+};
 pub use self::store::{NewRepository, Store, StoreOptions, StreamShare};
 pub use self::write::{Blocking, PutProgress, Source};
 

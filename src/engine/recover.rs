@@ -1,13 +1,15 @@
 //! Bringing the catalog to the end of the log: at every open, and again when an epoch has been taken.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::core::Core;
 use super::error::Result;
 use super::log::rebuild;
 use super::log::replay::{Continuation, LogEntry, apply_entries, find_beyond, introduced};
+use crate::backend::ErrorKind;
 use crate::catalog::{Lookup, TipRow};
-use crate::format::PackName;
+use crate::format::{Hash32, PackName, Tip};
 
 /// Applies what the catalog has not seen, for reading.
 pub(crate) async fn catch_up(core: &Arc<Core>) -> Result<TipRow> {
@@ -47,7 +49,7 @@ async fn follow(core: &Arc<Core>) -> Result<(TipRow, Vec<PackName>, Vec<PackName
     if fresh && rebuild::is_worthwhile(core).await? {
         return rebuilt(core).await;
     }
-    match find_beyond(core, tip.tip.as_ref()).await? {
+    match continuation(core, tip.tip.as_ref()).await? {
         Continuation::Unbroken(beyond) => {
             let mut doubtful = doubtful(&beyond.entries);
             match apply_entries(core, tip, beyond.entries).await? {
@@ -61,11 +63,47 @@ async fn follow(core: &Arc<Core>) -> Result<(TipRow, Vec<PackName>, Vec<PackName
                 None => rebuilt(core).await,
             }
         }
-        Continuation::Elsewhere => {
-            tracing::warn!("the catalog does not belong to the log of the store; making it anew");
-            rebuilt(core).await
-        }
+        Continuation::Elsewhere => made_anew(core, &tip).await,
     }
+}
+
+/// What follows the catalog's tip. That nothing does says little: the tip itself may be gone, with all that came after it.
+async fn continuation(core: &Core, tip: Option<&Tip>) -> Result<Continuation> {
+    let found = find_beyond(core, tip).await?;
+    let (Some(tip), Continuation::Unbroken(beyond)) = (tip, &found) else {
+        return Ok(found);
+    };
+    if !beyond.entries.is_empty() {
+        return Ok(found);
+    }
+    match core.backend.size(&core.layout.pack(&tip.pack)).await {
+        Ok(_) => Ok(found),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Continuation::Elsewhere),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes the catalog anew from a store whose log does not contain its tip, and finds out whether that is a loss.
+async fn made_anew(core: &Arc<Core>, former: &TipRow) -> Result<(TipRow, Vec<PackName>, Vec<PackName>)> {
+    tracing::warn!("the catalog does not belong to the log of the store; making it anew");
+    // What lies above was perhaps only seen in the page cache, and acknowledged by nobody.
+    let seen = former.durable_log_number;
+    let head = core.catalog.head(seen)?;
+    let rebuilt = rebuilt(core).await?;
+    if head.is_some() && lacks(core, seen, head)? {
+        let line = "the store lacks a commit that was durable: it was set back or replaced";
+        tracing::error!(commit = seen, "{line}");
+        core.rolled_back.store(true, Ordering::Relaxed);
+    }
+    Ok(rebuilt)
+}
+
+/// Whether the log, as the catalog has it now, does not contain the commit with this number and the head after it. One
+/// that is older than the heads that are kept may well be there.
+fn lacks(core: &Core, log_number: u64, head: Option<Hash32>) -> Result<bool> {
+    let newest = core.catalog.tip()?.unwrap_or_default().log_number();
+    let found = core.catalog.head(log_number)?;
+    Ok(found != head && (found.is_some() || newest < log_number))
 }
 
 async fn rebuilt(core: &Arc<Core>) -> Result<(TipRow, Vec<PackName>, Vec<PackName>)> {

@@ -1,6 +1,8 @@
 //! The engine from outside, in memory: what every caller relies on. The same claims on every backend, with restarts and
 //! reclaim in between, are in the integration tests.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -252,4 +254,43 @@ async fn of_two_repositories_with_one_name_each_is_reached_by_its_id() {
         assert!(refused.to_string().contains(&id.to_string()), "{refused}");
         assert_eq!(store.repository(&id.to_string()).await.unwrap().id(), id);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_catalog_is_made_anew_nothing_is_said_to_be_missing() {
+    let store = store("anew").await;
+    let repository = store.repository("default").await.unwrap();
+    let data = bytes(11, 9 << 20);
+    repository.put("a", &data[..], PutOptions::default()).await.unwrap();
+    let status = repository.status().unwrap();
+    let rebuilds = std::sync::Arc::new(AtomicU64::new(0));
+    let rebuilding = tokio::spawn({
+        let (repository, rebuilds) = (repository.clone(), rebuilds.clone());
+        async move {
+            loop {
+                repository.rebuild().await.unwrap();
+                rebuilds.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let mut answered = 0;
+    while answered < 30 || rebuilds.load(Ordering::Relaxed) < 10 {
+        let verified = repository.verify("a").await.map(drop);
+        let listed = repository
+            .list("", None, 10)
+            .await
+            .map(|page| assert_eq!(page.objects.len(), 1));
+        let headed = repository
+            .check_head(status.log_number, status.head)
+            .map(|found| assert!(found));
+        for outcome in [verified, listed, headed] {
+            match outcome {
+                Ok(()) => answered += 1,
+                Err(error) => assert_eq!(error.reason(), Reason::CatalogFailed, "{error}"),
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    rebuilding.abort();
 }

@@ -8,6 +8,9 @@
     reason = "a test that panics says where; helpers are not told from programs"
 )]
 
+#[cfg(feature = "serve")]
+#[allow(dead_code, reason = "each module of tests needs another part of it")]
+mod agent;
 mod architecture;
 mod bad_input;
 mod bucket;
@@ -18,11 +21,22 @@ mod deeds;
 mod durability;
 mod faults;
 mod kill;
+#[cfg(feature = "serve")]
+mod load;
 mod memory;
+#[cfg(feature = "serve")]
+mod metrics;
 mod model;
+mod modes;
 mod ownership;
 mod plaintext;
 mod powercut;
+#[cfg(feature = "serve")]
+mod python;
+#[cfg(feature = "serve")]
+mod remote;
+#[cfg(feature = "serve")]
+mod serve;
 mod stale;
 mod support;
 mod world;

@@ -226,6 +226,25 @@ pub(crate) fn files_below(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The length of all files below a directory in which files come and go.
+pub(crate) fn bytes_below(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let lengths = entries.map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => bytes_below(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    });
+    lengths.sum()
+}
+
+/// The most that a process ever had resident, in bytes; 0 when it has ended.
+pub(crate) fn resident_peak(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.map(|peak| peak.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap());
+    kib.unwrap_or(0) << 10
+}
+
 /// Waits until `ready` gives something; a state that never comes is a failure.
 #[track_caller]
 pub(crate) fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
@@ -293,13 +312,18 @@ impl Volume {
     /// `None`, said with its reason, where mounting is not allowed.
     #[track_caller]
     pub(crate) fn of_bytes(bytes: u64) -> Option<Self> {
+        Self::with_options(&format!("size={bytes}"))
+    }
+
+    /// With these options of a tmpfs.
+    #[track_caller]
+    pub(crate) fn with_options(options: &str) -> Option<Self> {
         if !is_root() {
             not_run("mounting a volume needs root");
             return None;
         }
         let mountpoint = tempfile::tempdir().unwrap();
-        let options = format!("size={bytes}");
-        let arguments = ["-t", "tmpfs", "-o", &options, "cairn-test"].map(OsStr::new);
+        let arguments = ["-t", "tmpfs", "-o", options, "cairn-test"].map(OsStr::new);
         match mount(&arguments, mountpoint.path()) {
             Ok(()) => Some(Self { mountpoint }),
             Err(reason) => {
@@ -316,6 +340,45 @@ impl Volume {
     pub(crate) fn make_read_only(&self) {
         mount(&["-o", "remount,ro"].map(OsStr::new), self.path()).unwrap();
     }
+
+    pub(crate) fn resize(&self, bytes: u64) {
+        let options = format!("remount,size={bytes}");
+        mount(&["-o", &options].map(OsStr::new), self.path()).unwrap();
+    }
+
+    /// Shows the same files through a mount that is read-only, though some are open for writing, until it is dropped.
+    pub(crate) fn cover_read_only(&self) -> Covered<'_> {
+        mount(&[OsStr::new("--bind"), self.path().as_os_str()], self.path()).unwrap();
+        let covered = Covered(self);
+        mount(&["-o", "remount,bind,ro"].map(OsStr::new), self.path()).unwrap();
+        covered
+    }
+
+    /// Mounts another, empty volume over this one, until it is dropped.
+    pub(crate) fn cover(&self) -> Covered<'_> {
+        let arguments = ["-t", "tmpfs", "-o", "size=1m", "cairn-test"].map(OsStr::new);
+        mount(&arguments, self.path()).unwrap();
+        Covered(self)
+    }
+
+    /// Takes the volume away from under whoever uses it.
+    pub(crate) fn take_away(&self) {
+        unmount(self.path());
+    }
+}
+
+/// A volume with something mounted over it.
+pub(crate) struct Covered<'a>(&'a Volume);
+
+impl Drop for Covered<'_> {
+    fn drop(&mut self) {
+        unmount(self.0.path());
+    }
+}
+
+/// Lazily: a child that a failed assertion left behind may still have files open there.
+fn unmount(path: &Path) {
+    let _ = Command::new("umount").arg("-l").arg(path).output();
 }
 
 fn mount(arguments: &[&OsStr], mountpoint: &Path) -> Result<(), String> {
@@ -329,7 +392,6 @@ fn mount(arguments: &[&OsStr], mountpoint: &Path) -> Result<(), String> {
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        // Lazily: a child that a failed assertion left behind may still have files open there.
-        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+        unmount(self.path());
     }
 }

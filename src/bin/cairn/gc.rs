@@ -11,6 +11,8 @@ use crate::progress::Progress;
 use crate::session::Session;
 
 /// Give back the space of removed objects
+///
+/// With --agent the agent does it, and goes on if this command is interrupted.
 #[derive(Args)]
 pub(crate) struct Gc {
     /// Only tell what would be given back now

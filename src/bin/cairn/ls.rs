@@ -2,14 +2,12 @@
 
 use clap::Args;
 
-use cairn_agent::engine::{ObjectInfo, Repository};
+use cairn_agent::engine::ObjectInfo;
 
 use crate::failure::Failure;
 use crate::output::{ObjectView, table};
 use crate::session::Session;
-
-/// Objects asked for at once.
-const PAGE: usize = 10_000;
+use crate::target::Repository;
 
 /// List objects, sorted by name
 #[derive(Args)]
@@ -33,15 +31,7 @@ impl Ls {
 
 /// All objects whose names start with `prefix`, sorted by name. The engine's own order is that of keyed hashes.
 pub(crate) async fn all_objects(repository: &Repository, prefix: &str) -> Result<Vec<ObjectInfo>, Failure> {
-    let mut objects = Vec::new();
-    let mut after = None;
-    loop {
-        let page = repository.list(prefix, after, PAGE).await?;
-        objects.extend(page.objects);
-        after = page.next;
-        if after.is_none() {
-            objects.sort_by(|a, b| a.name.cmp(&b.name));
-            return Ok(objects);
-        }
-    }
+    let mut objects = repository.list(prefix).await?;
+    objects.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(objects)
 }

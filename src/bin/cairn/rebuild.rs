@@ -9,6 +9,8 @@ use crate::session::Session;
 use crate::status::RepositoryView;
 
 /// Make the catalog of a repository anew from the store alone
+///
+/// With --agent the agent does it, and goes on if this command is interrupted.
 #[derive(Args)]
 pub(crate) struct Rebuild {}
 

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
@@ -46,6 +47,8 @@ pub(crate) async fn is_worthwhile(core: &Core) -> Result<bool> {
 /// # Errors
 /// `DataLoss` if the log is broken or a pack's directory cannot be read.
 pub(crate) async fn run(core: &Arc<Core>) -> Result<Rebuilt> {
+    // One that did not come to its end has left the number odd, and the catalog half made.
+    core.rebuilds.fetch_or(1, Ordering::AcqRel);
     let mut unusable = Vec::new();
     let (mut state, beyond) = loop {
         let (base, beyond) = find_base(core, &unusable).await?;
@@ -71,6 +74,8 @@ pub(crate) async fn run(core: &Arc<Core>) -> Result<Rebuilt> {
     state.count().await?;
     let tip = state.finish()?;
     core.store_catalog.persist()?;
+    core.rebuilds.fetch_add(1, Ordering::AcqRel);
+    core.counters.catalogs_rebuilt.add(1);
     Ok(Rebuilt {
         tip,
         strays: beyond.strays,

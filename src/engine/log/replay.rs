@@ -213,7 +213,10 @@ pub(crate) async fn apply_entries(
             .await
             .map_err(|_| Error::internal("replaying a commit into the catalog panicked"))?
         {
-            Ok(tip) => tip,
+            Ok(tip) => {
+                core.counters.commits_replayed.add(1);
+                tip
+            }
             // Releases are not on the log. Where this catalog is behind with them, as after another owner's reclaim or
             // a power cut, packs still look used that were rightly condemned.
             Err(error) if error.reason() == Reason::DataLoss => {

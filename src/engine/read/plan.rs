@@ -115,10 +115,10 @@ impl Finder {
         if let Some(recent) = self.recent.iter().find(|recent| recent.pack.number == number) {
             return Ok(recent.clone());
         }
+        let state = self.core.catalog_state()?;
         let (Some(row), Some(entries)) = (self.core.catalog.pack(number)?, self.core.catalog.entries(number)?) else {
-            return Err(Error::data_loss(
-                "the catalog does not know a pack of it; run `cairn rebuild`",
-            ));
+            let error = Error::data_loss("the catalog does not know a pack of it; run `cairn rebuild`");
+            return Err(self.core.absent(state, error));
         };
         if self.recent.len() == RECENT_PACKS {
             self.recent.remove(0);
@@ -150,9 +150,10 @@ impl Finder {
 /// # Errors
 /// `DataLoss` if no pack holds it: what referred to it has gone meanwhile, or the store is damaged.
 pub(crate) fn hold(core: &Core, holder: &Holder, id: &ChunkId) -> Result<ChunkRow> {
+    let state = core.catalog_state()?;
     let _places = core.places.read();
     let row = core.catalog.chunk(id)?.filter(|row| holder.pin(row.pack));
-    row.ok_or_else(|| Error::data_loss("a chunk of it is in no pack of the store"))
+    row.ok_or_else(|| core.absent(state, Error::data_loss("a chunk of it is in no pack of the store")))
 }
 
 /// The leaves of an object, checked to be those of this object.
@@ -302,5 +303,6 @@ pub(crate) async fn quarantine(core: &Core, id: &ChunkId, found_in: PackNumber) 
     let _places = core.places.write();
     tx.commit()?;
     core.locality.forget_chunk(id);
+    core.counters.chunks_quarantined.add(1);
     Ok(())
 }

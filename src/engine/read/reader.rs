@@ -17,6 +17,8 @@ use crate::format::ObjectVersion;
 
 /// Plain bytes of a window, the unit of fetching and opening.
 const WINDOW_BYTES: usize = 2 << 20;
+/// What a window takes from the budget until it is open: what is fetched, and what comes out of it.
+const WINDOW_COST: usize = 2 * WINDOW_BYTES;
 
 /// A part of an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,10 +139,15 @@ impl ObjectReader {
                 return Ok(None);
             };
             match (&mut window.task.0).await {
-                Ok(Ok(parts)) => self.ready = parts.into(),
+                Ok(Ok(parts)) => {
+                    let bytes = parts.iter().map(|part| part.len() as u64).sum();
+                    self.core.counters.read_bytes.add(bytes);
+                    self.ready = parts.into();
+                }
                 Ok(Err(failed)) => return Err(self.fail(failed).await),
                 Err(_) => return Err(Error::internal("a fetch ended early; the log has the cause")),
             }
+            drop(window.paid.split(WINDOW_COST - WINDOW_BYTES));
             self.paid = Some(window.paid);
         }
     }
@@ -151,9 +158,9 @@ impl ObjectReader {
             .min(self.core.options.read_fetches_max)
             .max(1);
         while !self.planned && self.ahead.len() < windows_max {
-            let paid = match self.core.budget.try_pay_read(WINDOW_BYTES) {
+            let paid = match self.core.budget.try_pay_read(WINDOW_COST) {
                 Some(paid) => paid,
-                None if self.ahead.is_empty() => self.core.budget.pay_read(WINDOW_BYTES).await,
+                None if self.ahead.is_empty() => self.core.budget.pay_read(WINDOW_COST).await,
                 None => break,
             };
             let window = self.plan.window(WINDOW_BYTES).await?;

@@ -37,10 +37,9 @@ pub(crate) struct Ingest {
     slots_max: u32,
     cutting: Mutex<Cutting>,
     order: Mutex<Order>,
-    spares: Mutex<Vec<Slab>>,
 }
 
-/// The bytes of a slab and the buffer for what they compress to; both are reused for later slabs.
+/// The bytes of a slab and the buffer for what they compress to; both are reused for later slabs of any stream.
 ///
 /// Bytes begin after a headroom, into which the uncut rest of the slab before is copied: so reading a slab need not
 /// wait for the cutting of the one before.
@@ -135,7 +134,6 @@ impl Ingest {
                 }),
             }),
             order: Mutex::new(Order::default()),
-            spares: Mutex::new(Vec::new()),
             core,
         }))
     }
@@ -163,10 +161,12 @@ impl Ingest {
     }
 
     pub(crate) fn slab(&self) -> Slab {
-        self.spares.lock().pop().unwrap_or_else(|| Slab {
-            bytes: vec![0; self.headroom + self.slab_bytes],
-            compressed: Vec::new(),
-        })
+        self.core.slabs.take(self.headroom + self.slab_bytes)
+    }
+
+    /// What a slab takes from the budget: its buffer, and the one for what it compresses to.
+    pub(crate) fn slab_cost(&self) -> usize {
+        self.headroom + 2 * self.slab_bytes
     }
 
     /// Hands over slab number `index`, filled with `len` bytes.
@@ -383,7 +383,7 @@ impl Ingest {
         }
         drop(paid);
         let below = self.packer.next_counter();
-        self.spares.lock().push(done.slab);
+        self.core.slabs.give_back(done.slab);
         // The slot goes last: whoever waits for it finds the buffer and the progress.
         let slot = done.slot;
         Ok(Part {
@@ -496,6 +496,35 @@ impl Drop for FailOnPanic<'_> {
     fn drop(&mut self) {
         self.0
             .fail(Error::internal("work on a slab ended early; the log has the cause"));
+    }
+}
+
+/// Slabs at rest. As many are kept as the CPU pool works on at once; those of a burst of streams go with it.
+pub(crate) struct Slabs {
+    idle: Mutex<Vec<Slab>>,
+    idle_max: usize,
+}
+
+impl Slabs {
+    pub(crate) fn new(compute_threads: usize) -> Self {
+        Self {
+            idle: Mutex::new(Vec::new()),
+            idle_max: compute_threads + 2,
+        }
+    }
+
+    fn take(&self, len: usize) -> Slab {
+        self.idle.lock().pop().unwrap_or_else(|| Slab {
+            bytes: vec![0; len],
+            compressed: Vec::new(),
+        })
+    }
+
+    fn give_back(&self, slab: Slab) {
+        let mut idle = self.idle.lock();
+        if idle.len() < self.idle_max {
+            idle.push(slab);
+        }
     }
 }
 

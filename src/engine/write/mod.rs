@@ -15,7 +15,7 @@ mod source;
 mod stream;
 pub(crate) mod upload;
 
-pub(crate) use ingest::Compressors;
+pub(crate) use ingest::{Compressors, Slabs};
 pub(crate) use ledger::{Ledger, NewPack};
 pub(crate) use lookup::look_up;
 pub(crate) use manifest::ManifestBuilder;

@@ -52,6 +52,18 @@ pub enum Fault {
     Freeze(usize),
 }
 
+/// What an operation says that is refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Saying {
+    /// Nothing that could be told from other failures.
+    #[default]
+    Nothing,
+    /// What the operating system says under this number.
+    Errno(i32),
+    /// That data was written and cannot be made durable.
+    NotSynced,
+}
+
 /// Turns given to other tasks before a put whose path is accepted is done.
 type Delay = (fn(&str) -> bool, usize);
 
@@ -77,6 +89,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     faults: Vec<Fault>,
+    saying: Saying,
     operations: usize,
     journal: Vec<Event>,
     gate: Option<Gate>,
@@ -127,7 +140,13 @@ impl Faulty {
 
     /// Orders faults, or none. Operations are counted from 0 again, and the journal starts anew.
     pub fn order(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.order_saying(faults, Saying::Nothing);
+    }
+
+    /// As [`order`](Self::order), with what operations say that are refused.
+    pub fn order_saying(&self, faults: impl IntoIterator<Item = Fault>, saying: Saying) {
         let mut state = self.shared.state.lock();
+        state.saying = saying;
         state.faults = faults.into_iter().collect();
         state.operations = 0;
         state.journal.clear();
@@ -186,7 +205,12 @@ impl Faulty {
     /// Takes an operation through its fault and the gate. For a read it tells whether it may be done.
     async fn run(&self, operation: &Operation, work: Work) -> Result<Option<PutResult>> {
         match operation.fault {
-            Some(Fault::Refuse(_) | Fault::Freeze(_)) => self.fail(operation, "refused"),
+            Some(Fault::Refuse(_) | Fault::Freeze(_)) => {
+                let saying = self.shared.state.lock().saying;
+                let result = Err(operation.refusal(saying));
+                self.note(operation, &result);
+                result
+            }
             Some(Fault::LoseAnswer(_)) => {
                 // A read without an answer is one that was not done.
                 if !matches!(work, Work::Read) {
@@ -290,6 +314,19 @@ impl Operation {
             path: self.path.clone(),
             step,
             payload,
+        }
+    }
+
+    fn refusal(&self, saying: Saying) -> object_store::Error {
+        let source: Box<dyn std::error::Error + Send + Sync> = match saying {
+            Saying::Nothing => return self.error("refused"),
+            Saying::Errno(errno) => std::io::Error::from_raw_os_error(errno).into(),
+            // The words of `LocalFileSystem`.
+            Saying::NotSynced => format!("Unable to sync data to disk for {}: EIO", self.path).into(),
+        };
+        object_store::Error::Generic {
+            store: "faulty",
+            source,
         }
     }
 
