@@ -227,6 +227,7 @@ impl Store {
             survey.add(header, keyless.contains(&header.id), opened);
         }
         survey.totals.sort_by(|a, b| a.name.cmp(&b.name));
+        survey.closed.sort_by(|a, b| a.name.cmp(&b.name));
         for totals in &survey.totals {
             told.stored_bytes.insert(totals.id, totals.stored_bytes);
         }

@@ -11,7 +11,8 @@ use cairn_agent::service::errors;
 use cairn_agent::service::proto::agent_client::AgentClient;
 use cairn_agent::service::proto::data_path_client::DataPathClient;
 use cairn_agent::service::proto::{
-    DeleteOutcome, DeleteRequest, GetRequest, Mode, PutHeader, PutRequest, PutResult, WatchStatusRequest,
+    DeleteOutcome, DeleteRequest, GetRequest, GetStatusRequest, Mode, PutHeader, PutRequest, PutResult,
+    WatchStatusRequest,
 };
 use cairn_agent::service::proto::{get_response, put_request, put_response};
 use rand::Rng;
@@ -265,7 +266,7 @@ fn a_full_volume_is_told_refuses_puts_and_comes_back() {
     let agent = Agent::start_with(&home, &[], |command| {
         command.env("CAIRN_BUDGET__BYTES", "32MiB");
     });
-    let told = std::sync::Arc::default();
+    let told: std::sync::Arc<std::sync::Mutex<Vec<Mode>>> = std::sync::Arc::default();
     let runtime = runtime();
     let watching = runtime.spawn(watch(agent.unix.clone(), std::sync::Arc::clone(&told)));
     let mode_is = |mode: Mode| {
@@ -279,7 +280,14 @@ fn a_full_volume_is_told_refuses_puts_and_comes_back() {
     let mut stored = Vec::new();
     let refused = runtime.block_on(async {
         let mut client = connect(&agent.unix).await;
+        let mut status = AgentClient::new(channel(&agent.unix).await);
         loop {
+            // A watcher that is slow gets the newest state only: it is given the time to see each.
+            let now = status.get_status(GetStatusRequest {}).await.unwrap().into_inner();
+            let mode = now.status.unwrap().mode();
+            eventually("the mode being told", || {
+                told.lock().unwrap().contains(&mode).then_some(())
+            });
             let name = format!("object-{}", stored.len());
             match put(&mut client, &name, stored.len() as u64, LEN).await {
                 Ok(_) => stored.push(name),

@@ -61,8 +61,9 @@ async fn a_read_that_fails_counts_too() {
     let mut agent = agent(&faulty).await;
     let repository = agent.repository().await;
     put(&repository, "a", 3_000_000).await.unwrap();
-    faulty.order_saying(Some(Fault::Refuse(0)), Saying::Errno(5));
+    faulty.order_saying(Some(Fault::Freeze(0)), Saying::Errno(5));
     repository.verify("a").await.unwrap_err();
+    faulty.order(None);
     let failed = agent.until_mode(Mode::IoErrors).await;
     assert_eq!(codes(&failed), ["IO_ERROR"]);
     // One failure refuses nothing: the next put shows that it works.
