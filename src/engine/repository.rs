@@ -27,9 +27,8 @@ use crate::format::{
 /// Requests that wait for the committer. Each waits for its answer, so this bounds callers, not throughput.
 const REQUESTS_MAX: usize = 1024;
 
-/// Buffers of packs that wait for the next pack. Those of the open pack and of the packs being put go around; more than one
-/// at rest would only be memory that nobody pays for.
-const PACK_BUFFERS_SPARE: usize = 1;
+/// Rows of objects that a listing reads at a time.
+const LIST_ROWS: usize = 1024;
 
 /// Metadata of an object: pairs of strings, kept with its record.
 pub type Metadata = Vec<(String, String)>;
@@ -258,7 +257,13 @@ impl Repository {
         let mut after = after;
         loop {
             let state = self.core().catalog_state()?;
-            let rows = self.core().catalog.objects_page(after, 1024)?;
+            // Behind a prefix most rows may be others'; without one as many are read as are wanted.
+            let rows_max = if prefix.is_empty() {
+                limit - objects.len()
+            } else {
+                LIST_ROWS
+            };
+            let rows = self.core().catalog.objects_page(after, rows_max.min(LIST_ROWS))?;
             if self.core().catalog_state()? != state {
                 continue;
             }
@@ -660,7 +665,6 @@ impl Writer {
             ledger.clone(),
             core.options.pack_target(),
             epoch,
-            PACK_BUFFERS_SPARE,
             full,
         ));
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);

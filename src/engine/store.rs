@@ -294,7 +294,7 @@ impl Store {
     /// # Errors
     /// `RepositoryNotFound`; `KeysUnavailable`, `WrongKey`; `DataLoss` if its keyring or log is damaged.
     pub async fn repository(&self, name_or_id: &str) -> Result<Repository> {
-        let header = self.find(name_or_id).await?;
+        let header = self.header(name_or_id).await?;
         let mut open = self.inner.open.lock().await;
         if let Some(repository) = open.get(&header.id) {
             if !repository.core().revocation.is_revoked() {
@@ -427,7 +427,7 @@ impl Store {
     /// # Errors
     /// `InvalidArgument` if `confirm` is not the repository's id.
     pub async fn remove_repository(&self, name_or_id: &str, confirm: &str) -> Result<()> {
-        let header = self.find(name_or_id).await?;
+        let header = self.header(name_or_id).await?;
         if confirm != header.id.to_string() {
             let line = format!(
                 "to remove repository {:?} for ever, confirm with its id {}",
@@ -486,8 +486,11 @@ impl Store {
         }
     }
 
-    /// The repository with this id, or else with this name.
-    async fn find(&self, name_or_id: &str) -> Result<RepositoryHeader> {
+    /// What is known without its key of the repository with this id, or else with this name.
+    ///
+    /// # Errors
+    /// `RepositoryNotFound`; `RepositoryExists` if two have this name.
+    pub async fn header(&self, name_or_id: &str) -> Result<RepositoryHeader> {
         let headers = self.inner.headers.lock().await;
         if let Some(header) = headers.iter().find(|header| header.id.to_string() == name_or_id) {
             return Ok(header.clone());

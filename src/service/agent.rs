@@ -146,23 +146,7 @@ impl Agent {
     /// As for [`repository`](Self::repository), but for keys.
     pub(super) async fn header(&self, caller: &Caller, name_or_id: &str) -> Result<RepositoryHeader> {
         let name_or_id = self.permit(caller, name_or_id).await?;
-        let headers = self.store.repositories().await;
-        let mut called = headers.into_iter().filter(|header| is_called(header, name_or_id));
-        match (called.next(), called.next()) {
-            (Some(header), None) => Ok(header),
-            (Some(one), Some(other)) => {
-                let line = format!(
-                    "{name_or_id:?} may mean the repository {} or {}; name it by its id",
-                    one.id, other.id
-                );
-                Err(Error::new(Reason::RepositoryExists, line))
-            }
-            (None, _) => {
-                let line =
-                    format!("this store has no repository called {name_or_id:?}; `cairn repo ls` shows those it has");
-                Err(Error::new(Reason::RepositoryNotFound, line))
-            }
-        }
+        self.store.header(name_or_id).await
     }
 
     /// The repositories of which this caller may know, by name.

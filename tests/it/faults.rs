@@ -111,6 +111,16 @@ impl History {
     }
 }
 
+/// The store opens, and [`examine`] finds what its writers were told.
+async fn reopen_and_examine(agent: &Agent, place: &Place, told: &Told, what: &str) {
+    let (store, repository) = agent
+        .open(place)
+        .await
+        .unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    examine(&repository, told, what).await;
+    store.close().await;
+}
+
 /// The repository holds what its writers were told, and goes on doing so through reclaim and rebuild.
 async fn examine(repository: &Repository, told: &Told, what: &str) {
     let found = contents(repository).await;
@@ -183,12 +193,7 @@ async fn meet(fault: impl Fn(usize) -> Fault) {
             agent.forget();
         }
         let what = format!("{fault:?}, catalog {catalog:?}");
-        let (store, repository) = agent
-            .open(&place)
-            .await
-            .unwrap_or_else(|error| panic!("{what}: {error:?}"));
-        examine(&repository, &history.told, &what).await;
-        store.close().await;
+        reopen_and_examine(&agent, &place, &history.told, &what).await;
     }
 }
 

@@ -9,7 +9,6 @@
 )]
 
 #[cfg(feature = "serve")]
-#[allow(dead_code, reason = "each module of tests needs another part of it")]
 mod agent;
 mod architecture;
 mod bad_input;

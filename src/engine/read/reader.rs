@@ -120,8 +120,11 @@ impl ObjectReader {
     /// `DataLoss` with the object, the offset and the pack; everything before it was right. `KeysUnavailable` once the
     /// key is taken away.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        self.core.revocation.check().map_err(|error| self.name(error))?;
+        if let Some(bytes) = self.ready.pop_front() {
+            return Ok(Some(bytes));
+        }
         let core = self.core.clone();
-        core.revocation.check().map_err(|error| self.name(error))?;
         tokio::select! {
             next = self.advance() => next,
             error = core.revocation.revoked() => Err(error),

@@ -139,6 +139,29 @@ pub mod code {
     pub const CATALOG: &str = "CATALOG";
     /// The store is being moved away or removed.
     pub const DELETION_REQUESTED: &str = "DELETION_REQUESTED";
+
+    /// All of them.
+    pub const ALL: [&str; 19] = [
+        FREE_BYTES,
+        FREE_INODES,
+        NO_SPACE,
+        LIMIT,
+        READ_ONLY_REQUESTED,
+        READ_ONLY_FILESYSTEM,
+        FENCED,
+        ROLLED_BACK,
+        ROOT_GONE,
+        IO_ERROR,
+        FSYNC_FAILED,
+        UNREACHABLE,
+        PERMISSION,
+        CREDENTIALS,
+        KEYS,
+        REPOSITORY,
+        OPENING,
+        CATALOG,
+        DELETION_REQUESTED,
+    ];
 }
 
 /// The state of a store.

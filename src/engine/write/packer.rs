@@ -49,7 +49,6 @@ pub(crate) struct Packer {
     ledger: Arc<Ledger>,
     target_bytes: usize,
     epoch: u64,
-    spares_max: usize,
     state: Mutex<State>,
 }
 
@@ -58,8 +57,9 @@ struct State {
     next_counter: u64,
     /// The pack that a commit has taken, until it is durable.
     taken: Option<u64>,
-    /// Buffers of packs that have been put, for the next ones: a fresh one costs a page fault every 4 KiB.
-    spares: Vec<Vec<u8>>,
+    /// The buffer of a pack that has been put, for the next one: a fresh one costs a page fault every 4 KiB. Those of the open
+    /// pack and of the packs being put go around; more than one at rest would be memory that nobody pays for.
+    spare: Option<Vec<u8>>,
     /// Packs to put. Unbounded in count; their bytes are paid for from the budget.
     full: mpsc::UnboundedSender<OpenPack>,
 }
@@ -71,14 +71,13 @@ impl Packer {
         ledger: Arc<Ledger>,
         target_bytes: usize,
         epoch: u64,
-        spares_max: usize,
         full: mpsc::UnboundedSender<OpenPack>,
     ) -> Self {
         let state = State {
             open: None,
             next_counter: 0,
             taken: None,
-            spares: Vec::new(),
+            spare: None,
             full,
         };
         Self {
@@ -87,7 +86,6 @@ impl Packer {
             ledger,
             target_bytes,
             epoch,
-            spares_max,
             state: Mutex::new(state),
         }
     }
@@ -162,10 +160,8 @@ impl Packer {
     /// Gives the buffer of a pack that was put back for the next.
     pub(crate) fn recycle(&self, mut buffer: Vec<u8>) {
         let mut state = self.state.lock();
-        if state.spares.len() < self.spares_max {
-            buffer.clear();
-            state.spares.push(buffer);
-        }
+        buffer.clear();
+        state.spare.get_or_insert(buffer);
     }
 
     fn settle(&self, state: &State, group: &mut Vec<ChunkId>) {
@@ -181,7 +177,7 @@ impl Packer {
                 counter: state.next_counter,
             };
             let id = PackId(random()?);
-            let buffer = state.spares.pop().unwrap_or_default();
+            let buffer = state.spare.take().unwrap_or_default();
             state.next_counter += 1;
             state.open = Some(OpenPack {
                 writer: PackWriter::new(&self.secrets, PackName { number, id }, buffer, self.target_bytes),

@@ -113,32 +113,12 @@ impl From<proto::Cause> for Cause {
     }
 }
 
-/// The words of causes that this version knows.
-const CODES: [&str; 19] = [
-    cause_code::FREE_BYTES,
-    cause_code::FREE_INODES,
-    cause_code::NO_SPACE,
-    cause_code::LIMIT,
-    cause_code::READ_ONLY_REQUESTED,
-    cause_code::READ_ONLY_FILESYSTEM,
-    cause_code::FENCED,
-    cause_code::ROLLED_BACK,
-    cause_code::ROOT_GONE,
-    cause_code::IO_ERROR,
-    cause_code::FSYNC_FAILED,
-    cause_code::UNREACHABLE,
-    cause_code::PERMISSION,
-    cause_code::CREDENTIALS,
-    cause_code::KEYS,
-    cause_code::REPOSITORY,
-    cause_code::OPENING,
-    cause_code::CATALOG,
-    cause_code::DELETION_REQUESTED,
-];
-
 /// The word of a cause; of one that a later agent sends only that this version does not know it.
 fn known_code(word: &str) -> &'static str {
-    CODES.into_iter().find(|known| *known == word).unwrap_or("OTHER")
+    cause_code::ALL
+        .into_iter()
+        .find(|known| *known == word)
+        .unwrap_or("OTHER")
 }
 
 impl From<Capacity> for proto::Capacity {

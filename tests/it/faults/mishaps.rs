@@ -131,12 +131,7 @@ async fn any_commit_of_the_catalog_may_fail() {
         for stop in chosen {
             let (place, agent, history, _) = run(Some(*stop)).await;
             let what = format!("commits of the catalog: {stop:?}");
-            let (store, repository) = agent
-                .open(&place)
-                .await
-                .unwrap_or_else(|error| panic!("{what}: {error:?}"));
-            examine(&repository, &history.told, &what).await;
-            store.close().await;
+            reopen_and_examine(&agent, &place, &history.told, &what).await;
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! glibc takes large buffers from the system one by one, until the first of them is freed: from then on it keeps their like in
 //! arenas, one for each thread, where they leave gaps. Sixty-four clients of an agent with a budget of 64 MiB then hold
-//! over 300 MiB resident; with a threshold that does not move, half of that, at no cost that can be measured, since buffers
-//! are used again anyway. It is a tunable of the process and read when that starts, so the process starts anew, once.
+//! over 300 MiB resident; with a threshold that does not move, half of that. Slabs and
+//! packs are used again anyway, so few buffers are asked for anew. It is a tunable of the process and read when that starts, so the process starts anew, once.
 //! musl's allocator does as wished.
 
 /// Buffers of this length and more are the system's.

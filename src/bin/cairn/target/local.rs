@@ -8,8 +8,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use cairn_agent::codec::RepositoryId;
 use cairn_agent::engine::{
-    self, Blocking, ByteRange, Error, NewRepository, ObjectInfo, ObjectReader, Precondition, PutOptions, PutOutcome,
-    Reason, ReclaimOptions, Reclaimed, RepositoryHeader, RepositoryStatus, Result, Status,
+    self, Blocking, ByteRange, NewRepository, ObjectInfo, ObjectReader, Precondition, PutOptions, PutOutcome,
+    ReclaimOptions, Reclaimed, RepositoryHeader, RepositoryStatus, Result, Status,
 };
 use cairn_agent::format::Hash32;
 
@@ -50,7 +50,7 @@ impl Store {
 
     pub(crate) async fn create_repository(&self, new: NewRepository) -> Result<RepositoryHeader> {
         let id = self.0.create_repository(new).await?.id();
-        header(&self.0, &id.to_string()).await
+        self.0.header(&id.to_string()).await
     }
 
     pub(crate) async fn remove_repository(&self, name_or_id: &str, confirm: &str) -> Result<()> {
@@ -128,7 +128,7 @@ impl Repository {
     }
 
     pub(crate) async fn describe(&self) -> Result<Description> {
-        let header = header(&self.store, &self.repository.id().to_string()).await?;
+        let header = self.store.header(&self.repository.id().to_string()).await?;
         let parameters = self.repository.parameters();
         Ok(Description {
             totals: self.repository.status()?,
@@ -153,15 +153,6 @@ impl Watch {
 
 async fn delete(repository: engine::Repository, name: String) -> Result<bool> {
     repository.delete(&name, Precondition::None).await
-}
-
-async fn header(store: &engine::Store, id: &str) -> Result<RepositoryHeader> {
-    let headers = store.repositories().await;
-    let found = headers.into_iter().find(|header| header.id.to_string() == id);
-    found.ok_or_else(|| {
-        let line = format!("repository {id} was removed meanwhile");
-        Error::new(Reason::RepositoryNotFound, line)
-    })
 }
 
 /// The keys that these repositories need, and the one that is `given`, needed or not.
