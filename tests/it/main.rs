@@ -29,6 +29,7 @@ mod model;
 mod modes;
 mod ownership;
 mod plaintext;
+mod powercut;
 #[cfg(feature = "serve")]
 mod python;
 #[cfg(feature = "serve")]
