@@ -39,6 +39,7 @@ mod reclaim;
 mod recover;
 mod repository;
 mod revocation;
+mod scrub;
 mod status;
 mod store;
 mod write;
@@ -54,6 +55,9 @@ pub use self::options::Options;
 pub use self::read::{ByteRange, ObjectReader};
 pub use self::reclaim::{ReclaimOptions, Reclaimed};
 pub use self::repository::{Metadata, ObjectInfo, Page, PutOptions, PutOutcome, Repository, RepositoryStatus, Upload};
+pub use self::scrub::{
+    Damage, DamagedObject, DamagedRange, Depth, Remedy, ScrubCursor, ScrubOptions, ScrubProgress, ScrubReport,
+};
 pub use self::status::{Capacity, Cause, Mode, Status};
 pub use self::store::{NewRepository, Store, StoreOptions, StreamShare};
 pub use self::write::{Blocking, PutProgress, Source};

@@ -522,6 +522,11 @@ impl Repository {
         Ok(access)
     }
 
+    /// Whether this process writes the repository now.
+    pub(crate) async fn has_writer(&self) -> bool {
+        self.inner.writer.lock().await.is_some()
+    }
+
     /// A stream that failed because its writer did reports the writer's reason.
     fn explain(&self, error: Error) -> Error {
         let Ok(slot) = self.inner.writer.try_lock() else {

@@ -444,6 +444,10 @@ impl Store {
         }
     }
 
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.inner.backend
+    }
+
     fn core(&self, secrets: Secrets, revocation: Arc<Revocation>) -> Core {
         let inner = &self.inner;
         let id = secrets.repository();
@@ -488,6 +492,11 @@ impl Store {
             }
         }
     }
+}
+
+/// Attaches a place where a store should be.
+pub(crate) async fn attach_existing(location: &Location) -> Result<Backend> {
+    attach(location, Attach::Existing).await
 }
 
 async fn attach(location: &Location, attach: Attach) -> Result<Backend> {
