@@ -4,8 +4,9 @@
 //! changed every 4 MiB, after the text itself). Packs go to a directory in memory where there is one (`/dev/shm`), so
 //! the disk is not what is measured. `cairn bench` shows the stages and their sum.
 
+mod streams;
+
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cairn_agent::backend::Location;
@@ -14,7 +15,7 @@ use cairn_agent::engine::{ByteRange, NewRepository, PutOptions, Repository, Stor
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
 
-const STREAM_LEN: usize = 128 << 20;
+use streams::{STREAM_LEN, directory, random, text};
 
 /// A store in a directory of its own, which goes with it.
 struct Place {
@@ -24,9 +25,7 @@ struct Place {
 }
 
 fn place(runtime: &Runtime, threads: usize) -> Place {
-    let memory = PathBuf::from("/dev/shm");
-    let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
-    let directory = tempfile::tempdir_in(parent).expect("a directory for the store");
+    let directory = directory();
     let mut options = StoreOptions::in_memory("bench").expect("random bytes");
     options.location = Location::Directory(directory.path().join("store"));
     options.catalog = catalog::Location::Directory(directory.path().join("catalog"));
@@ -105,27 +104,6 @@ fn engine(c: &mut Criterion) {
         });
     }
     group.finish();
-}
-
-fn random() -> Vec<u8> {
-    let mut bytes = vec![0; STREAM_LEN];
-    blake3::Hasher::new().update(b"stream").finalize_xof().fill(&mut bytes);
-    bytes
-}
-
-/// Words in random order.
-fn text() -> Vec<u8> {
-    let choices = random();
-    let mut text = Vec::with_capacity(STREAM_LEN + 16);
-    for choice in choices.chunks_exact(2) {
-        if text.len() >= STREAM_LEN {
-            break;
-        }
-        let number = u16::from_le_bytes([choice[0], choice[1]]) % 2048;
-        text.extend_from_slice(format!("word{number} ").as_bytes());
-    }
-    text.truncate(STREAM_LEN);
-    text
 }
 
 fn edited(original: &[u8]) -> Vec<u8> {

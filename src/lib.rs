@@ -40,6 +40,8 @@
 //! | layer | what it does |
 //! |---|---|
 //! | `bin/cairn` | the command line and the process |
+//! | `service` | gRPC: the contract, the accept loop (feature `serve`) |
+//! | `http` | metrics and health (feature `serve`) |
 //! | [`config`] | flags and environment become options |
 //! | [`engine`] | write, read, log, reclaim, rebuild, status |
 //! | [`catalog`] | the database over all of it: an index, never the truth |
@@ -60,6 +62,8 @@ pub mod codec;
 pub mod config;
 pub mod engine;
 pub mod format;
+#[cfg(feature = "serve")]
+pub mod http;
 pub mod keys;
 #[cfg(feature = "serve")]
 pub mod service;

@@ -23,6 +23,8 @@ pub enum ErrorKind {
     ReadOnly,
     /// Not reachable or not willing right now; the same request may succeed later.
     Unavailable,
+    /// The directory was unmounted or replaced since it was opened, or there is no such bucket. Says nothing about objects.
+    Gone,
     /// Credentials are missing, wrong or expired.
     AuthFailed,
     /// Another process works on this directory.
@@ -80,6 +82,14 @@ pub enum Error {
         /// The full place.
         path: String,
         /// What the storage said.
+        cause: Cause,
+    },
+    /// See [`ErrorKind::Gone`].
+    #[error("{path}: not there any more ({cause}); bring the volume or the bucket back")]
+    Gone {
+        /// The full place.
+        path: String,
+        /// What was found.
         cause: Cause,
     },
     /// See [`ErrorKind::AuthFailed`].
@@ -148,6 +158,7 @@ fn holder(pid: Option<u32>) -> String {
 pub struct Cause {
     text: String,
     detail: Option<Box<dyn StdError + Send + Sync>>,
+    is_of_fsync: bool,
 }
 
 impl Cause {
@@ -156,6 +167,7 @@ impl Cause {
         Self {
             text: text.into(),
             detail: None,
+            is_of_fsync: false,
         }
     }
 
@@ -168,6 +180,14 @@ impl Cause {
         Self {
             text,
             detail: Some(Box::new(error)),
+            is_of_fsync: false,
+        }
+    }
+
+    fn of_fsync(self) -> Self {
+        Self {
+            is_of_fsync: true,
+            ..self
         }
     }
 }
@@ -197,6 +217,7 @@ impl Error {
             Self::NoSpace { .. } => ErrorKind::NoSpace,
             Self::ReadOnly { .. } => ErrorKind::ReadOnly,
             Self::Unavailable { .. } => ErrorKind::Unavailable,
+            Self::Gone { .. } => ErrorKind::Gone,
             Self::AuthFailed { .. } => ErrorKind::AuthFailed,
             Self::Held { .. } => ErrorKind::Held,
             Self::NotADirectory { .. } => ErrorKind::NotADirectory,
@@ -206,6 +227,11 @@ impl Error {
         }
     }
 
+    /// Whether data was written and could not be made durable.
+    pub fn is_of_fsync(&self) -> bool {
+        matches!(self, Self::Io { cause, .. } if cause.is_of_fsync)
+    }
+
     /// What the storage said, for putting it into other words.
     #[cfg(feature = "s3")]
     pub(super) fn reason(&self) -> String {
@@ -213,6 +239,7 @@ impl Error {
             Self::PermissionDenied { cause, .. }
             | Self::NoSpace { cause, .. }
             | Self::Unavailable { cause, .. }
+            | Self::Gone { cause, .. }
             | Self::AuthFailed { cause, .. }
             | Self::Io { cause, .. }
             | Self::Invalid { cause, .. } => cause.to_string(),
@@ -234,9 +261,22 @@ impl Error {
         Self::of_kind(kind, path.into(), Cause::new(error.to_string(), error))
     }
 
+    /// A failed fsync of `path`.
+    pub(super) fn from_fsync(path: impl Into<String>, error: io::Error) -> Self {
+        let kind = kind_of_io(&error);
+        let text = format!("fsync: {error}");
+        Self::of_kind(kind, path.into(), Cause::new(text, error).of_fsync())
+    }
+
     /// A failed request to a store, for the object at `path`.
     pub(super) fn from_store(path: impl Into<String>, error: object_store::Error) -> Self {
+        // `LocalFileSystem` keeps the type that tells to itself; the tests pin its words.
+        const FSYNC_MARK: &str = "Unable to sync data";
         let Findings { kind, text } = examine(&error);
+        if chain(&error).any(|link| link.to_string().starts_with(FSYNC_MARK)) {
+            let text = format!("fsync: {text}");
+            return Self::of_kind(kind, path.into(), Cause::new(text, error).of_fsync());
+        }
         Self::of_kind(kind, path.into(), Cause::new(text, error))
     }
 
@@ -248,6 +288,7 @@ impl Error {
             ErrorKind::NoSpace => Self::NoSpace { path, cause },
             ErrorKind::ReadOnly => Self::ReadOnly { path },
             ErrorKind::Unavailable => Self::Unavailable { path, cause },
+            ErrorKind::Gone => Self::Gone { path, cause },
             ErrorKind::AuthFailed => Self::AuthFailed { path, cause },
             ErrorKind::NotADirectory => Self::NotADirectory { path },
             ErrorKind::Invalid => Self::Invalid { path, cause },
@@ -376,7 +417,7 @@ impl Reply {
     fn kind(&self, error: &object_store::Error) -> ErrorKind {
         // Without a bucket nothing can be said about any object in it: "not found" here would read as lost data.
         if self.code.as_deref() == Some("NoSuchBucket") {
-            return ErrorKind::Unavailable;
+            return ErrorKind::Gone;
         }
         let refused = [
             "InvalidAccessKeyId",

@@ -8,7 +8,9 @@
 //! Every future may be dropped. A write that was under way then may or may not have happened.
 
 mod attach;
+mod counters;
 mod error;
+mod health;
 mod location;
 mod lock;
 mod volume;
@@ -29,10 +31,12 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode};
 pub use attach::Attach;
 #[cfg(feature = "s3")]
 pub use attach::S3Access;
+pub use counters::{BOUNDS_SECONDS, Count, Counters, Histogram, HistogramSnapshot, Operation, Outcome};
 pub use error::{Cause, Error, ErrorKind};
+pub use health::{Failure, Health, Trouble};
 pub use location::Location;
 pub use lock::Lock;
-pub use volume::Space;
+pub use volume::{Look, Presence, Space};
 
 use volume::Volume;
 
@@ -47,6 +51,10 @@ struct Inner {
     location: Location,
     store: Arc<dyn ObjectStore>,
     volume: Option<Volume>,
+    health: Health,
+    counters: Counters,
+    /// Name of this backend's trial object: two agents on one bucket do not meet.
+    trial: String,
 }
 
 /// What a conditional creation found.
@@ -93,6 +101,9 @@ impl Backend {
                 location,
                 store,
                 volume,
+                health: Health::default(),
+                counters: Counters::default(),
+                trial: trial_name(),
             }),
         }
     }
@@ -112,37 +123,41 @@ impl Backend {
     /// After an error the object may be there or not. On a volume it may even be readable without being durable: void it.
     pub async fn put(&self, path: &str, payload: Bytes) -> Result<(), Error> {
         let object = self.object(path)?;
-        self.on_volume(path, |volume, path| volume.prepare_parent(path)).await?;
-        self.inner
-            .store
-            .put(&object, payload.into())
-            .await
-            .map_err(|error| self.failed(path, error))?;
-        Ok(())
+        self.put_object(&object, payload).await
+    }
+
+    async fn put_object(&self, object: &ObjectPath, payload: Bytes) -> Result<(), Error> {
+        let path = object.as_ref();
+        let bytes = payload.len() as u64;
+        self.watched(Operation::Put, bytes, async {
+            self.on_volume(path, |volume, path| volume.prepare_parent(path)).await?;
+            let put = self.inner.store.put(object, payload.into()).await;
+            put.map(drop).map_err(|error| self.failed(path, error))
+        })
+        .await
     }
 
     /// Stores an object unless one of that name exists; of several callers at once exactly one creates it. Durable on return.
     pub async fn create(&self, path: &str, payload: Bytes) -> Result<Created, Error> {
         let object = self.object(path)?;
-        let contents = payload.clone();
-        if let Some(created) = self
-            .on_volume(path, move |volume, path| volume.create(path, &contents))
-            .await?
-        {
-            return Ok(created);
-        }
-        match self
-            .inner
-            .store
-            .put_opts(&object, payload.into(), PutMode::Create.into())
-            .await
-        {
-            Ok(_) => Ok(Created::New),
-            Err(error) => match self.failed(path, error) {
-                Error::AlreadyExists { .. } => Ok(Created::Exists),
-                error => Err(error),
-            },
-        }
+        self.watched(Operation::Create, payload.len() as u64, async {
+            let contents = payload.clone();
+            if let Some(created) = self
+                .on_volume(path, move |volume, path| volume.create(path, &contents))
+                .await?
+            {
+                return Ok(created);
+            }
+            let create = PutMode::Create.into();
+            match self.inner.store.put_opts(&object, payload.into(), create).await {
+                Ok(_) => Ok(Created::New),
+                Err(error) => match self.failed(path, error) {
+                    Error::AlreadyExists { .. } => Ok(Created::Exists),
+                    error => Err(error),
+                },
+            }
+        })
+        .await
     }
 
     /// A whole object.
@@ -160,10 +175,13 @@ impl Backend {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let bytes = match self.read(path, Some(GetRange::Bounded(range.clone()))).await {
-            Ok((bytes, _)) => bytes,
-            Err(error) => return Err(self.explain_range(path, range, error).await),
+        let read = async {
+            match self.read_unwatched(path, Some(GetRange::Bounded(range.clone()))).await {
+                Ok((bytes, _)) => Ok(bytes),
+                Err(error) => Err(self.explain_range(path, &range, error).await),
+            }
         };
+        let bytes = self.watched(Operation::Get, 0, read).await?;
         let found = bytes.len() as u64;
         if found == range.end - range.start {
             return Ok(bytes);
@@ -181,15 +199,17 @@ impl Backend {
         if len == 0 {
             return Ok((Bytes::new(), self.size(path).await?));
         }
-        let (bytes, size) = match self.read(path, Some(GetRange::Suffix(len))).await {
-            Ok(read) => read,
-            // S3 has no last bytes of an empty object and says "range not satisfiable".
-            Err(error) if error.kind() == ErrorKind::Io => match self.size(path).await {
-                Ok(0) => return Ok((Bytes::new(), 0)),
-                _ => return Err(error),
-            },
-            Err(error) => return Err(error),
+        let read = async {
+            match self.read_unwatched(path, Some(GetRange::Suffix(len))).await {
+                // S3 has no last bytes of an empty object and says "range not satisfiable".
+                Err(error) if error.kind() == ErrorKind::Io => match self.size(path).await {
+                    Ok(0) => Ok((Bytes::new(), 0)),
+                    _ => Err(error),
+                },
+                read => read,
+            }
         };
+        let (bytes, size) = self.watched(Operation::Get, 0, read).await?;
         let wanted = len.min(size);
         if bytes.len() as u64 == wanted {
             return Ok((bytes, size));
@@ -205,10 +225,13 @@ impl Backend {
     /// Size of an object in bytes.
     pub async fn size(&self, path: &str) -> Result<u64, Error> {
         let object = self.object(path)?;
-        match self.inner.store.head(&object).await {
-            Ok(meta) => Ok(meta.size),
-            Err(error) => Err(self.read_failed(path, error).await),
-        }
+        self.watched(Operation::Head, 0, async {
+            match self.inner.store.head(&object).await {
+                Ok(meta) => Ok(meta.size),
+                Err(error) => Err(self.read_failed(path, error).await),
+            }
+        })
+        .await
     }
 
     /// All objects under the directory `prefix` (empty: of the store) at any depth, sorted by path, those after `after` only.
@@ -228,11 +251,15 @@ impl Backend {
             path: meta.location.into(),
             size: meta.size,
         });
-        let mut objects: Vec<Listed> = objects
-            .try_collect()
-            .await
-            .map_err(|error| self.failed(prefix, error))?;
-        self.check_attached(prefix).await?;
+        let listed = async {
+            let objects: Vec<Listed> = objects
+                .try_collect()
+                .await
+                .map_err(|error| self.failed(prefix, error))?;
+            self.check_attached(prefix).await?;
+            Ok(objects)
+        };
+        let mut objects = self.watched(Operation::List, 0, listed).await?;
         objects.retain(|listed| is_object(&listed.path));
         objects.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         Ok(objects)
@@ -241,9 +268,13 @@ impl Backend {
     /// Names of the directories directly under the directory `prefix`, sorted.
     pub async fn list_directories(&self, prefix: &str) -> Result<Vec<String>, Error> {
         let directory = self.directory(prefix)?;
-        let listing = self.inner.store.list_with_delimiter(directory.as_ref()).await;
-        let listing = listing.map_err(|error| self.failed(prefix, error))?;
-        self.check_attached(prefix).await?;
+        let listed = async {
+            let listing = self.inner.store.list_with_delimiter(directory.as_ref()).await;
+            let listing = listing.map_err(|error| self.failed(prefix, error))?;
+            self.check_attached(prefix).await?;
+            Ok(listing)
+        };
+        let listing = self.watched(Operation::List, 0, listed).await?;
         let names = listing
             .common_prefixes
             .iter()
@@ -256,13 +287,20 @@ impl Backend {
     /// Deletes an object; one that is not there is fine. On a volume a power cut may bring it back.
     pub async fn delete(&self, path: &str) -> Result<(), Error> {
         let object = self.object(path)?;
-        match self.inner.store.delete(&object).await {
-            Ok(()) => Ok(()),
-            Err(error) => match self.read_failed(path, error).await {
-                Error::NotFound { .. } => Ok(()),
-                error => Err(error),
-            },
-        }
+        self.delete_object(&object).await
+    }
+
+    async fn delete_object(&self, object: &ObjectPath) -> Result<(), Error> {
+        self.watched(Operation::Delete, 0, async {
+            match self.inner.store.delete(object).await {
+                Ok(()) => Ok(()),
+                Err(error) => match self.read_failed(object.as_ref(), error).await {
+                    Error::NotFound { .. } => Ok(()),
+                    error => Err(error),
+                },
+            }
+        })
+        .await
     }
 
     /// Makes an object durable that was read but perhaps only from the page cache: writes the same bytes anew. A bucket's
@@ -278,14 +316,21 @@ impl Backend {
     /// On a volume, removes a directory whose objects are deleted, with whatever else is in it; elsewhere nothing.
     pub async fn remove_directory(&self, directory: &str) -> Result<(), Error> {
         let _valid = self.directory(directory)?;
-        self.on_volume(directory, |volume, directory| volume.remove_directory(directory))
-            .await?;
+        if !self.is_volume() {
+            return Ok(());
+        }
+        let removed = self.on_volume(directory, |volume, directory| volume.remove_directory(directory));
+        self.watched(Operation::Sweep, 0, removed).await?;
         Ok(())
     }
 
     /// On a volume, makes everything written to its file system so far durable; elsewhere nothing.
     pub async fn sync(&self) -> Result<(), Error> {
-        self.on_volume("", |volume, _| volume.sync()).await?;
+        if !self.is_volume() {
+            return Ok(());
+        }
+        let synced = self.on_volume("", |volume, _| volume.sync());
+        self.watched(Operation::Sync, 0, synced).await?;
         Ok(())
     }
 
@@ -294,10 +339,11 @@ impl Backend {
     /// For the holder of the lock before its first write: files of writes under way look the same.
     pub async fn sweep_staging(&self, prefix: &str) -> Result<usize, Error> {
         let _valid = self.directory(prefix)?;
-        let swept = self
-            .on_volume(prefix, |volume, prefix| volume.sweep_staging(prefix))
-            .await?;
-        Ok(swept.unwrap_or(0))
+        if !self.is_volume() {
+            return Ok(0);
+        }
+        let swept = self.on_volume(prefix, |volume, prefix| volume.sweep_staging(prefix));
+        Ok(self.watched(Operation::Sweep, 0, swept).await?.unwrap_or(0))
     }
 
     /// Space of the volume; `None` where there is no limit to ask for. Does not block for long: one system call.
@@ -315,25 +361,132 @@ impl Backend {
         }
     }
 
+    /// Looks at the place without writing there: three system calls on a volume, nothing elsewhere. Blocks while a network
+    /// file system does not answer.
+    pub fn look(&self) -> Look {
+        self.inner.volume.as_ref().map_or_else(Look::endless, Volume::look)
+    }
+
+    /// What was asked of the storage, and how it answered.
+    pub fn counters(&self) -> &Counters {
+        &self.inner.counters
+    }
+
+    /// What failed lately.
+    pub fn health(&self) -> &Health {
+        &self.inner.health
+    }
+
+    /// Writes, reads and deletes a small object that no listing shows, and remembers in [`health`](Self::health) that the
+    /// storage answers, or how it fails.
+    pub async fn try_out(&self) -> Result<(), Error> {
+        let object = ObjectPath::from(self.inner.trial.as_str());
+        let tried = async {
+            let contents = Bytes::from(self.inner.trial.clone());
+            self.put_object(&object, contents.clone()).await?;
+            let found = self.watched(Operation::Get, 0, self.get_object(&object, None)).await?.0;
+            self.delete_object(&object).await?;
+            Ok::<_, Error>(found == contents)
+        };
+        match tried.await {
+            Ok(true) => self.inner.health.answer(&[]),
+            Ok(false) => {
+                let cause = Cause::text("a trial object reads back different from what was written");
+                let path = self.place(&self.inner.trial);
+                let error = Error::Io { path, cause };
+                self.remember(&error, 0);
+                return Err(error);
+            }
+            // It answers, and says so in time.
+            Err(error) if matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::ReadOnly) => {
+                self.inner.health.answer(&[Trouble::NoSpace, Trouble::ReadOnly]);
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Where every request is counted and every failing one is remembered, with the bytes it was to store.
+    async fn watched<T>(
+        &self,
+        operation: Operation,
+        bytes: u64,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let result = self.inner.counters.watch(operation, work).await;
+        if let Err(error) = &result {
+            self.remember(error, bytes);
+        }
+        result
+    }
+
+    fn remember(&self, error: &Error, bytes: u64) {
+        if let Some(trouble) = Trouble::of(error) {
+            if self.is_seen(trouble, bytes) {
+                self.inner.health.wake();
+            } else {
+                self.inner.health.record(trouble, error);
+            }
+        }
+    }
+
+    /// Whether a look at the volume shows this trouble by itself. It then shows its end as well, so nothing need be
+    /// remembered of it.
+    fn is_seen(&self, trouble: Trouble, bytes: u64) -> bool {
+        if !self.is_volume() {
+            return false;
+        }
+        match trouble {
+            Trouble::Gone => true,
+            Trouble::NoSpace => self.is_full(bytes),
+            Trouble::ReadOnly => self.look().is_read_only,
+            Trouble::Permission => self.look().refused.is_some(),
+            Trouble::Io | Trouble::Fsync | Trouble::Unreachable | Trouble::Credentials => false,
+        }
+    }
+
+    /// Whether the numbers of the volume say themselves that there is no room for so many bytes.
+    fn is_full(&self, bytes: u64) -> bool {
+        // Blocks, directories and what is written elsewhere at the same time.
+        const SLACK_BYTES: u64 = 1 << 20;
+        const SLACK_INODES: u64 = 8;
+        match self.space() {
+            Ok(Some(space)) => {
+                let inodes_full = space.inodes_total > 0 && space.inodes_free < SLACK_INODES;
+                inodes_full || space.available < bytes.saturating_add(SLACK_BYTES)
+            }
+            _ => false,
+        }
+    }
+
     async fn read(&self, path: &str, range: Option<GetRange>) -> Result<(Bytes, u64), Error> {
+        self.watched(Operation::Get, 0, self.read_unwatched(path, range)).await
+    }
+
+    async fn read_unwatched(&self, path: &str, range: Option<GetRange>) -> Result<(Bytes, u64), Error> {
         let object = self.object(path)?;
+        self.get_object(&object, range).await
+    }
+
+    async fn get_object(&self, object: &ObjectPath, range: Option<GetRange>) -> Result<(Bytes, u64), Error> {
         let options = GetOptions {
             range,
             ..Default::default()
         };
         let read = async {
-            let result = self.inner.store.get_opts(&object, options).await?;
+            let result = self.inner.store.get_opts(object, options).await?;
             let size = result.meta.size;
             Ok((result.bytes().await?, size))
         };
         match read.await {
             Ok(read) => Ok(read),
-            Err(error) => Err(self.read_failed(path, error).await),
+            Err(error) => Err(self.read_failed(object.as_ref(), error).await),
         }
     }
 
     /// Stores word "beyond the end" in ways that cannot be told from other failures; the size can.
-    async fn explain_range(&self, path: &str, range: Range<u64>, error: Error) -> Error {
+    async fn explain_range(&self, path: &str, range: &Range<u64>, error: Error) -> Error {
         if error.kind() != ErrorKind::Io {
             return error;
         }
@@ -401,10 +554,20 @@ impl Backend {
     }
 }
 
-/// Whether a path can be an object's: not the lock file, not a leftover, not nothing.
+/// Whether a path can be an object's: not the lock file, not a leftover, not a trial, not nothing.
 fn is_object(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
-    !path.is_empty() && path != lock::LOCK_FILE && !volume::is_staging_name(name)
+    !path.is_empty() && path != lock::LOCK_FILE && !path.starts_with(TRIAL_PREFIX) && !volume::is_staging_name(name)
+}
+
+/// What names of trial objects start with. They stand beside the store's files, for an instant.
+const TRIAL_PREFIX: &str = ".probe-";
+
+/// A name that two agents do not share, unless the operating system has nothing random to give: then they may disturb
+/// each other's trials, and nothing else.
+fn trial_name() -> String {
+    let id = getrandom::u64().unwrap_or(0);
+    format!("{TRIAL_PREFIX}{id:016x}")
 }
 
 /// Runs blocking work on a thread for it. The work goes on if the future is dropped.

@@ -2,6 +2,7 @@
 
 mod contract;
 mod errors;
+mod health;
 mod s3;
 mod volume;
 

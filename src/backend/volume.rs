@@ -11,6 +11,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
+use rustix::fs::{Access, AtFlags, CWD, StatVfs, StatVfsMountFlags};
+use rustix::io::Errno;
 
 use super::Created;
 use super::error::{Cause, Error};
@@ -29,6 +31,62 @@ pub struct Space {
     /// Free inodes; meaningless if `inodes_total` is 0.
     pub inodes_free: u64,
 }
+
+impl Space {
+    fn of(stat: &StatVfs) -> Self {
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Self {
+            total: bytes(stat.f_blocks),
+            free: bytes(stat.f_bfree),
+            available: bytes(stat.f_bavail),
+            inodes_total: stat.f_files,
+            inodes_free: stat.f_ffree,
+        }
+    }
+}
+
+/// What can be seen of a place without writing there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// Whether it is the place that was attached.
+    pub presence: Presence,
+    /// Its room; none where there is no end, and none of a place that is away.
+    pub space: Option<Space>,
+    /// Whether its file system is mounted read-only.
+    pub is_read_only: bool,
+    /// Why this process may not work there, if it may not.
+    pub refused: Option<String>,
+}
+
+/// Whether a place is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presence {
+    /// It is, as far as can be seen.
+    Here,
+    /// It is not, or another one is in its place; in words.
+    Gone(String),
+    /// It does not answer; in words.
+    Silent(String),
+}
+
+impl Look {
+    /// A place without an end, of which nothing bad is known.
+    pub fn endless() -> Self {
+        Self::away(Presence::Here)
+    }
+
+    /// A place of which no more than this is known.
+    pub fn away(presence: Presence) -> Self {
+        Self {
+            presence,
+            space: None,
+            is_read_only: false,
+            refused: None,
+        }
+    }
+}
+
+const REPLACED: &str = "the directory was unmounted, moved or replaced since it was opened";
 
 /// The directory of a store.
 #[derive(Debug)]
@@ -63,13 +121,13 @@ impl Volume {
         &self.root
     }
 
-    /// Fails as unavailable if the directory is no longer the one that was attached.
+    /// Fails as gone if the directory is no longer the one that was attached.
     pub(super) fn check_attached(&self) -> Result<(), Error> {
         match fs::metadata(&self.root) {
             Ok(metadata) if identity(&metadata) == self.identity => Ok(()),
-            _ => Err(Error::Unavailable {
+            _ => Err(Error::Gone {
                 path: self.root.display().to_string(),
-                cause: Cause::text("the directory was unmounted, moved or replaced since it was opened"),
+                cause: Cause::text(REPLACED),
             }),
         }
     }
@@ -109,15 +167,12 @@ impl Volume {
             }
             Err(error) => return Err(at(&path, error)),
         };
-        created
-            .write_all(contents)
-            .and_then(|()| created.sync_all())
-            .map_err(|error| at(&path, error))?;
+        created.write_all(contents).map_err(|error| at(&path, error))?;
+        created.sync_all().map_err(|error| at_fsync(&path, error))?;
         sync_directory(path.parent().unwrap_or(&self.root))?;
         Ok(Created::New)
     }
 
-    /// Makes everything written to the file system so far survive a power cut, whoever wrote it.
     pub(super) fn remove_directory(&self, directory: &str) -> Result<(), Error> {
         let path = self.root.join(directory);
         match fs::remove_dir_all(&path) {
@@ -126,9 +181,10 @@ impl Volume {
         }
     }
 
+    /// Makes everything written to the file system so far survive a power cut, whoever wrote it.
     pub(super) fn sync(&self) -> Result<(), Error> {
         let root = File::open(&self.root).map_err(|error| at(&self.root, error))?;
-        rustix::fs::syncfs(&root).map_err(|errno| at(&self.root, errno.into()))
+        rustix::fs::syncfs(&root).map_err(|errno| at_fsync(&self.root, errno.into()))
     }
 
     /// Removes what interrupted writes under `prefix` left behind; returns how many files.
@@ -143,7 +199,7 @@ impl Volume {
                 let kind = entry.file_type().map_err(|error| at(&entry.path(), error))?;
                 if kind.is_dir() {
                     pending.push(entry.path());
-                } else if kind.is_file() && entry.file_name().to_str().is_some_and(is_staging_name) {
+                } else if kind.is_file() && entry.file_name().to_str().is_some_and(is_leftover_name) {
                     swept += remove(&entry.path())?;
                 }
             }
@@ -153,15 +209,53 @@ impl Volume {
 
     pub(super) fn space(&self) -> Result<Space, Error> {
         let stat = rustix::fs::statvfs(&self.root).map_err(|errno| at(&self.root, errno.into()))?;
-        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Ok(Space {
-            total: bytes(stat.f_blocks),
-            free: bytes(stat.f_bfree),
-            available: bytes(stat.f_bavail),
-            inodes_total: stat.f_files,
-            inodes_free: stat.f_ffree,
-        })
+        Ok(Space::of(&stat))
     }
+
+    /// Looks at the directory and its file system, without opening anything.
+    pub(super) fn look(&self) -> Look {
+        let silent = |error: io::Error| Look::away(Presence::Silent(error.to_string()));
+        match fs::metadata(&self.root) {
+            Ok(metadata) if identity(&metadata) == self.identity => {}
+            Ok(_) => return Look::away(Presence::Gone(REPLACED.to_owned())),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                    return Look::away(Presence::Gone(error.to_string()));
+                }
+                io::ErrorKind::PermissionDenied => {
+                    return Look {
+                        refused: Some(error.to_string()),
+                        ..Look::endless()
+                    };
+                }
+                _ => return silent(error),
+            },
+        }
+        let stat = match rustix::fs::statvfs(&self.root) {
+            Ok(stat) => stat,
+            Err(errno) => return silent(errno.into()),
+        };
+        Look {
+            presence: Presence::Here,
+            space: Some(Space::of(&stat)),
+            is_read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
+            refused: self.refused(),
+        }
+    }
+
+    /// Why this process may not work in the directory, if it may not.
+    fn refused(&self) -> Option<String> {
+        let wanted = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+        match rustix::fs::accessat(CWD, &self.root, wanted, AtFlags::EACCESS) {
+            Err(errno @ (Errno::ACCESS | Errno::PERM)) => Some(io::Error::from(errno).to_string()),
+            // What else goes wrong is told by other means, and an old kernel cannot say.
+            _ => None,
+        }
+    }
+}
+
+fn is_leftover_name(name: &str) -> bool {
+    is_staging_name(name) || name.starts_with(super::TRIAL_PREFIX)
 }
 
 /// Whether a file name is one of `LocalFileSystem`'s staging files: `<name>#<digits>`.
@@ -186,9 +280,8 @@ pub(super) fn create_durably(directory: &Path, top: &Path) -> Result<(), Error> 
 }
 
 fn sync_directory(directory: &Path) -> Result<(), Error> {
-    File::open(directory)
-        .and_then(|open| open.sync_all())
-        .map_err(|error| at(directory, error))
+    let open = File::open(directory).map_err(|error| at(directory, error))?;
+    open.sync_all().map_err(|error| at_fsync(directory, error))
 }
 
 fn entries(directory: &Path) -> Result<Box<dyn Iterator<Item = io::Result<fs::DirEntry>>>, Error> {
@@ -213,4 +306,8 @@ fn identity(metadata: &fs::Metadata) -> (u64, u64) {
 
 fn at(path: &Path, error: io::Error) -> Error {
     Error::from_io(path.display().to_string(), error)
+}
+
+fn at_fsync(path: &Path, error: io::Error) -> Error {
+    Error::from_fsync(path.display().to_string(), error)
 }

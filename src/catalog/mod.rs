@@ -87,6 +87,8 @@ const SCHEMA: u32 = 1;
 const SCHEMA_KEY: &[u8] = b"schema";
 /// Likewise.
 const MODE_KEY: &[u8] = b"mode";
+/// Likewise.
+const READ_ONLY_KEY: &[u8] = b"read-only";
 
 /// The mode of the store as it was last told, so that it outlives the process. Holds nothing that needs sealing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +97,46 @@ pub struct ModeRow {
     pub mode: u8,
     /// Since when it holds, in milliseconds since 1970.
     pub since_ms: i64,
-    /// Counts changes of the mode.
+    /// Counts changes of the mode and of the set of causes.
     pub sequence: u64,
+    /// Tells one set of causes from another; 0 in a row of a version that did not keep it.
+    pub causes: u32,
+    /// Which thresholds are passed and not left by their margins, as bits of the engine's; 0 likewise.
+    pub held: u8,
+}
+
+impl ModeRow {
+    /// Mode, since, sequence; what follows was added later.
+    const LEN_FIRST: usize = 17;
+    const LEN: usize = Self::LEN_FIRST + 5;
+
+    fn encode(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(Self::LEN);
+        bytes.push(self.mode);
+        bytes.extend(self.since_ms.to_le_bytes());
+        bytes.extend(self.sequence.to_le_bytes());
+        bytes.extend(self.causes.to_le_bytes());
+        bytes.push(self.held);
+        bytes
+    }
+
+    /// None of a row that no version has written: it is then as if there was none.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (first, rest) = bytes.split_at_checked(Self::LEN_FIRST)?;
+        let (words, _) = first[1..].as_chunks::<8>();
+        let later: [u8; 5] = match rest {
+            [] => [0; 5],
+            rest => rest.try_into().ok()?,
+        };
+        let [a, b, c, d, held] = later;
+        Some(Self {
+            mode: first[0],
+            since_ms: i64::from_le_bytes(words[0]),
+            sequence: u64::from_le_bytes(words[1]),
+            causes: u32::from_le_bytes([a, b, c, d]),
+            held,
+        })
+    }
 }
 
 impl Catalog {
@@ -135,30 +175,39 @@ impl Catalog {
         Ok(())
     }
 
+    /// Whether it has rows of any repository.
+    pub fn has_repositories(&self) -> Result<bool, Error> {
+        // More than there are rows of the catalog itself.
+        const ROWS: usize = 16;
+        let rows = self.tables.scan(Table::Meta, &[], None, ROWS)?;
+        Ok(rows.iter().any(|(key, _)| key.len() >= size_of::<RepositoryId>()))
+    }
+
     /// The mode that was set last; none in a new catalog.
     pub fn mode(&self) -> Result<Option<ModeRow>, Error> {
-        let Some(bytes) = self.tables.get(Table::Meta, MODE_KEY)? else {
-            return Ok(None);
-        };
-        let Ok(bytes) = <[u8; 17]>::try_from(bytes) else {
-            return Ok(None);
-        };
-        let (mode, rest) = (bytes[0], &bytes[1..]);
-        let (words, _) = rest.as_chunks::<8>();
-        Ok(Some(ModeRow {
-            mode,
-            since_ms: i64::from_le_bytes(words[0]),
-            sequence: u64::from_le_bytes(words[1]),
-        }))
+        let bytes = self.tables.get(Table::Meta, MODE_KEY)?;
+        Ok(bytes.and_then(|bytes| ModeRow::decode(&bytes)))
     }
 
     /// Remembers a mode.
     pub fn set_mode(&self, row: ModeRow) -> Result<(), Error> {
-        let mut bytes = vec![row.mode];
-        bytes.extend(row.since_ms.to_le_bytes());
-        bytes.extend(row.sequence.to_le_bytes());
         let mut batch = Batch::new();
-        batch.put(Table::Meta, MODE_KEY.to_vec(), bytes);
+        batch.put(Table::Meta, MODE_KEY.to_vec(), row.encode());
+        self.tables.commit(batch)
+    }
+
+    /// Whether an operator made the store read-only.
+    pub fn is_read_only(&self) -> Result<bool, Error> {
+        Ok(self.tables.get(Table::Meta, READ_ONLY_KEY)?.is_some())
+    }
+
+    /// Remembers whether an operator made the store read-only.
+    pub fn set_read_only(&self, read_only: bool) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        match read_only {
+            true => batch.put(Table::Meta, READ_ONLY_KEY.to_vec(), vec![1]),
+            false => batch.delete(Table::Meta, READ_ONLY_KEY.to_vec()),
+        }
         self.tables.commit(batch)
     }
 

@@ -423,3 +423,41 @@ fn catalogs_in_memory_are_separate() {
     let other = Catalog::open(&Location::Memory, &Limits::default()).unwrap();
     assert!(!Arc::ptr_eq(&one.tables, &other.tables));
 }
+
+#[test]
+fn a_mode_is_read_back_also_from_a_row_of_the_first_version() {
+    let tables = Arc::new(MemoryTables::default());
+    let catalog = Catalog { tables: tables.clone() };
+    assert_eq!(catalog.mode().unwrap(), None);
+    let row = ModeRow {
+        mode: 3,
+        since_ms: -5,
+        sequence: 1 << 40,
+        causes: 0xdead_beef,
+        held: 9,
+    };
+    catalog.set_mode(row).unwrap();
+    assert_eq!(catalog.mode().unwrap(), Some(row));
+
+    let mut first = vec![2];
+    first.extend(7i64.to_le_bytes());
+    first.extend(8u64.to_le_bytes());
+    put(&*tables, Table::Meta, &[(MODE_KEY, &first)]);
+    let read = catalog.mode().unwrap().unwrap();
+    assert_eq!(
+        (read.mode, read.since_ms, read.sequence, read.causes, read.held),
+        (2, 7, 8, 0, 0)
+    );
+    put(&*tables, Table::Meta, &[(MODE_KEY, &first[..9])]);
+    assert_eq!(catalog.mode().unwrap(), None);
+}
+
+#[test]
+fn a_store_is_read_only_until_it_is_not() {
+    let catalog = Catalog::open(&Location::Memory, &small_limits()).unwrap();
+    assert!(!catalog.is_read_only().unwrap());
+    catalog.set_read_only(true).unwrap();
+    assert!(catalog.is_read_only().unwrap());
+    catalog.set_read_only(false).unwrap();
+    assert!(!catalog.is_read_only().unwrap());
+}

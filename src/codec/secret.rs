@@ -130,12 +130,18 @@ mod tests {
         assert_eq!(slot, &[0; LEN]);
         assert_eq!(pool.slots.len(), PAGE_LEN / LEN - 1);
         drop(Secret::from_bytes([9; LEN]));
-        assert!(FREE.lock().slots.iter().all(|slot| **slot == [0; LEN]), "free slots hold nothing");
+        assert!(
+            FREE.lock().slots.iter().all(|slot| **slot == [0; LEN]),
+            "free slots hold nothing"
+        );
     }
 
     #[test]
     fn what_holds_secrets_is_locked() {
         let _secret = Secret::from_bytes([1; LEN]);
-        assert!(Secret::memory_is_locked(), "a page of locked memory is within every usual limit");
+        assert!(
+            Secret::memory_is_locked(),
+            "a page of locked memory is within every usual limit"
+        );
     }
 }

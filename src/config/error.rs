@@ -34,13 +34,37 @@ pub enum Error {
     /// The key file gave no key.
     #[error("key file {0}")]
     Key(#[source] keys::Error),
+    /// A configuration file cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A setting that is unknown, or has a value that it cannot have.
+    #[error("{line}")]
+    Setting {
+        /// Where it stands, its key, and what to do.
+        line: String,
+    },
+}
+
+impl From<keys::Error> for Error {
+    fn from(error: keys::Error) -> Self {
+        match error {
+            keys::Error::Missing { path } => Self::KeyMissing { path },
+            other => Self::Key(other),
+        }
+    }
 }
 
 impl Error {
     /// The case, as the engine would name it.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Store(_) | Self::Needed { .. } => Reason::InvalidArgument,
+            Self::Store(_) | Self::Needed { .. } | Self::File { .. } | Self::Setting { .. } => Reason::InvalidArgument,
             Self::KeyMissing { .. } | Self::KeyNotMade(_) | Self::Key(_) => Reason::KeysUnavailable,
         }
     }

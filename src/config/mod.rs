@@ -5,6 +5,8 @@
 
 mod error;
 mod place;
+#[cfg(feature = "serve")]
+pub mod serve;
 mod size;
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use crate::backend::Location;
 use crate::catalog;
-use crate::codec::Secret;
 use crate::engine::{Options, StoreOptions};
 use crate::format::Kek;
 use crate::keys;
@@ -92,13 +91,44 @@ impl Place {
     /// # Errors
     /// What is missing or wrong with catalog and key file.
     pub fn store_options(&self) -> Result<StoreOptions, Error> {
-        let catalog = self.catalog.clone().ok_or_else(|| self.needed("--catalog DIR"))?;
-        Ok(StoreOptions {
+        let catalog = self.catalog()?;
+        let kek = load_key(self.key_file()?.path())?;
+        Ok(self.opened_with(catalog, vec![kek], Options::default()))
+    }
+
+    /// The same with keys from elsewhere, or none, and these options.
+    ///
+    /// # Errors
+    /// If there is no default for the catalog and none was given.
+    pub fn store_options_with(&self, keks: Vec<Kek>, options: Options) -> Result<StoreOptions, Error> {
+        Ok(self.opened_with(self.catalog()?, keks, options))
+    }
+
+    fn opened_with(&self, catalog: catalog::Location, keks: Vec<Kek>, options: Options) -> StoreOptions {
+        StoreOptions {
             location: self.location.clone(),
             catalog,
-            keks: vec![load_key(self.key_file()?.path())?],
-            options: Options::default(),
-        })
+            keks,
+            options,
+        }
+    }
+
+    fn catalog(&self) -> Result<catalog::Location, Error> {
+        self.catalog.clone().ok_or_else(|| self.needed("--catalog DIR"))
+    }
+
+    /// The id of the key that is there; none if nobody named a key file and there is none in the default place.
+    ///
+    /// # Errors
+    /// If a key file that a user named is not there, or the file holds no key.
+    pub fn key_id(&self) -> Result<Option<String>, Error> {
+        match &self.key_file {
+            None => Ok(None),
+            Some(file) => match (load_key(file.path()), file) {
+                (Err(Error::KeyMissing { .. }), KeyFile::Default(_)) => Ok(None),
+                (loaded, _) => loaded.map(|kek| Some(kek.id)),
+            },
+        }
     }
 
     /// Makes a key in the default place if nothing is there; the path of the new file.
@@ -151,12 +181,5 @@ fn beside(store: &Path, extension: &str) -> Option<PathBuf> {
 }
 
 fn load_key(path: &Path) -> Result<Kek, Error> {
-    let kek = keys::load_key_file(path).map_err(|error| match error {
-        keys::Error::Missing { path } => Error::KeyMissing { path },
-        other => Error::Key(other),
-    })?;
-    Ok(Kek {
-        id: kek.id.clone(),
-        secret: Secret::from_bytes(*kek.secret),
-    })
+    keys::load_key_file(path).map(Kek::from).map_err(Error::from)
 }

@@ -1,11 +1,14 @@
 //! What every part of the engine shares for one repository.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::RwLock;
 
 use super::budget::Budget;
 use super::compute::Compute;
+use super::counters::Counters;
+use super::gate::Gate;
 use super::in_flight::InFlight;
 use super::options::Options;
 use super::revocation::Revocation;
@@ -31,8 +34,13 @@ pub(crate) struct Core {
     pub(crate) compressors: Compressors,
     pub(crate) budget: Budget,
     pub(crate) options: Options,
+    pub(crate) counters: Arc<Counters>,
     /// Set when the key is taken away.
     pub(crate) revocation: Arc<Revocation>,
+    /// Whether puts are admitted now.
+    pub(crate) gate: Arc<Gate>,
+    /// Set when the log turned out to lack what this agent had seen on it.
+    pub(crate) rolled_back: AtomicBool,
     /// Held while the catalog is changed: log order is the order of its holders.
     pub(crate) apply: tokio::sync::Mutex<()>,
 }

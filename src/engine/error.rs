@@ -317,7 +317,9 @@ impl From<backend::Error> for Error {
             ErrorKind::Held => Reason::StoreHeld,
             ErrorKind::NotADirectory => Reason::ForeignStore,
             ErrorKind::Invalid => Reason::InvalidArgument,
-            ErrorKind::AlreadyExists | ErrorKind::Unavailable | ErrorKind::Io => Reason::BackendUnavailable,
+            ErrorKind::AlreadyExists | ErrorKind::Unavailable | ErrorKind::Gone | ErrorKind::Io => {
+                Reason::BackendUnavailable
+            },
         };
         Error::new(reason, error.to_string()).caused_by(error)
     }

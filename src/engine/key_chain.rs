@@ -66,7 +66,10 @@ impl KeyChain {
             if present.kek.secret == kek.secret {
                 return Ok(());
             }
-            let line = format!("another key called {:?} is loaded; unload it first, or give this one another id", kek.id);
+            let line = format!(
+                "another key called {:?} is loaded; unload it first, or give this one another id",
+                kek.id
+            );
             return Err(Error::new(Reason::InvalidArgument, line));
         }
         state.loads += 1;
@@ -84,6 +87,15 @@ impl KeyChain {
         let mut state = self.state.lock();
         state.fixed = false;
         state.keys.remove(id).is_some()
+    }
+
+    /// How many keys are there.
+    pub(crate) fn len(&self) -> usize {
+        self.state.lock().keys.len()
+    }
+
+    pub(crate) fn contains(&self, id: &str) -> bool {
+        self.state.lock().keys.contains_key(id)
     }
 
     /// The key that opens a repository.

@@ -26,12 +26,15 @@
 mod budget;
 mod compute;
 mod core;
+mod counters;
 mod error;
+mod gate;
 mod in_flight;
 mod key_chain;
 mod keyrings;
 mod log;
 pub mod measure;
+mod monitor;
 mod options;
 mod packs;
 mod read;
@@ -47,6 +50,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use self::counters::Counters;
 pub use self::error::{Code, Error, ErrorKind, Reason, Result};
 pub use self::key_chain::KeyState;
 pub use self::keyrings::RepositoryHeader;
@@ -58,7 +62,7 @@ pub use self::repository::{Metadata, ObjectInfo, Page, PutOptions, PutOutcome, R
 pub use self::scrub::{
     Damage, DamagedObject, DamagedRange, Depth, Remedy, ScrubCursor, ScrubOptions, ScrubProgress, ScrubReport,
 };
-pub use self::status::{Capacity, Cause, Mode, Status};
+pub use self::status::{BackingStoreView, Capacity, CapacityPolicy, Cause, Condition, Mode, Status, code as cause_code};
 pub use self::store::{NewRepository, Store, StoreOptions, StreamShare};
 pub use self::write::{Blocking, PutProgress, Source};
 

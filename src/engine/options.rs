@@ -1,6 +1,9 @@
 //! Every bound of the engine, with its unit and reason.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::status::CapacityPolicy;
 
 /// Bounds and sizes of one open store. `Options::default()` suits the command line.
 #[derive(Clone, Debug)]
@@ -26,6 +29,10 @@ pub struct Options {
     pub read_fetches_max: usize,
     /// Bytes that the cache of pack entries may hold; it answers runs of duplicates.
     pub locality_bytes: usize,
+    /// From where on room is called low.
+    pub capacity: CapacityPolicy,
+    /// How long a failure of the storage counts in the mode at least; after that a trial write has to go through as well.
+    pub failure_hold: Duration,
 }
 
 impl Default for Options {
@@ -41,6 +48,8 @@ impl Default for Options {
             read_ahead_bytes: 16 << 20,
             read_fetches_max: 4,
             locality_bytes: 24 << 20,
+            capacity: CapacityPolicy::DEFAULT,
+            failure_hold: Duration::from_secs(30),
         }
     }
 }
@@ -56,6 +65,6 @@ impl Options {
     pub(crate) fn pack_target(&self) -> usize {
         self.pack_bytes_target
             .min(self.budget_bytes / 4)
-            .clamp(1 << 20, 64 << 20)
+            .clamp(64 << 10, 64 << 20)
     }
 }

@@ -1,13 +1,14 @@
 //! Bringing the catalog to the end of the log: at every open, and again when an epoch has been taken.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::core::Core;
 use super::error::Result;
 use super::log::rebuild;
 use super::log::replay::{Continuation, LogEntry, apply_entries, find_beyond, introduced};
 use crate::catalog::{Lookup, TipRow};
-use crate::format::PackName;
+use crate::format::{Hash32, PackName};
 
 /// Applies what the catalog has not seen, for reading.
 pub(crate) async fn catch_up(core: &Arc<Core>) -> Result<TipRow> {
@@ -63,9 +64,27 @@ async fn follow(core: &Arc<Core>) -> Result<(TipRow, Vec<PackName>, Vec<PackName
         }
         Continuation::Elsewhere => {
             tracing::warn!("the catalog does not belong to the log of the store; making it anew");
-            rebuilt(core).await
+            let seen = tip.durable_log_number;
+            let head = core.catalog.head(seen)?;
+            let rebuilt = rebuilt(core).await?;
+            if head.is_some() && lacks(core, seen, head)? {
+                tracing::error!(
+                    commit = seen,
+                    "the store lacks what this agent had seen durable: it was set back or replaced"
+                );
+                core.rolled_back.store(true, Ordering::Relaxed);
+            }
+            Ok(rebuilt)
         }
     }
+}
+
+/// Whether the log, as the catalog has it now, does not contain the commit with this number and the head after it. One
+/// that is older than the heads that are kept may well be there.
+fn lacks(core: &Core, log_number: u64, head: Option<Hash32>) -> Result<bool> {
+    let newest = core.catalog.tip()?.unwrap_or_default().log_number();
+    let found = core.catalog.head(log_number)?;
+    Ok(found != head && (found.is_some() || newest < log_number))
 }
 
 async fn rebuilt(core: &Arc<Core>) -> Result<(TipRow, Vec<PackName>, Vec<PackName>)> {

@@ -1,7 +1,7 @@
 //! One repository of a store: everything a caller can do with its objects.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -123,6 +123,8 @@ pub(crate) struct Inner {
     /// Held by a reclaim or a rebuild, taken before `writer`: what one of them is about to read, another would drop.
     housekeeping: Mutex<()>,
     fenced: Arc<AtomicBool>,
+    /// The last epoch in which what former ones left was looked for.
+    cleared_epoch: AtomicU64,
 }
 
 /// A put that nothing refused so far and that waits for its data.
@@ -159,6 +161,7 @@ impl Repository {
                 writer: Mutex::new(None),
                 housekeeping: Mutex::new(()),
                 fenced,
+                cleared_epoch: AtomicU64::new(0),
             }),
         }
     }
@@ -203,6 +206,7 @@ impl Repository {
     pub async fn begin_put(&self, name: &str, options: PutOptions) -> Result<Upload> {
         let name = object_name(name)?;
         check_metadata(&options.metadata)?;
+        self.admit().await?;
         let access = self.write_access().await?;
         let is_repeat = match &options.put_id {
             Some(id) => self.core().catalog.put_id(id)?.is_some(),
@@ -275,6 +279,7 @@ impl Repository {
     pub async fn copy(&self, from: &str, to: &str, options: PutOptions) -> Result<PutOutcome> {
         let target = object_name(to)?;
         check_metadata(&options.metadata)?;
+        self.admit().await?;
         let access = self.write_access().await?;
         let core = self.core();
         let holder = Arc::new(core.in_flight.holder());
@@ -310,6 +315,7 @@ impl Repository {
                 options.metadata
             },
             content,
+            written: draft.written(),
         };
         let version = access.put(object, options.precondition, holder).await?;
         Ok(outcome(version, &draft))
@@ -527,6 +533,59 @@ impl Repository {
         self.inner.writer.lock().await.is_some()
     }
 
+    /// Fails if no put may happen as things stand: the mode, or the state of this repository.
+    pub(crate) async fn admit(&self) -> Result<()> {
+        let core = self.core();
+        if core.gate.is_watched() && self.is_rolled_back() {
+            return Err(rolled_back(self.name()));
+        }
+        match core.gate.admit().await {
+            Err(error) if error.reason() == Reason::NoCapacity && self.drop_leftovers().await => {
+                core.gate.admit_again().await
+            }
+            admitted => admitted,
+        }
+    }
+
+    /// Deletes what former epochs left behind off the log; false if there can be nothing. What filled the volume may be
+    /// the packs of a writer that gave up for want of room: without this nothing but a reclaim would ever free it.
+    async fn drop_leftovers(&self) -> bool {
+        let Ok(access) = self.write_access().await else {
+            return false;
+        };
+        let former = self.inner.cleared_epoch.swap(access.epoch, Ordering::Relaxed);
+        if former == access.epoch {
+            return false;
+        }
+        let packs = Vec::new();
+        access.ask(|reply| Request::Condemn { packs, reply }).await.is_ok()
+    }
+
+    /// Whether the log turned out to lack what this agent had seen on it, and nobody accepted that.
+    pub(crate) fn is_rolled_back(&self) -> bool {
+        self.core().rolled_back.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn accept_rollback(&self) {
+        self.core().rolled_back.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether another agent was seen to have taken over.
+    pub(crate) fn is_fenced(&self) -> bool {
+        if self.inner.fenced.load(Ordering::Relaxed) {
+            return true;
+        }
+        let Ok(slot) = self.inner.writer.try_lock() else {
+            return false;
+        };
+        let failure = slot.as_ref().and_then(|writer| writer.ledger.failure());
+        let is_fenced = failure.is_some_and(|error| error.reason() == Reason::Fenced);
+        if is_fenced {
+            self.inner.fenced.store(true, Ordering::Relaxed);
+        }
+        is_fenced
+    }
+
     /// A stream that failed because its writer did reports the writer's reason.
     fn explain(&self, error: Error) -> Error {
         let Ok(slot) = self.inner.writer.try_lock() else {
@@ -564,6 +623,7 @@ impl Upload {
             put_id: options.put_id.map_or_else(random, Ok)?,
             metadata: options.metadata,
             content: draft.content.clone(),
+            written: draft.written(),
         };
         let version = access.put(object, options.precondition, holder).await?;
         Ok(outcome(version, &draft))
@@ -576,6 +636,7 @@ impl Writer {
         let epoch = ownership.epoch();
         let (tip, strays) = super::recover::adopt(core).await?;
         core.in_flight.reset();
+        core.counters.writers_opened.add(1);
         let opening = Record::Open {
             adopted: tip.tip,
             head: tip.head,
@@ -713,6 +774,15 @@ fn fenced() -> Error {
         Reason::Fenced,
         "another agent has taken over this repository; this process writes no more, restart it to take it back",
     )
+}
+
+fn rolled_back(name: &RepositoryName) -> Error {
+    let line = format!(
+        "repository {:?} shows an older state than this agent has seen; find out who set the store back, then make it \
+         writable again",
+        name.as_str()
+    );
+    Error::new(Reason::RolledBack, line)
 }
 
 fn closed() -> Error {

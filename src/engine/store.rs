@@ -17,14 +17,17 @@ use tokio::sync::Mutex;
 use super::budget::{Budget, Paid};
 use super::compute::Compute;
 use super::core::Core;
+use super::counters::Counters;
 use super::error::{Error, Reason, Result};
+use super::gate::Gate;
 use super::in_flight::InFlight;
 use super::key_chain::{KeyChain, KeyState};
 use super::keyrings::{RepositoryHeader, open_keyring, read_headers, write_keyring};
+use super::monitor::Watch;
 use super::options::Options;
-use super::repository::{Repository, RepositoryStatus};
+use super::repository::Repository;
 use super::revocation::Revocation;
-use super::status::{Capacity, Status, assess};
+use super::status::{Held, Policy};
 use super::write::Compressors;
 use super::{random, recover};
 use crate::backend::{self, Attach, Backend, Location, Lock};
@@ -106,17 +109,20 @@ pub struct StreamShare(#[expect(dead_code, reason = "held")] Paid);
 /// An open store. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    backend: Backend,
-    catalog: Catalog,
-    keys: KeyChain,
-    options: Options,
+pub(super) struct Inner {
+    pub(super) backend: Backend,
+    pub(super) catalog: Catalog,
+    pub(super) keys: KeyChain,
+    pub(super) options: Options,
+    counters: Arc<Counters>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) watch: Watch,
     compute: Compute,
     budget: Budget,
-    headers: Mutex<Vec<RepositoryHeader>>,
+    pub(super) headers: Mutex<Vec<RepositoryHeader>>,
     open: Mutex<BTreeMap<RepositoryId, Repository>>,
     /// Repositories that are open or being opened, by the key that opens them: reached without waiting for `open`.
     opening: SyncMutex<BTreeMap<RepositoryId, (String, Arc<Revocation>)>>,
@@ -151,16 +157,31 @@ impl Store {
     /// Opens the store, or an empty place that is to become one: it then has no repositories yet.
     ///
     /// # Errors
-    /// `ForeignStore` if the place holds something else; what [`open`](Self::open) reports.
+    /// `ForeignStore` if the place holds something else; `StoreNotFound` if it is empty and the catalog is that of a store
+    /// with repositories, as when a volume is not mounted; what [`open`](Self::open) reports.
     pub async fn open_or_empty(options: StoreOptions) -> Result<Self> {
         let backend = attach(&options.location, Attach::CreateDirectory).await?;
         let lock = backend.lock()?;
         if read_headers(&backend).await?.is_empty() {
             refuse_foreign(&backend).await?;
-            return Self::assemble(options, backend, Vec::new(), lock);
+            let store = Self::assemble(options, backend, Vec::new(), lock)?;
+            store.refuse_lost()?;
+            return Ok(store);
         }
         drop(lock);
         Self::open_attached(options, backend).await
+    }
+
+    fn refuse_lost(&self) -> Result<()> {
+        if !self.inner.catalog.has_repositories()? {
+            return Ok(());
+        }
+        let line = format!(
+            "{} is empty, but its catalog belongs to a store with repositories: is the volume mounted? For a new store, \
+             name a new catalog",
+            self.inner.backend.location()
+        );
+        Err(Error::new(Reason::StoreNotFound, line))
     }
 
     /// Opens the store, or makes one with a first repository if there is none at this place.
@@ -215,14 +236,25 @@ impl Store {
             ..catalog::Limits::default()
         };
         let catalog = Catalog::open(&options.catalog, &limits)?;
+        let told = catalog.mode()?;
+        let policy = Policy {
+            capacity: options.options.capacity,
+            pack_bytes: options.options.pack_target() as u64,
+            failure_hold: options.options.failure_hold,
+        };
+        let held = told.map_or_else(Held::default, |row| Held::from_bits(row.held));
+        let gate = Gate::new(backend.clone(), policy, held, catalog.is_read_only()?);
         Ok(Self {
             inner: Arc::new(Inner {
                 backend,
+                gate: Arc::new(gate),
+                watch: Watch::new(told)?,
                 catalog,
                 keys: KeyChain::new(options.keks)?,
                 compute: Compute::new(options.options.compute_threads)?,
                 budget: Budget::new(options.options.budget_bytes),
                 options: options.options,
+                counters: Arc::default(),
                 headers: Mutex::new(headers),
                 open: Mutex::default(),
                 opening: SyncMutex::default(),
@@ -274,7 +306,10 @@ impl Store {
             repository.close().await;
             open.remove(&header.id);
         }
-        let repository = self.open_repository(&header).await?;
+        let opening = self.inner.watch.opening(header.id);
+        let opened = self.open_repository(&header).await;
+        opening.settle(&opened);
+        let repository = opened?;
         open.insert(header.id, repository.clone());
         Ok(repository)
     }
@@ -307,6 +342,7 @@ impl Store {
             ids.push(header.id);
         }
         self.inner.keys.add(kek)?;
+        self.poke_status();
         Ok(ids)
     }
 
@@ -321,11 +357,13 @@ impl Store {
                 revocation.revoke();
             }
         }
+        self.poke_status();
         let store = self.clone();
         let closing = tokio::spawn(async move { store.close_revoked().await });
         if tokio::time::timeout(UNLOAD_WAIT, closing).await.is_err() {
             tracing::warn!("the backend holds up writes of a repository whose key was taken away");
         }
+        self.poke_status();
         was_there
     }
 
@@ -345,6 +383,21 @@ impl Store {
     /// Every key that is there or that a repository needs, without the keys themselves.
     pub async fn keys(&self) -> Vec<KeyState> {
         self.inner.keys.states(&self.inner.headers.lock().await)
+    }
+
+    /// How many keys are there.
+    pub fn keys_loaded(&self) -> usize {
+        self.inner.keys.len()
+    }
+
+    /// How the backing store was asked, and how it answered.
+    pub fn backend_counters(&self) -> &backend::Counters {
+        self.inner.backend.counters()
+    }
+
+    /// What was counted since the store was opened.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.inner.counters
     }
 
     /// Waits, in order, until a stream may begin that will hold `frame_bytes` outside of everything else that is counted;
@@ -402,40 +455,6 @@ impl Store {
         Ok(())
     }
 
-    /// Room, mode and totals. Repositories that cannot be opened are left out of the totals and named as a cause.
-    pub async fn status(&self) -> Result<Status> {
-        let mut repositories: Vec<RepositoryStatus> = Vec::new();
-        for header in self.repositories().await {
-            repositories.push(self.repository(&header.id.to_string()).await?.status()?);
-        }
-        let stored: u64 = repositories.iter().map(|repository| repository.stored_bytes).sum();
-        let used = stored + self.inner.catalog.disk_bytes()?;
-        let pack = self.inner.options.pack_target() as u64;
-        let capacity = Capacity::of(self.inner.backend.space()?, used, pack);
-        let mut status = assess(capacity, pack, repositories);
-        self.remember(&mut status)?;
-        Ok(status)
-    }
-
-    /// Fills in since when the mode holds; a change of the mode is remembered beyond this process.
-    fn remember(&self, status: &mut Status) -> Result<()> {
-        let mode = status.mode as u8;
-        let row = match self.inner.catalog.mode()? {
-            Some(row) if row.mode == mode => row,
-            former => {
-                let row = catalog::ModeRow {
-                    mode,
-                    since_ms: jiff::Timestamp::now().as_millisecond(),
-                    sequence: former.map_or(0, |row| row.sequence) + 1,
-                };
-                self.inner.catalog.set_mode(row)?;
-                row
-            }
-        };
-        (status.since_ms, status.sequence) = (row.since_ms, row.sequence);
-        Ok(())
-    }
-
     /// Finishes what is in flight in every repository.
     pub async fn close(&self) {
         let open: Vec<_> = self.inner.open.lock().await.values().cloned().collect();
@@ -463,6 +482,9 @@ impl Store {
             compressors: Compressors::new(secrets.parameters().level),
             budget: inner.budget.clone(),
             options: inner.options.clone(),
+            counters: inner.counters.clone(),
+            gate: inner.gate.clone(),
+            rolled_back: Default::default(),
             apply: Mutex::new(()),
             revocation,
             secrets: Arc::new(secrets),

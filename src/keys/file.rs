@@ -9,6 +9,9 @@ use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
+use crate::codec::Secret;
+use crate::format::Kek;
+
 const KEY_LEN: usize = 32;
 const HEX_LEN: usize = 2 * KEY_LEN;
 
@@ -86,6 +89,15 @@ pub struct FileKek {
 impl std::fmt::Debug for FileKek {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FileKek").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl From<FileKek> for Kek {
+    fn from(kek: FileKek) -> Self {
+        Self {
+            secret: Secret::from_bytes(*kek.secret),
+            id: kek.id,
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! it must tell keys apart and nothing else.
 
 mod file;
+pub mod watch;
 
 #[cfg(test)]
 mod tests;

@@ -31,6 +31,18 @@ pub enum Fault {
     Freeze(usize),
 }
 
+/// What a failing operation says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Saying {
+    /// Nothing that could be told from other failures.
+    #[default]
+    Nothing,
+    /// What the operating system says under this number.
+    Errno(i32),
+    /// That data was written and cannot be made durable.
+    NotSynced,
+}
+
 /// Kinds of operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -84,6 +96,7 @@ pub struct Faulty {
 #[derive(Default)]
 struct State {
     fault: Option<Fault>,
+    saying: Saying,
     operations: usize,
     journal: Vec<Event>,
 }
@@ -112,8 +125,14 @@ impl Faulty {
 
     /// Orders a fault, or none. Operations are counted from 0 again, and the journal starts anew.
     pub fn order(&self, fault: Option<Fault>) {
+        self.order_saying(fault, Saying::Nothing);
+    }
+
+    /// As [`order`](Self::order), with what is said of operations that fail and are not done.
+    pub fn order_saying(&self, fault: Option<Fault>, saying: Saying) {
         *self.state.lock() = State {
             fault,
+            saying,
             ..State::default()
         };
     }
@@ -174,7 +193,7 @@ struct Operation {
 impl Operation {
     async fn run<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
         if self.refuse {
-            return self.end(Err(self.error("refused")));
+            return self.end(Err(self.refusal()));
         }
         let result = work.await;
         if self.lose {
@@ -197,6 +216,20 @@ impl Operation {
             path: self.path.clone(),
             step,
             payload,
+        }
+    }
+
+    fn refusal(&self) -> object_store::Error {
+        let saying = self.store.state.lock().saying;
+        let source: Box<dyn std::error::Error + Send + Sync> = match saying {
+            Saying::Nothing => return self.error("refused"),
+            Saying::Errno(errno) => std::io::Error::from_raw_os_error(errno).into(),
+            // The words of `LocalFileSystem`.
+            Saying::NotSynced => format!("Unable to sync data to disk for {}: EIO", self.path).into(),
+        };
+        object_store::Error::Generic {
+            store: "faulty",
+            source,
         }
     }
 

@@ -8,15 +8,28 @@
     reason = "a test that panics says where; helpers are not told from programs"
 )]
 
+#[cfg(feature = "serve")]
+#[allow(dead_code, reason = "each module of tests needs another part of it")]
+mod agent;
 mod architecture;
 mod bad_input;
 mod bucket;
 mod cli;
+mod damage;
 mod durability;
 mod faults;
+mod golden_store;
+#[cfg(feature = "serve")]
+mod load;
 mod memory;
+#[cfg(feature = "serve")]
+mod metrics;
 mod model;
 mod ownership;
 mod plaintext;
+#[cfg(feature = "serve")]
+mod remote;
+#[cfg(feature = "serve")]
+mod serve;
 mod support;
 mod world;

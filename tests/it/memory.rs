@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 
 use rand::Rng;
 
-use crate::support::Home;
+use crate::support::{Home, resident_peak};
 use crate::world::rng;
 
 const STREAM: u64 = 2 << 30;
@@ -27,7 +27,7 @@ fn a_long_stream_goes_in_and_comes_out_in_bounded_memory() {
     each_part(|_, part| {
         data.fill_bytes(part);
         input.write_all(part).unwrap();
-        peak = peak.max(resident_peak(&child));
+        peak = peak.max(resident_peak(child.id()));
     });
     drop(input);
     finish(&mut child, &mut peak);
@@ -46,7 +46,7 @@ fn a_long_stream_goes_in_and_comes_out_in_bounded_memory() {
             part == expected.as_slice(),
             "what comes out differs in the mebibyte at {at}"
         );
-        peak = peak.max(resident_peak(&child));
+        peak = peak.max(resident_peak(child.id()));
     });
     assert_eq!(output.read(&mut [0]).unwrap(), 0, "more came out than went in");
     finish(&mut child, &mut peak);
@@ -60,18 +60,10 @@ fn each_part(mut work: impl FnMut(u64, &mut [u8])) {
     }
 }
 
-/// The most the process ever had resident; 0 when it has ended.
-fn resident_peak(child: &Child) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = peak.map(|peak| peak.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap());
-    kib.unwrap_or(0) << 10
-}
-
 /// Looks at the peak until the process ends, well.
 fn finish(child: &mut Child, peak: &mut u64) {
     let status = loop {
-        *peak = (*peak).max(resident_peak(child));
+        *peak = (*peak).max(resident_peak(child.id()));
         match child.try_wait().unwrap() {
             Some(status) => break status,
             None => std::thread::yield_now(),

@@ -176,7 +176,7 @@ async fn a_directory_that_went_away_is_unavailable_not_empty() {
             backend.create("r/z", "z".into()).await.unwrap_err(),
         ];
         for error in errors {
-            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            assert_eq!(error.kind(), ErrorKind::Gone, "{error}");
         }
     }
     assert_eq!(

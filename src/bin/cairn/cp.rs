@@ -4,8 +4,6 @@ use std::ffi::OsString;
 
 use clap::Args;
 
-use cairn_agent::engine::PutOptions;
-
 use crate::failure::Failure;
 use crate::session::{Session, object_name};
 use crate::stat::print_object;
@@ -23,7 +21,7 @@ impl Cp {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         let (from, to) = (object_name(&self.from)?, object_name(&self.to)?);
         let repository = session.repository().await?;
-        let outcome = repository.copy(from, to, PutOptions::default()).await?;
-        print_object(session, &outcome.object)
+        let copy = repository.copy(from, to).await?;
+        print_object(session, &copy)
     }
 }

@@ -13,8 +13,11 @@ const FAILED: u8 = 1;
 pub(crate) const USAGE: u8 = 64;
 /// Damaged data.
 pub(crate) const DAMAGED: u8 = 65;
+/// What is needed cannot be had now.
+#[cfg(feature = "serve")]
+pub(crate) const UNAVAILABLE: u8 = 69;
 /// What a shell reports for a process ended by a signal: this plus its number.
-const SIGNALLED: u8 = 128;
+pub(crate) const SIGNALLED: u8 = 128;
 
 /// Why a command ends early. `line` is empty where there is nothing to say or nobody to say it to.
 #[derive(Debug)]

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use cairn_agent::engine::{ByteRange, ObjectReader};
+use cairn_agent::engine::ByteRange;
 
 use crate::failure::Failure;
 use crate::progress::{Counter, Progress};
 use crate::session::{Session, object_name};
+use crate::target::Reader;
 
 /// Write an object to a file or to standard output
 ///
@@ -30,23 +31,23 @@ pub(crate) struct Get {
 impl Get {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         let name = object_name(&self.name)?;
-        let target = Target::of(self.file)?;
+        let destination = Destination::of(self.file)?;
         let repository = session.repository().await?;
         let mut reader = repository.get(name, self.range.unwrap_or_default()).await?;
         let progress = Progress::bytes("get", Some(reader.range_bytes()));
-        match target {
-            Target::StandardOutput => {
+        match destination {
+            Destination::StandardOutput => {
                 let mut out = io::stdout();
                 copy(&mut reader, &mut out, &progress.counter(), Failure::output).await?;
                 out.flush().map_err(Failure::output)
             }
             // A pipe or a device is written to; replacing `/dev/null` by a file would be a surprise.
-            Target::Special(path) => {
+            Destination::Special(path) => {
                 let failed = |error| Failure::local("write", &path, &error);
                 let mut file = OpenOptions::new().write(true).open(&path).map_err(failed)?;
                 copy(&mut reader, &mut file, &progress.counter(), failed).await
             }
-            Target::File(path) => {
+            Destination::File(path) => {
                 let failed = |error| Failure::local("write", &path, &error);
                 let mut partial = Partial::beside(&path).map_err(failed)?;
                 copy(&mut reader, &mut partial.file, &progress.counter(), failed).await?;
@@ -56,14 +57,14 @@ impl Get {
     }
 }
 
-enum Target {
+enum Destination {
     StandardOutput,
     /// Something that is there and is no file.
     Special(PathBuf),
     File(PathBuf),
 }
 
-impl Target {
+impl Destination {
     fn of(file: Option<PathBuf>) -> Result<Self, Failure> {
         let Some(path) = file.filter(|path| path != Path::new("-")) else {
             return Ok(Self::StandardOutput);
@@ -85,7 +86,7 @@ impl Target {
 }
 
 async fn copy(
-    reader: &mut ObjectReader,
+    reader: &mut Reader,
     out: &mut impl Write,
     counter: &Counter,
     failed: impl Fn(io::Error) -> Failure,

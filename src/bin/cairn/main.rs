@@ -11,7 +11,10 @@ mod cp;
 mod failure;
 mod gc;
 mod get;
+#[cfg(feature = "serve")]
+mod healthcheck;
 mod interrupt;
+mod key;
 mod ls;
 mod metered;
 mod output;
@@ -20,16 +23,20 @@ mod put;
 mod rebuild;
 mod repo;
 mod rm;
+mod scrub;
+#[cfg(feature = "serve")]
+mod serve;
 mod session;
 mod stat;
 mod status;
+mod target;
 mod telemetry;
 mod verify;
 mod version;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use failure::{Failure, USAGE};
 use session::{GlobalFlags, Session};
@@ -50,7 +57,16 @@ struct CommandLine {
     #[command(flatten)]
     flags: GlobalFlags,
     #[command(subcommand)]
-    command: Command,
+    task: Task,
+}
+
+/// What this process is to be.
+#[derive(Subcommand)]
+enum Task {
+    #[command(flatten)]
+    Command(Command),
+    #[cfg(feature = "serve")]
+    Serve(serve::Serve),
 }
 
 #[derive(Subcommand)]
@@ -65,9 +81,14 @@ enum Command {
     Status(status::Status),
     #[command(subcommand)]
     Repo(repo::Repo),
+    #[command(subcommand)]
+    Key(key::Key),
     Gc(gc::Gc),
+    Scrub(scrub::Scrub),
     Rebuild(rebuild::Rebuild),
     Bench(bench::Bench),
+    #[cfg(feature = "serve")]
+    Healthcheck(healthcheck::Healthcheck),
     Version(version::Version),
     Completions(completions::Completions),
 }
@@ -84,9 +105,13 @@ impl Command {
             Self::Verify(command) => command.run(session).await,
             Self::Status(command) => command.run(session).await,
             Self::Repo(command) => command.run(session).await,
+            Self::Key(command) => command.run(session).await,
             Self::Gc(command) => command.run(session).await,
+            Self::Scrub(command) => command.run(session).await,
             Self::Rebuild(command) => command.run(session).await,
             Self::Bench(command) => command.run(session).await,
+            #[cfg(feature = "serve")]
+            Self::Healthcheck(command) => command.run().await,
             Self::Version(command) => command.run(session),
             Self::Completions(command) => command.run::<CommandLine>(session),
         }
@@ -95,22 +120,38 @@ impl Command {
 
 fn main() -> ExitCode {
     keep_secrets_out_of_core_dumps();
-    let line = match CommandLine::try_parse() {
-        Ok(line) => line,
+    let (line, matches) = match parse() {
+        Ok(parsed) => parsed,
         Err(error) => return refuse_usage(&error),
     };
-    if let Err(failure) = telemetry::init() {
-        return failure.report();
-    }
-    match run(line) {
+    let done = match line.task {
+        Task::Command(command) => run(line.flags, &matches, command),
+        #[cfg(feature = "serve")]
+        Task::Serve(serve) => serve.run(line.flags, &matches),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-/// A core dump of this process would hold keys and plaintext. Best effort: without the call everything else works.
+/// The command line, and where each part of it came from.
+fn parse() -> Result<(CommandLine, ArgMatches), clap::Error> {
+    let mut command = CommandLine::command();
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let line = CommandLine::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    Ok((line, matches))
+}
+
+/// A core dump of this process would hold keys and plaintext. Best effort: without the calls everything else works.
 fn keep_secrets_out_of_core_dumps() {
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let _ = setrlimit(Resource::Core, none);
 }
 
 /// Help and version go to standard output and are no failure; clap's own code for the rest, 2, is not one of ours.
@@ -120,15 +161,16 @@ fn refuse_usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
 }
 
-fn run(line: CommandLine) -> Result<(), Failure> {
-    let session = Session::new(line.flags)?;
+fn run(flags: GlobalFlags, matches: &ArgMatches, command: Command) -> Result<(), Failure> {
+    telemetry::init()?;
+    let session = Session::new(flags, matches)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("the operating system gives no threads: {error}")))?;
     let work = async move {
-        let done = line.command.run(&session).await;
+        let done = command.run(&session).await;
         session.close().await;
         done
     };
@@ -141,7 +183,6 @@ fn run(line: CommandLine) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_flags_are_consistent() {

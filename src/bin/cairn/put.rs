@@ -9,16 +9,14 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-use cairn_agent::backend::Location;
-use cairn_agent::engine::{
-    Blocking, ByteRange, NewRepository, Precondition, PutOptions, PutOutcome, Repository, Store,
-};
+use cairn_agent::engine::{ByteRange, Precondition, PutOptions, PutOutcome};
 
 use crate::failure::{DAMAGED, Failure};
 use crate::metered::{Metered, SharedHasher};
 use crate::output::{Field, fields, rate, size};
 use crate::progress::Progress;
 use crate::session::{Session, object_name};
+use crate::target::{self, Repository, Store};
 
 /// Store a file, or what comes on standard input, as an object
 ///
@@ -44,6 +42,8 @@ pub(crate) struct Put {
 struct Input {
     reader: Reader,
     bytes: Option<u64>,
+    /// The same file, if it can be read twice.
+    again: Option<File>,
 }
 
 enum Reader {
@@ -81,13 +81,16 @@ impl Put {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         let name = object_name(&self.name)?;
         let input = open_input(self.file.as_deref(), name)?;
-        let (store, repository) = open_repository(session).await?;
+        let repository = session.repository_to_put().await?;
 
         let started = Instant::now();
         let hasher = self.verify.then(SharedHasher::default);
         let progress = Progress::bytes("put", input.bytes);
-        let source = Metered::new(input.reader, progress.counter(), hasher.clone());
-        let outcome = repository.put(name, Blocking::new(source), self.options()).await?;
+        let source = target::Input {
+            reader: Metered::new(input.reader, progress.counter(), hasher.clone()),
+            again: input.again,
+        };
+        let outcome = repository.put(name, source, self.options()).await?;
         drop(progress);
         let seconds = started.elapsed();
         if let Some(hasher) = &hasher {
@@ -95,7 +98,7 @@ impl Put {
         }
         let stored = Stored::of(outcome, seconds, self.verify);
         let place = if session.output().is_table() {
-            place(&store, &repository).await
+            place(&session.store().await?, &repository).await
         } else {
             Vec::new()
         };
@@ -129,10 +132,12 @@ fn open_input(file: Option<&Path>, name: &str) -> Result<Input, Failure> {
         );
         return Err(Failure::usage(line));
     }
+    let is_file = metadata.is_file();
     Ok(Input {
-        reader: Reader::File(file),
         // A device or a pipe has no length worth showing.
-        bytes: metadata.is_file().then_some(metadata.len()),
+        bytes: is_file.then_some(metadata.len()),
+        again: if is_file { file.try_clone().ok() } else { None },
+        reader: Reader::File(file),
     })
 }
 
@@ -145,20 +150,8 @@ fn standard_input() -> Result<Input, Failure> {
     Ok(Input {
         reader: Reader::StandardInput(input),
         bytes: None,
+        again: None,
     })
-}
-
-/// A directory gets its store when something is first put there; a bucket gets it from `cairn repo create` only, since a
-/// mistyped bucket would else hold a store that nobody looks for.
-async fn open_repository(session: &Session) -> Result<(Store, Repository), Failure> {
-    let store = match session.place().location {
-        Location::Directory(_) => {
-            let first = NewRepository::named(session.repository_name())?;
-            session.store_or_new(first).await?.store().clone()
-        }
-        _ => session.store().await?,
-    };
-    Ok((store, session.repository().await?))
 }
 
 /// Compares what a reader gets now with what was put.
@@ -191,8 +184,9 @@ async fn place(store: &Store, repository: &Repository) -> Vec<Field> {
         let free = status.capacity.free_bytes.map_or_else(|| "unlimited".to_owned(), size);
         place.push(("store", format!("{}, {free} free", status.mode.as_str())));
     }
-    if let Ok(status) = repository.status() {
-        place.push(("packs", format!("{} in repository {}", status.packs, status.name)));
+    if let Ok(described) = repository.describe().await {
+        let totals = described.totals;
+        place.push(("packs", format!("{} in repository {}", totals.packs, totals.name)));
     }
     place
 }

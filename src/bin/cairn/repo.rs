@@ -5,12 +5,12 @@ use serde::Serialize;
 
 use cairn_agent::codec::{ChunkSizes, Level};
 use cairn_agent::config::Size;
-use cairn_agent::engine::{NewRepository, RepositoryHeader, Store};
+use cairn_agent::engine::{NewRepository, RepositoryHeader};
 
 use crate::failure::Failure;
 use crate::output::{Field, fields, size, table};
 use crate::progress::Progress;
-use crate::session::{Opened, Session};
+use crate::session::Session;
 use crate::status::RepositoryView;
 
 /// Make, list, describe and remove repositories
@@ -75,19 +75,17 @@ impl Repo {
 
 impl Create {
     async fn run(self, session: &Session) -> Result<(), Failure> {
-        if let Some(wanted) = &self.key_id {
+        if let Some(wanted) = &self.key_id
+            && !session.is_remote()?
+        {
             let given = session.place().store_options()?.keks;
             require_key(wanted, given.first().map_or("", |kek| &kek.id))?;
         }
         let mut new = NewRepository::named(&self.name)?;
         new.chunk_sizes = self.chunk_avg.unwrap_or(new.chunk_sizes);
         new.level = self.level.unwrap_or(new.level);
-        let opened = session.store_or_new(new.clone()).await?;
-        if let Opened::Existing(store) = &opened {
-            store.create_repository(new).await?;
-        }
-        let header = find(opened.store().repositories().await, &self.name)?;
-        let view = HeaderView::from(header);
+        new.key_id = self.key_id;
+        let view = HeaderView::from(session.create_repository(new).await?);
         session.output().print(&view, |out| fields(out, &view.lines()))
     }
 }
@@ -102,7 +100,7 @@ fn require_key(wanted: &str, found: &str) -> Result<(), Failure> {
 
 impl Ls {
     async fn run(self, session: &Session) -> Result<(), Failure> {
-        let mut headers = Store::headers(&session.place().location).await?;
+        let mut headers = session.headers().await?;
         headers.sort_by(|a, b| a.name.cmp(&b.name));
         let views: Vec<HeaderView> = headers.into_iter().map(HeaderView::from).collect();
         session.output().print(&views, |out| {
@@ -114,16 +112,14 @@ impl Ls {
 
 impl Describe {
     async fn run(self, session: &Session) -> Result<(), Failure> {
-        let store = session.store().await?;
-        let repository = store.repository(&self.repository).await?;
-        let header = find(store.repositories().await, &repository.id().to_string())?;
-        let parameters = repository.parameters();
+        let repository = session.store().await?.repository(&self.repository).await?;
+        let described = repository.describe().await?;
         let view = DescribeView {
-            chunk_avg_bytes: parameters.chunk_sizes.avg(),
-            compression_level: parameters.level.number(),
-            totals: RepositoryView::from(repository.status()?),
-            key_id: header.key_id,
-            keyring_generation: header.generation,
+            totals: RepositoryView::from(described.totals),
+            chunk_avg_bytes: described.chunk_avg_bytes,
+            compression_level: described.compression_level,
+            key_id: described.key_id,
+            keyring_generation: described.keyring_generation,
         };
         session.output().print(&view, |out| {
             let mut lines = view.totals.lines();
@@ -139,7 +135,7 @@ impl Describe {
 impl Rm {
     async fn run(self, session: &Session) -> Result<(), Failure> {
         let store = session.store().await?;
-        let header = find(store.repositories().await, &self.repository)?;
+        let header = find(store.repositories().await?, &self.repository)?;
         let progress = Progress::unmeasured("repo rm");
         store.remove_repository(&self.repository, &self.confirm).await?;
         drop(progress);

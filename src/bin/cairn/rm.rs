@@ -4,19 +4,14 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use clap::Args;
-use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
-
-use cairn_agent::engine::{Precondition, Repository};
 
 use crate::failure::{Failure, name_some};
 use crate::ls::all_objects;
 use crate::output::printable;
-use crate::progress::{Counter, Progress};
+use crate::progress::Progress;
 use crate::session::{Session, object_name};
-
-/// Deletes under way at once: together they share commits.
-const DELETES_MAX: usize = 256;
+use crate::target::{DELETE_NAMES_MAX, Repository};
 
 /// Remove objects; `gc` gives their space back
 #[derive(Args)]
@@ -75,24 +70,16 @@ impl Removed {
 async fn remove(repository: &Repository, names: Vec<String>) -> Result<Removed, Failure> {
     let progress = Progress::objects("rm", names.len() as u64);
     let counter = progress.counter();
-    let deletes: Vec<_> = names
-        .into_iter()
-        .map(|name| delete(repository.clone(), name, counter.clone()))
-        .collect();
-    let outcomes: Vec<(String, bool)> = stream::iter(deletes).buffered(DELETES_MAX).try_collect().await?;
     let mut removed = Removed::default();
-    for (name, found) in outcomes {
-        if found {
-            removed.removed.push(name);
-        } else {
-            removed.missing.push(name);
+    for batch in names.chunks(DELETE_NAMES_MAX) {
+        let found = repository.delete(batch).await?;
+        for (name, was_there) in batch.iter().zip(found) {
+            match was_there {
+                true => removed.removed.push(name.clone()),
+                false => removed.missing.push(name.clone()),
+            }
         }
+        counter.add(batch.len() as u64);
     }
     Ok(removed)
-}
-
-async fn delete(repository: Repository, name: String, counter: Counter) -> Result<(String, bool), Failure> {
-    let found = repository.delete(&name, Precondition::None).await?;
-    counter.add(1);
-    Ok((name, found))
 }

@@ -3,15 +3,20 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args};
 use parking_lot::Mutex;
 
+use cairn_agent::backend::Location;
 use cairn_agent::config::{self, Place, PlaceFlags};
-use cairn_agent::engine::{NewRepository, Reason, Repository, Store};
+use cairn_agent::engine::{self, NewRepository, Reason, RepositoryHeader};
 use cairn_agent::format::{NameError, ObjectName};
 
 use crate::failure::{Failure, note};
 use crate::output::{Format, Output};
+#[cfg(feature = "serve")]
+use crate::target::remote;
+use crate::target::{Key, Repository, Store, local};
 
 #[derive(Args)]
 pub(crate) struct GlobalFlags {
@@ -42,6 +47,9 @@ pub(crate) struct GlobalFlags {
         hide_env_values = true
     )]
     key_file: Option<PathBuf>,
+    #[cfg(feature = "serve")]
+    #[command(flatten)]
+    agent: AgentFlags,
     /// The repository, by name or id
     #[arg(
         long,
@@ -57,25 +65,91 @@ pub(crate) struct GlobalFlags {
     output: Format,
 }
 
-/// One run of a command. Opens the store when it is first needed.
+/// Where an agent is that has the store open.
+#[cfg(feature = "serve")]
+#[derive(Args, Clone)]
+struct AgentFlags {
+    /// Work through a running agent instead: unix:///path, http://host:port or https://host:port
+    #[arg(
+        long,
+        value_name = "ADDR",
+        global = true,
+        env = "CAIRN_AGENT",
+        hide_env_values = true
+    )]
+    agent: Option<String>,
+    /// With https://: the certificates that the agent's own must come from
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "CAIRN_TLS_CA",
+        hide_env_values = true
+    )]
+    tls_ca: Option<PathBuf>,
+    /// With https://: our certificate
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "CAIRN_TLS_CERT",
+        hide_env_values = true
+    )]
+    tls_cert: Option<PathBuf>,
+    /// With https://: the key of our certificate
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "CAIRN_TLS_KEY",
+        hide_env_values = true
+    )]
+    tls_key: Option<PathBuf>,
+}
+
+impl GlobalFlags {
+    /// The places they name.
+    pub(crate) fn place(self) -> PlaceFlags {
+        PlaceFlags {
+            store: self.store,
+            catalog: self.catalog,
+            key_file: self.key_file,
+        }
+    }
+}
+
+/// One run of a command. Opens the store, or connects to the agent, when it is first needed.
 pub(crate) struct Session {
     place: Place,
+    #[cfg(feature = "serve")]
+    agent: Option<AgentFlags>,
+    /// Why neither can be used: both were named, equally plainly. Only some commands care.
+    ambiguous: Option<String>,
     repository: String,
     output: Output,
     store: Mutex<Option<Store>>,
 }
 
 impl Session {
-    pub(crate) fn new(flags: GlobalFlags) -> Result<Self, Failure> {
-        let place = Place::resolve(PlaceFlags {
-            store: flags.store,
-            catalog: flags.catalog,
-            key_file: flags.key_file,
-        })?;
+    /// `matches` is what `flags` were made of: it knows which were typed.
+    pub(crate) fn new(flags: GlobalFlags, matches: &ArgMatches) -> Result<Self, Failure> {
+        let choice = choose(
+            plainest(matches, &["agent"]),
+            plainest(matches, &["store", "catalog", "key_file"]),
+        );
+        let ambiguous = match choice {
+            // Nothing in the environment hints at two minds.
+            Choice::Neither(line, ValueSource::CommandLine) => return Err(Failure::usage(line)),
+            Choice::Neither(ref line, _) => Some(line.clone()),
+            _ => None,
+        };
         Ok(Self {
-            place,
-            repository: flags.repo,
+            #[cfg(feature = "serve")]
+            agent: matches!(choice, Choice::Agent).then(|| flags.agent.clone()),
+            ambiguous,
+            repository: flags.repo.clone(),
             output: Output::new(flags.output),
+            place: Place::resolve(flags.place())?,
             store: Mutex::new(None),
         })
     }
@@ -95,10 +169,14 @@ impl Session {
 
     /// The store, which must exist.
     pub(crate) async fn store(&self) -> Result<Store, Failure> {
-        match self.opened() {
-            Some(store) => Ok(store),
-            None => Ok(self.keep(self.open().await?)),
+        if let Some(store) = self.opened() {
+            return Ok(store);
         }
+        let store = match self.connect().await? {
+            Some(agent) => agent,
+            None => Store::Local(local::Store(self.open().await?)),
+        };
+        Ok(self.keep(store))
     }
 
     /// The repository, which must exist.
@@ -106,21 +184,98 @@ impl Session {
         Ok(self.store().await?.repository(&self.repository).await?)
     }
 
-    /// The store; made with `first` in it if there is none.
-    pub(crate) async fn store_or_new(&self, first: NewRepository) -> Result<Opened, Failure> {
-        let opened = match Store::headers(&self.place.location).await {
-            Ok(_) => Opened::Existing(self.open().await?),
-            Err(error) if error.reason() == Reason::StoreNotFound => Opened::New(self.create(first).await?),
-            Err(error) => return Err(error.into()),
-        };
-        self.keep(opened.store().clone());
-        Ok(opened)
+    /// The repository to put into. A directory gets its store when something is first put there; a bucket gets it from
+    /// `cairn repo create` only, since a mistyped bucket would else hold a store that nobody looks for.
+    pub(crate) async fn repository_to_put(&self) -> Result<Repository, Failure> {
+        if !self.is_remote()? && matches!(self.place.location, Location::Directory(_)) {
+            self.store_or_new(NewRepository::named(&self.repository)?).await?;
+        }
+        self.repository().await
+    }
+
+    /// Makes a repository, and the store if there is none.
+    pub(crate) async fn create_repository(&self, new: NewRepository) -> Result<RepositoryHeader, Failure> {
+        if let Some(agent) = self.connect().await? {
+            return Ok(agent.create_repository(new).await?);
+        }
+        match self.store_or_new(new.clone()).await? {
+            Opened::Existing(store) => Ok(store.create_repository(new).await?),
+            Opened::New(store) => {
+                let made = store.repositories().await?.into_iter().next();
+                made.ok_or_else(|| Failure::failed("the new store was removed meanwhile"))
+            }
+        }
+    }
+
+    /// The repositories, without any key where the store is ours to look at.
+    pub(crate) async fn headers(&self) -> Result<Vec<RepositoryHeader>, Failure> {
+        match self.connect().await? {
+            Some(agent) => Ok(agent.repositories().await?),
+            None => Ok(engine::Store::headers(&self.place.location).await?),
+        }
+    }
+
+    /// The keys that repositories need, and which of them are there: in the key file, or with the agent.
+    pub(crate) async fn keys(&self) -> Result<Vec<Key>, Failure> {
+        match self.connect().await? {
+            #[cfg(feature = "serve")]
+            Some(Store::Remote(agent)) => Ok(agent.keys().await?),
+            _ => {
+                let headers = self.headers().await?;
+                Ok(local::keys(&headers, self.place.key_id()?))
+            }
+        }
+    }
+
+    /// Whether an agent does the work.
+    ///
+    /// # Errors
+    /// If it cannot be told.
+    pub(crate) fn is_remote(&self) -> Result<bool, Failure> {
+        match &self.ambiguous {
+            Some(line) => Err(Failure::usage(line)),
+            #[cfg(feature = "serve")]
+            None => Ok(self.agent.is_some()),
+            #[cfg(not(feature = "serve"))]
+            None => Ok(false),
+        }
     }
 
     /// Finishes what is in flight.
     pub(crate) async fn close(&self) {
         if let Some(store) = self.opened() {
             store.close().await;
+        }
+    }
+
+    /// The agent, if one was named.
+    async fn connect(&self) -> Result<Option<Store>, Failure> {
+        if !self.is_remote()? {
+            return Ok(None);
+        }
+        if let Some(store) = self.opened() {
+            return Ok(Some(store));
+        }
+        #[cfg(feature = "serve")]
+        if let Some(flags) = &self.agent {
+            let agent = remote::Agent::connect(&flags.address()?).await?;
+            return Ok(Some(self.keep(Store::Remote(agent))));
+        }
+        Ok(None)
+    }
+
+    /// The store in the place; made with `first` in it if there is none.
+    async fn store_or_new(&self, first: NewRepository) -> Result<Opened, Failure> {
+        match engine::Store::headers(&self.place.location).await {
+            Ok(_) => {
+                let store = Store::Local(local::Store(self.open().await?));
+                Ok(Opened::Existing(self.keep(store)))
+            }
+            Err(error) if error.reason() == Reason::StoreNotFound => {
+                let store = Store::Local(local::Store(self.create(first).await?));
+                Ok(Opened::New(self.keep(store)))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -133,38 +288,102 @@ impl Session {
         store
     }
 
-    async fn open(&self) -> Result<Store, Failure> {
+    async fn open(&self) -> Result<engine::Store, Failure> {
         match self.place.store_options() {
-            Ok(options) => Ok(Store::open(options).await?),
+            Ok(options) => Ok(engine::Store::open(options).await?),
             // That there is no store, or another's files, says more than that its key is not there.
             Err(error @ config::Error::KeyMissing { .. }) => {
-                Store::headers(&self.place.location).await?;
+                engine::Store::headers(&self.place.location).await?;
                 Err(error.into())
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn create(&self, first: NewRepository) -> Result<Store, Failure> {
+    async fn create(&self, first: NewRepository) -> Result<engine::Store, Failure> {
         if let Some(path) = self.place.create_missing_key()? {
             introduce_key(path);
         }
-        Ok(Store::open_or_create(self.place.store_options()?, first).await?)
+        Ok(engine::Store::open_or_create(self.place.store_options()?, first).await?)
+    }
+}
+
+#[cfg(feature = "serve")]
+impl AgentFlags {
+    fn address(&self) -> Result<remote::Address, Failure> {
+        let tls = remote::Tls {
+            ca: self.tls_ca.clone(),
+            cert: self.tls_cert.clone(),
+            key: self.tls_key.clone(),
+        };
+        remote::Address::resolve(self.agent.as_deref().unwrap_or_default(), &tls)
     }
 }
 
 /// A store, and whether it was made just now.
-pub(crate) enum Opened {
+enum Opened {
     Existing(Store),
     New(Store),
 }
 
-impl Opened {
-    pub(crate) fn store(&self) -> &Store {
-        match self {
-            Self::Existing(store) | Self::New(store) => store,
+/// Who does the work.
+enum Choice {
+    Here,
+    Agent,
+    /// Both were named, from the same source.
+    Neither(String, ValueSource),
+}
+
+/// A flag, or the environment in its place.
+struct Named {
+    flag: &'static str,
+    source: ValueSource,
+}
+
+/// What is typed beats what stands in the environment.
+fn choose(agent: Option<Named>, place: Option<Named>) -> Choice {
+    match (agent, place) {
+        (None, _) => Choice::Here,
+        (Some(_), None) => Choice::Agent,
+        (Some(agent), Some(place)) if agent.source != place.source => match agent.source {
+            ValueSource::CommandLine => Choice::Agent,
+            _ => Choice::Here,
+        },
+        (Some(agent), Some(place)) => {
+            let line = format!(
+                "{} and {} are two ways to a store: give only one of them",
+                agent.as_given(),
+                place.as_given()
+            );
+            Choice::Neither(line, agent.source)
         }
     }
+}
+
+impl Named {
+    fn as_given(&self) -> String {
+        match self.source {
+            ValueSource::CommandLine => format!("--{}", self.flag.replace('_', "-")),
+            _ => format!("CAIRN_{}", self.flag.to_uppercase()),
+        }
+    }
+}
+
+/// The one of these flags that was named most plainly, if any was. An empty variable is none.
+fn plainest(matches: &ArgMatches, flags: &[&'static str]) -> Option<Named> {
+    let named = |source| {
+        let is_named = |flag: &&&str| {
+            let empty = matches
+                .try_get_raw(flag)
+                .ok()
+                .flatten()
+                .is_none_or(|mut values| values.all(|value| value.is_empty()));
+            !empty && matches.value_source(flag) == Some(source)
+        };
+        let flag = *flags.iter().find(is_named)?;
+        Some(Named { flag, source })
+    };
+    named(ValueSource::CommandLine).or_else(|| named(ValueSource::EnvVariable))
 }
 
 fn introduce_key(path: &std::path::Path) {
@@ -190,5 +409,36 @@ fn shortened(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         None => format!("{text:?}"),
         Some((end, _)) => format!("{:?}…", &text[..end]),
+    }
+}
+
+#[cfg(all(test, feature = "serve"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_beats_the_environment() {
+        use ValueSource::{CommandLine, EnvVariable};
+        let agent = |source| Some(Named { flag: "agent", source });
+        let store = |source| {
+            Some(Named {
+                flag: "key_file",
+                source,
+            })
+        };
+        assert!(matches!(choose(None, store(CommandLine)), Choice::Here));
+        assert!(matches!(choose(agent(EnvVariable), None), Choice::Agent));
+        assert!(matches!(choose(agent(CommandLine), store(EnvVariable)), Choice::Agent));
+        assert!(matches!(choose(agent(EnvVariable), store(CommandLine)), Choice::Here));
+        for (source, names) in [
+            (CommandLine, ["--agent", "--key-file"]),
+            (EnvVariable, ["CAIRN_AGENT", "CAIRN_KEY_FILE"]),
+        ] {
+            let Choice::Neither(line, from) = choose(agent(source), store(source)) else {
+                panic!("a choice was made");
+            };
+            assert_eq!(from, source);
+            assert!(names.iter().all(|name| line.contains(name)), "{line}");
+        }
     }
 }

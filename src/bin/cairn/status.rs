@@ -2,7 +2,6 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
-use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -14,14 +13,13 @@ use crate::failure::Failure;
 use crate::output::{Field, fields, size, table, time};
 use crate::session::Session;
 
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Puts the cursor at the top left of a terminal and clears what is below.
 const REDRAW: &str = "\x1b[H\x1b[J";
 
 /// Show mode, room and totals
 #[derive(Args)]
 pub(crate) struct Status {
-    /// Go on showing it, once a second
+    /// Go on showing it: once a second, or as the agent tells of changes
     #[arg(long)]
     watch: bool,
     /// Fail with code 65 unless the log of the repository (--repo) contains this state: a commit number and the head after it,
@@ -60,15 +58,15 @@ impl Status {
             let view = View::from(store.status().await?);
             return session.output().print(&view, |out| view.table(out));
         }
+        let mut watch = store.watch_status().await?;
         loop {
-            let view = View::from(store.status().await?);
+            let view = View::from(watch.next().await?);
             session.output().print_next(&view, |out| {
                 if io::stdout().is_terminal() {
                     out.write_all(REDRAW.as_bytes())?;
                 }
                 view.table(out)
             })?;
-            tokio::time::sleep(WATCH_INTERVAL).await;
         }
     }
 }
@@ -76,13 +74,13 @@ impl Status {
 impl ExpectedHead {
     async fn check(&self, session: &Session) -> Result<(), Failure> {
         let repository = session.repository().await?;
-        if repository.check_head(self.log_number, self.head)? {
+        if repository.check_head(self.log_number, self.head).await? {
             return Ok(());
         }
         let line = format!(
             "commit {} of repository {} is older than the heads that are kept, so it cannot be compared; expect a newer one",
             self.log_number,
-            repository.name().as_str()
+            session.repository_name()
         );
         Err(Failure::failed(line))
     }

@@ -5,13 +5,14 @@ use std::ffi::OsString;
 use clap::Args;
 use serde::Serialize;
 
-use cairn_agent::engine::{Reason, Repository};
+use cairn_agent::engine::Reason;
 
 use crate::failure::{DAMAGED, Failure, name_some};
 use crate::ls::all_objects;
 use crate::output::{printable, size};
 use crate::progress::Progress;
 use crate::session::{Session, object_name};
+use crate::target::Repository;
 
 /// Read objects and check every byte of them
 #[derive(Args)]

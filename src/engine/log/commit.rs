@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -88,12 +89,15 @@ impl Committer {
 
     /// One commit, from the open pack to the acknowledgements.
     async fn commit(&mut self, batch: Vec<Request>) {
+        let since = Instant::now();
         let gathered = self.gather().await;
         let (open, introduced) = match gathered {
             Ok(gathered) => gathered,
             Err(error) => return self.fail(error, batch),
         };
         let core = self.core.clone();
+        // Decides about the puts of this batch, further down.
+        let _ = core.gate.admit().await;
         let _applying = core.apply.lock().await;
         let decided = self.refresh().and_then(|()| {
             let head_len = self.head(&introduced).iter().map(Record::encoded_len).sum();
@@ -104,20 +108,30 @@ impl Committer {
             // Their callers learn nothing but that the writer is gone: none of them is on the log.
             Err(error) => return self.fail(error, Vec::new()),
         };
-        if decided.records.is_empty() && introduced.is_empty() && open.writer.is_empty() {
+        let is_idle = decided.records.is_empty() && introduced.is_empty() && open.writer.is_empty();
+        if is_idle && !self.has_leftovers() {
             self.packer.committed();
             return;
         }
         let answers = std::mem::take(&mut decided.answers);
         let outcome = self.append(open, introduced, decided).await;
+        if outcome.is_ok() {
+            self.core.counters.commit_seconds.observe(since.elapsed());
+        }
         if let Err(error) = &outcome {
             tracing::error!(%error, "the writer of this repository has given up");
             self.ledger.fail(error.clone());
             self.core.in_flight.fail_all();
+            self.core.gate.poke();
         }
         for answer in answers {
             answer.send(&outcome);
         }
+    }
+
+    /// Whether former epochs left packs that can go once this one is open: reason enough for a commit.
+    pub(super) fn has_leftovers(&self) -> bool {
+        self.opening.is_some() && !self.strays.is_empty()
     }
 
     /// Takes over what others changed in the totals: reclaim does.
@@ -137,6 +151,7 @@ impl Committer {
 
     async fn append(&mut self, open: OpenPack, introduced: Vec<NewPack>, decided: Decided) -> Result<()> {
         let section = self.section(&introduced, decided.records);
+        let records = section.records.len() as u64;
         let name = *open.writer.name();
         let packer: Weak<Packer> = Arc::downgrade(&self.packer);
         let commit = put_pack(&self.core, &packer, open, Some(section.clone()))
@@ -151,6 +166,8 @@ impl Committer {
         self.apply(commit, introduced, section, decided.sequence)
             .await
             .map_err(|error| unacknowledged(error, &name))?;
+        self.core.counters.records.add(records);
+        self.core.counters.committed(&decided.tally);
         drop(decided.holders);
         self.after_opening().await;
         Ok(())
@@ -224,7 +241,10 @@ impl Committer {
         self.refresh()?;
         let written = checkpoint::write(&core, self.ownership.epoch(), &self.tip).await;
         match written {
-            Ok(tip) => self.tip = tip,
+            Ok(tip) => {
+                core.counters.checkpoints.add(1);
+                self.tip = tip;
+            }
             Err(error) => {
                 tracing::error!(%error, "a checkpoint could not be written; the log stays longer");
                 return Err(error);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::commit::Committer;
 use super::requests::{Answer, NewObject, Precondition, Request};
 use crate::catalog::Lookup;
+use crate::engine::counters::Tally;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::in_flight::Holder;
 use crate::format::directory::RECORDS_LEN_MAX;
@@ -25,6 +26,8 @@ pub(super) struct Decided {
     pub(super) holders: Vec<Arc<Holder>>,
     /// Bytes of records, those that head the commit pack included.
     pub(super) records_len: usize,
+    /// What all of it counts for.
+    pub(super) tally: Tally,
 }
 
 enum Decision {
@@ -44,6 +47,7 @@ impl Committer {
             sequence: self.tip.sequence,
             holders: Vec::new(),
             records_len: head_len,
+            tally: Tally::default(),
         };
         for request in batch {
             let len = request.record_len_max();
@@ -81,7 +85,7 @@ impl Committer {
                 Request::Checkpoint { .. } => {}
             }
         }
-        if decided.records.is_empty() {
+        if decided.records.is_empty() && !self.has_leftovers() {
             // Repeats need no commit of their own: what they repeat is durable.
             for answer in std::mem::take(&mut decided.answers) {
                 answer.send(&Ok(()));
@@ -96,6 +100,7 @@ impl Committer {
         }
         let present = self.version_of(decided, &object.name)?;
         precondition.check(&object.name, present)?;
+        self.core.gate.check()?;
         decided.sequence += 1;
         let version = ObjectVersion {
             name: object.name,
@@ -110,6 +115,7 @@ impl Committer {
         };
         decided.pending.insert(version.name.clone(), Some(version.sequence));
         decided.put_ids.insert(version.put_id, version.clone());
+        decided.tally.put(version.size, version.chunks, object.written);
         decided.records.push(Record::Put(version.clone()));
         Ok(Decision::Record(version))
     }
@@ -139,6 +145,7 @@ impl Committer {
         };
         precondition.check(&name, Some(present))?;
         decided.sequence += 1;
+        decided.tally.deletes += 1;
         decided.pending.insert(name.clone(), None);
         decided.records.push(Record::Delete {
             name,

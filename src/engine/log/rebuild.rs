@@ -26,7 +26,7 @@ use crate::engine::packs::{children_of, damaged, read_directory, read_manifest};
 use crate::engine::write::NewPack;
 use crate::format::{
     BlobKind, CheckpointName, CheckpointRoot, ChunkRef, Content, Directory, Leaf, PackKind, PackName, PackNumber,
-    PackRef, Record, Root,
+    PackRef, Record, Root, Tip,
 };
 
 /// Objects counted at a time.
@@ -87,6 +87,7 @@ pub(crate) async fn run(core: &Arc<Core>) -> Result<Rebuilt> {
     state.count().await?;
     let tip = state.finish()?;
     core.store_catalog.persist()?;
+    core.counters.catalogs_rebuilt.add(1);
     Ok(Rebuilt {
         tip,
         strays: beyond.strays,
@@ -97,6 +98,7 @@ type Base = (CheckpointName, CheckpointRoot);
 
 /// The newest usable checkpoint whose tip is on the log, and the log after it.
 async fn find_base(core: &Core, unusable: &[CheckpointName], failed: &mut bool) -> Result<(Option<Base>, Beyond)> {
+    let mut newest: Option<Tip> = None;
     for name in checkpoint::roots(core).await? {
         if unusable.contains(&name) {
             continue;
@@ -109,18 +111,37 @@ async fn find_base(core: &Core, unusable: &[CheckpointName], failed: &mut bool) 
                 continue;
             }
         };
+        newest.get_or_insert(root.tip);
         if !tip_is_there(core, &root.tip).await {
             continue;
         }
         if let Continuation::Unbroken(beyond) = find_beyond(core, Some(&root.tip)).await? {
+            check_reaches(Some(&root.tip), &beyond, newest)?;
             return Ok((Some((name, root)), beyond));
         }
     }
     match find_beyond(core, None).await? {
-        Continuation::Unbroken(beyond) => Ok((None, beyond)),
+        Continuation::Unbroken(beyond) => {
+            check_reaches(None, &beyond, newest)?;
+            Ok((None, beyond))
+        }
         Continuation::Elsewhere => Err(Error::data_loss(
             "the log does not begin with its first commit and no checkpoint covers the gap; restore the store from a copy",
         )),
+    }
+}
+
+/// A checkpoint is written at a commit that was acknowledged. A log that ends before the newest one lacks its end; without
+/// this nothing would tell that anything is missing.
+fn check_reaches(base: Option<&Tip>, beyond: &Beyond, checkpoint: Option<Tip>) -> Result<()> {
+    let rank = |tip: &Tip| (tip.pack.number.epoch, tip.log_number);
+    let end = beyond.entries.last().map(LogEntry::tip).or(base.copied());
+    match checkpoint {
+        Some(checkpoint) if end.is_none_or(|end| rank(&end) < rank(&checkpoint)) => Err(Error::data_loss(format!(
+            "commit {} of the log, at which a checkpoint was written, is missing; restore its pack from a copy of the store",
+            checkpoint.log_number
+        ))),
+        _ => Ok(()),
     }
 }
 

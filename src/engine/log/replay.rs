@@ -66,8 +66,8 @@ pub(crate) enum Continuation {
 /// # Errors
 /// `DataLoss` if a commit pack on the log is missing or unreadable.
 pub(crate) async fn find_beyond(core: &Core, tip: Option<&Tip>) -> Result<Continuation> {
-    let (heads, unreadable) = list_heads(core, tip).await?;
-    let mut commits = read_commits(core, &heads).await?;
+    let (heads, mut unreadable) = list_heads(core, tip).await?;
+    let mut commits = read_commits(core, &heads, &mut unreadable).await?;
     let Some(newest) = take_newest(&mut commits) else {
         if let Some((_, error)) = unreadable.into_iter().next() {
             return Err(error);
@@ -79,7 +79,10 @@ pub(crate) async fn find_beyond(core: &Core, tip: Option<&Tip>) -> Result<Contin
         }));
     };
     let end = newest.pack.name.number;
-    let Some(entries) = walk_back(commits, newest, tip)? else {
+    let walked = walk_back(commits, newest, tip);
+    // What is said of a pack that is there says more than that a commit is missing.
+    let hidden = unreadable.iter().find(|(name, _)| name.number < end);
+    let Some(entries) = walked.map_err(|missing| hidden.map_or(missing, |(_, error)| error.clone()))? else {
         return Ok(Continuation::Elsewhere);
     };
     refuse_hidden_commits(unreadable, end, &entries)?;
@@ -124,12 +127,19 @@ async fn list_heads(core: &Core, tip: Option<&Tip>) -> Result<(Vec<PackHead>, Ve
     Ok((heads, unreadable))
 }
 
-/// The commit packs among `heads`, by the hash that names them in the next.
-async fn read_commits(core: &Core, heads: &[PackHead]) -> Result<HashMap<Hash32, LogEntry>> {
+/// The commit packs among `heads`, by the hash that names them in the next. Those that do not open join `unreadable`.
+async fn read_commits(
+    core: &Core,
+    heads: &[PackHead],
+    unreadable: &mut Vec<(PackName, Error)>,
+) -> Result<HashMap<Hash32, LogEntry>> {
     let mut commits = HashMap::new();
     for head in heads.iter().filter(|head| head.kind == PackKind::Commit) {
-        let entry = read_entry(core, head).await?;
-        commits.insert(entry.pack.trailer_hash, entry);
+        match read_entry(core, head).await {
+            Ok(entry) => drop(commits.insert(entry.pack.trailer_hash, entry)),
+            Err(error) if error.reason() == Reason::DataLoss => unreadable.push((head.name, error)),
+            Err(error) => return Err(error),
+        }
     }
     Ok(commits)
 }
@@ -238,7 +248,10 @@ pub(crate) async fn apply_entries(
             .await
             .map_err(|_| Error::internal("replaying a commit into the catalog panicked"))?
         {
-            Ok(tip) => tip,
+            Ok(tip) => {
+                core.counters.commits_replayed.add(1);
+                tip
+            }
             // Releases are not on the log. Where this catalog is behind with them, as after another owner's reclaim or
             // a power cut, packs still look used that were rightly condemned.
             Err(error) if error.reason() == Reason::DataLoss => {

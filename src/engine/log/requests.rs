@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use crate::engine::counters::Written;
 use crate::engine::error::{Error, Result};
 use crate::engine::in_flight::Holder;
 use crate::format::record::metadata_len;
@@ -31,6 +32,8 @@ pub(crate) struct NewObject {
     pub(crate) put_id: [u8; 16],
     pub(crate) metadata: Vec<(String, String)>,
     pub(crate) content: Content,
+    /// What it is counted with.
+    pub(crate) written: Written,
 }
 
 /// Something that wants a record.
@@ -139,6 +142,7 @@ mod tests {
             put_id: [0; 16],
             metadata: version.metadata.clone(),
             content: version.content.clone(),
+            written: Written::default(),
         };
         let put = Request::Put {
             object: Box::new(object),

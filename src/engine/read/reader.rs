@@ -137,7 +137,11 @@ impl ObjectReader {
                 return Ok(None);
             };
             match (&mut window.task.0).await {
-                Ok(Ok(parts)) => self.ready = parts.into(),
+                Ok(Ok(parts)) => {
+                    let bytes = parts.iter().map(|part| part.len() as u64).sum();
+                    self.core.counters.read_bytes.add(bytes);
+                    self.ready = parts.into();
+                }
                 Ok(Err(failed)) => return Err(self.fail(failed).await),
                 Err(_) => return Err(Error::internal("a fetch ended early; the log has the cause")),
             }

@@ -203,6 +203,7 @@ async fn drop_condemned(core: &Core, access: &WriteAccess) -> Result<Reclaimed> 
     for row in condemned.iter().filter(|row| row.condemned_at <= covered) {
         core.backend.delete(&core.layout.pack(&row.name)).await?;
         forget(core, row.name.number).await?;
+        core.counters.dropped(row.size);
         reclaimed.packs_dropped += 1;
         reclaimed.freed_bytes += row.size;
     }
@@ -239,6 +240,7 @@ async fn sweep_strays(core: &Core, access: &WriteAccess, reclaimed: &mut Reclaim
     check_fence(core, access.epoch).await?;
     for (name, size) in strays {
         core.backend.delete(&core.layout.pack(&name)).await?;
+        core.counters.dropped(size);
         reclaimed.packs_dropped += 1;
         reclaimed.freed_bytes += size;
     }

@@ -51,8 +51,7 @@ pub(super) async fn check_small_files(walk: &Walk<'_>, layout: &Layout, id: Repo
             check_file(walk, &file, id).await?;
         }
     }
-    check_copies(walk, layout).await?;
-    check_metadata(walk).await
+    check_copies(walk, layout).await
 }
 
 async fn check_file(walk: &Walk<'_>, file: &Listed, id: RepositoryId) -> Result<()> {
@@ -64,7 +63,9 @@ async fn check_file(walk: &Walk<'_>, file: &Listed, id: RepositoryId) -> Result<
     match name {
         StoredName::Pack(_, name) => check_pack(walk, &file.path, id, &name).await,
         StoredName::Checkpoint(..) => check_checkpoint(walk, file, &name).await,
-        StoredName::Keyring(..) | StoredName::Owner(..) | StoredName::Metadata => {
+        // One for all repositories, checked with them.
+        StoredName::Metadata => Ok(()),
+        StoredName::Keyring(..) | StoredName::Owner(..) => {
             check_whole(walk, file, |bytes| check_small(&name, bytes)).await
         }
     }
@@ -97,7 +98,7 @@ fn check_small(name: &StoredName, bytes: &[u8]) -> std::result::Result<(), Forma
             let owner = Owner::parse(bytes)?;
             (owner.repository, owner.epoch) == (*repository, *epoch)
         }
-        _ => Metadata::parse(bytes).map(|_| true)?,
+        _ => true,
     };
     match is_its_own {
         true => Ok(()),
@@ -136,16 +137,20 @@ async fn check_copies(walk: &Walk<'_>, layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn check_metadata(walk: &Walk<'_>) -> Result<()> {
+/// `metadata.yaml` of the store with one of these ids.
+pub(super) async fn check_metadata(walk: &Walk<'_>, store_ids: &[[u8; 16]]) -> Result<()> {
     walk.progress.update(|report| report.stored_objects += 1);
     match walk.read_all(METADATA, 0).await? {
         Read::Missing => walk.found(METADATA, 0..0, "it is missing", Remedy::None),
         Read::Unreadable(problem) => walk.found(METADATA, 0..0, problem, Remedy::None),
         Read::Bytes(bytes) => {
             walk.spend(bytes.len() as u64).await;
-            if let Err(error) = check_small(&StoredName::Metadata, &bytes) {
-                walk.found(METADATA, 0..bytes.len() as u64, error.to_string(), Remedy::None);
-            }
+            let problem = match Metadata::parse(&bytes) {
+                Err(error) => error.to_string(),
+                Ok(metadata) if store_ids.contains(&metadata.store_id) => return Ok(()),
+                Ok(_) => "it belongs to another store".to_owned(),
+            };
+            walk.found(METADATA, 0..bytes.len() as u64, problem, Remedy::None);
         }
     }
     Ok(())

@@ -95,6 +95,7 @@ impl Repository {
         }
         walk.progress.expect_bytes(self.scrub_bytes_expected(walk.depth())?);
         clear::check_small_files(walk, &core.layout, core.secrets.repository()).await?;
+        clear::check_metadata(walk, &[core.secrets.parameters().store_id]).await?;
         repair::small_files(self, walk).await?;
         let mut place = walk.start();
         loop {
@@ -175,7 +176,10 @@ async fn scrub_bytes(backend: &Backend, options: ScrubOptions, progress: &ScrubP
         }
     }
     if walk.is_ahead(METADATA) {
-        clear::check_metadata(&walk).await?;
+        // Without a keyring that says which store it is, any id is as good as another.
+        let headers = keyrings::read_headers(backend).await.unwrap_or_default();
+        let store_ids: Vec<_> = headers.iter().map(|header| header.store_id).collect();
+        clear::check_metadata(&walk, &store_ids).await?;
     }
     Ok(walk.end(None))
 }

@@ -13,7 +13,9 @@ const BATCH: usize = 1024;
 /// Quarantines those of `blobs`, each with its index among the pack's entries, whose present place this is. How many
 /// were not quarantined before.
 pub(crate) async fn quarantine(core: &Core, pack: PackNumber, blobs: &[(ChunkId, u32)]) -> Result<u64> {
-    mark(core, pack, blobs, true).await
+    let marked = mark(core, pack, blobs, true).await?;
+    core.counters.chunks_quarantined.add(marked);
+    Ok(marked)
 }
 
 /// Lets them out again: they were found whole.

@@ -38,7 +38,11 @@ async fn a_store_is_made_and_served_as_soon_as_a_key_is_loaded() {
     assert!(!store.unload_key("a").await);
     for refused in [
         repository.stat("x").await.err().unwrap(),
-        repository.put("y", &b"text"[..], PutOptions::default()).await.err().unwrap(),
+        repository
+            .put("y", &b"text"[..], PutOptions::default())
+            .await
+            .err()
+            .unwrap(),
         repository.delete("x", Precondition::None).await.err().unwrap(),
         repository.list("", None, 10).await.err().unwrap(),
         store.repository("default").await.err().unwrap(),
@@ -52,7 +56,11 @@ async fn a_store_is_made_and_served_as_soon_as_a_key_is_loaded() {
     assert_eq!(read(&again, "x", ByteRange::All).await, b"text");
     again.put("y", &b"text"[..], PutOptions::default()).await.unwrap();
     let refused = repository.stat("x").await.err().unwrap();
-    assert_eq!(refused.reason(), Reason::KeysUnavailable, "the former handle stays closed");
+    assert_eq!(
+        refused.reason(),
+        Reason::KeysUnavailable,
+        "the former handle stays closed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,4 +129,33 @@ async fn progress_reaches_the_end_of_what_is_durable() {
     assert_eq!(progress.accepted_bytes(), data.len() as u64);
     let durable = progress.durable_bytes();
     assert!(durable > 0 && durable < data.len() as u64, "{durable}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_place_is_not_taken_for_the_store_that_should_be_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("store");
+    let options = StoreOptions {
+        location: crate::backend::Location::Directory(place.clone()),
+        catalog: crate::catalog::Location::Directory(directory.path().join("catalog")),
+        ..StoreOptions::in_memory("-").unwrap()
+    };
+    let store = Store::open_or_empty(options.clone()).await.unwrap();
+    let repository = store
+        .create_repository(NewRepository::named("default").unwrap())
+        .await
+        .unwrap();
+    repository.put("x", &b"text"[..], PutOptions::default()).await.unwrap();
+    store.close().await;
+    drop((repository, store));
+
+    // As when the volume is not mounted.
+    std::fs::rename(&place, directory.path().join("elsewhere")).unwrap();
+    let refused = Store::open_or_empty(options.clone()).await.err().unwrap();
+    assert_eq!(refused.reason(), Reason::StoreNotFound, "{refused}");
+    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::rename(directory.path().join("elsewhere"), &place).unwrap();
+    let store = Store::open_or_empty(options).await.unwrap();
+    let repository = store.repository("default").await.unwrap();
+    assert_eq!(read(&repository, "x", ByteRange::All).await, b"text");
 }

@@ -69,7 +69,11 @@ impl Ledger {
     /// The first pack that is being put now.
     pub(crate) fn first_putting(&self) -> Option<u64> {
         let state = self.state.lock();
-        state.packs.iter().find(|(_, pack)| pack.is_none()).map(|(counter, _)| *counter)
+        state
+            .packs
+            .iter()
+            .find(|(_, pack)| pack.is_none())
+            .map(|(counter, _)| *counter)
     }
 
     /// A pack could not be put: nothing more of this writer will be introduced.

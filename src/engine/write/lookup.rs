@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::catalog::{EntriesRow, Lookup};
 use crate::codec::ChunkId;
 use crate::engine::core::Core;
+use crate::engine::counters::Found;
 use crate::engine::error::Result;
 use crate::engine::in_flight::{Holder, Known};
 use crate::format::{BlobKind, PackNumber};
@@ -17,10 +18,22 @@ pub(crate) fn look_up(core: &Core, holder: &Holder, ids: &[ChunkId]) -> Result<V
     let mut known = vec![Known::New; ids.len()];
     let _places = core.places.read();
     holder.join(ids, &mut known);
+    let joined = stored(&known);
     find_in_locality(core, holder, ids, &mut known);
-    find_in_catalog(core, holder, ids, &mut known)?;
+    let catalog = find_in_catalog(core, holder, ids, &mut known)?;
+    let found = stored(&known);
     holder.claim(ids, &mut known);
+    let found = Found {
+        in_flight: joined + stored(&known) - found,
+        locality: found - joined - catalog,
+        catalog,
+    };
+    core.counters.looked_up(ids.len() as u64, found);
     Ok(known)
+}
+
+fn stored(known: &[Known]) -> u64 {
+    known.iter().filter(|known| **known == Known::Stored).count() as u64
 }
 
 fn find_in_locality(core: &Core, holder: &Holder, ids: &[ChunkId], known: &mut [Known]) {
@@ -35,7 +48,9 @@ fn find_in_locality(core: &Core, holder: &Holder, ids: &[ChunkId], known: &mut [
     }
 }
 
-fn find_in_catalog(core: &Core, holder: &Holder, ids: &[ChunkId], known: &mut [Known]) -> Result<()> {
+/// Returns how many were found in the tables themselves.
+fn find_in_catalog(core: &Core, holder: &Holder, ids: &[ChunkId], known: &mut [Known]) -> Result<u64> {
+    let mut found = 0;
     let mut loaded: Option<PackNumber> = None;
     for (index, id) in ids.iter().enumerate() {
         if known[index] == Known::Stored {
@@ -48,6 +63,7 @@ fn find_in_catalog(core: &Core, holder: &Holder, ids: &[ChunkId], known: &mut [K
             continue;
         }
         known[index] = Known::Stored;
+        found += 1;
         // Duplicates come in runs: the neighbours of this chunk are probably next.
         if row.kind == BlobKind::Data && loaded != Some(row.pack) {
             loaded = Some(row.pack);
@@ -55,7 +71,7 @@ fn find_in_catalog(core: &Core, holder: &Holder, ids: &[ChunkId], known: &mut [K
             find_in_locality(core, holder, &ids[index..], &mut known[index..]);
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 fn load_locality(core: &Core, pack: PackNumber) -> Result<()> {

@@ -9,6 +9,7 @@ use super::packer::Packer;
 use super::source::Source;
 use crate::codec::More;
 use crate::engine::core::Core;
+use crate::engine::counters::Written;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::in_flight::Holder;
 use crate::format::{Content, ObjectName};
@@ -25,6 +26,15 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
+    /// What it is counted with.
+    pub(crate) fn written(&self) -> Written {
+        Written {
+            new_chunks: self.new_chunks,
+            new_bytes: self.new_bytes,
+            stored: self.stored.clone(),
+        }
+    }
+
     /// Bytes this object added to the backend. Complete once its record is durable.
     pub(crate) fn stored_bytes(&self) -> u64 {
         self.stored.load(Ordering::Relaxed)
@@ -78,6 +88,8 @@ pub(crate) async fn ingest_stream<S: Source>(
         let slot = ingest.slot().await;
         ingest.check()?;
         packer.check()?;
+        // What others wrote meanwhile counts too: a long stream ends here, before it uses up the reserve.
+        core.gate.admit().await?;
         let paid = pay(core, packer, ingest.slab_bytes()).await?;
         let mut slab = ingest.slab();
         let (bytes, len) = tokio::select! {

@@ -5,6 +5,7 @@
 //! manifests that name chunks in this one.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
@@ -95,16 +96,22 @@ pub(crate) async fn put_pack(
         children,
         _holders: holders,
     };
+    if finished.kind == PackKind::Chunk {
+        core.gate.admit_pack(size).await?;
+    }
     let payload = Bytes::from_owner(Recycled {
         bytes: finished.bytes,
         packer: packer.clone(),
     });
     let path = core.layout.pack(&finished.name);
+    let since = Instant::now();
     tokio::select! {
         put = core.backend.put(&path, payload) => put.map_err(|error| put_failed(error, finished.kind))?,
         // The pack may still land; nothing will refer to it.
         error = core.revocation.revoked() => return Err(error),
     }
+    core.counters.pack_seconds(finished.kind).observe(since.elapsed());
+    core.counters.pack_bytes.add(size);
     share_out(&shares, size);
     drop(paid);
     Ok(pack)

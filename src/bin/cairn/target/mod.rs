@@ -1,0 +1,248 @@
+//! What commands work on: a store opened in this process, or one that an agent serves.
+//!
+//! Either way results and errors are the engine's types, so what a command prints does not depend on where it was done.
+
+pub(crate) mod local;
+#[cfg(feature = "serve")]
+pub(crate) mod remote;
+
+use std::fs::File;
+use std::io::Read;
+
+use bytes::Bytes;
+
+use cairn_agent::codec::RepositoryId;
+use cairn_agent::engine::{
+    ByteRange, DamagedObject, NewRepository, ObjectInfo, PutOptions, PutOutcome, ReclaimOptions, Reclaimed,
+    RepositoryHeader, RepositoryStatus, Result, ScrubOptions, ScrubProgress, ScrubReport, Status,
+};
+use cairn_agent::format::Hash32;
+
+/// A store.
+#[derive(Clone)]
+pub(crate) enum Store {
+    Local(local::Store),
+    #[cfg(feature = "serve")]
+    Remote(remote::Agent),
+}
+
+/// A repository.
+#[derive(Clone)]
+pub(crate) enum Repository {
+    Local(local::Repository),
+    #[cfg(feature = "serve")]
+    Remote(remote::Repository),
+}
+
+/// An object that is being read; its version is fixed.
+pub(crate) enum Reader {
+    Local(Box<cairn_agent::engine::ObjectReader>),
+    #[cfg(feature = "serve")]
+    Remote(Box<remote::Reader>),
+}
+
+/// The status, again and again.
+pub(crate) enum Watch {
+    Local(local::Watch),
+    #[cfg(feature = "serve")]
+    Remote(Box<remote::Watch>),
+}
+
+/// What a put reads.
+pub(crate) struct Input<R> {
+    pub(crate) reader: R,
+    /// The file behind `reader` if it is one that can be read again from its beginning.
+    #[cfg_attr(
+        not(feature = "serve"),
+        expect(dead_code, reason = "only what goes over a network is sent twice")
+    )]
+    pub(crate) again: Option<File>,
+}
+
+/// Everything about a repository.
+pub(crate) struct Description {
+    pub(crate) totals: RepositoryStatus,
+    pub(crate) chunk_avg_bytes: u32,
+    pub(crate) compression_level: i32,
+    pub(crate) key_id: String,
+    pub(crate) keyring_generation: u64,
+}
+
+/// A key that is there or is needed.
+pub(crate) struct Key {
+    pub(crate) id: String,
+    pub(crate) loaded: bool,
+    /// When an agent loaded it, in milliseconds since 1970 UTC by its clock.
+    pub(crate) loaded_at_ms: Option<i64>,
+    /// Repositories whose newest keyring needs it.
+    pub(crate) repositories: Vec<RepositoryId>,
+}
+
+/// Names in one delete.
+pub(crate) const DELETE_NAMES_MAX: usize = 1000;
+
+/// The same work on either kind.
+macro_rules! either {
+    ($value:expr, $kind:ident, $inner:ident => $work:expr) => {
+        match $value {
+            $kind::Local($inner) => $work,
+            #[cfg(feature = "serve")]
+            $kind::Remote($inner) => $work,
+        }
+    };
+}
+
+impl Store {
+    /// A repository by name or id. That it exists may be found out only with its first use.
+    pub(crate) async fn repository(&self, name_or_id: &str) -> Result<Repository> {
+        Ok(match self {
+            Self::Local(store) => Repository::Local(store.repository(name_or_id).await?),
+            #[cfg(feature = "serve")]
+            Self::Remote(agent) => Repository::Remote(agent.repository(name_or_id)),
+        })
+    }
+
+    /// The repositories, by name.
+    pub(crate) async fn repositories(&self) -> Result<Vec<RepositoryHeader>> {
+        either!(self, Store, store => store.repositories().await)
+    }
+
+    pub(crate) async fn create_repository(&self, new: NewRepository) -> Result<RepositoryHeader> {
+        either!(self, Store, store => store.create_repository(new).await)
+    }
+
+    pub(crate) async fn remove_repository(&self, name_or_id: &str, confirm: &str) -> Result<()> {
+        either!(self, Store, store => store.remove_repository(name_or_id, confirm).await)
+    }
+
+    pub(crate) async fn status(&self) -> Result<Status> {
+        either!(self, Store, store => store.status().await)
+    }
+
+    pub(crate) async fn watch_status(&self) -> Result<Watch> {
+        Ok(match self {
+            Self::Local(store) => Watch::Local(store.watch_status()),
+            #[cfg(feature = "serve")]
+            Self::Remote(agent) => Watch::Remote(Box::new(agent.watch_status().await?)),
+        })
+    }
+
+    /// Finishes what is in flight. An agent goes on by itself.
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Local(store) => store.close().await,
+            #[cfg(feature = "serve")]
+            Self::Remote(_) => {}
+        }
+    }
+}
+
+impl Repository {
+    pub(crate) async fn put<R>(&self, name: &str, input: Input<R>, options: PutOptions) -> Result<PutOutcome>
+    where
+        R: Read + Send + 'static,
+    {
+        either!(self, Repository, repository => repository.put(name, input, options).await)
+    }
+
+    pub(crate) async fn get(&self, name: &str, range: ByteRange) -> Result<Reader> {
+        Ok(match self {
+            Self::Local(repository) => Reader::Local(Box::new(repository.get(name, range).await?)),
+            #[cfg(feature = "serve")]
+            Self::Remote(repository) => Reader::Remote(Box::new(repository.get(name, range).await?)),
+        })
+    }
+
+    pub(crate) async fn stat(&self, name: &str) -> Result<ObjectInfo> {
+        either!(self, Repository, repository => repository.stat(name).await)
+    }
+
+    /// All objects whose names start with `prefix`, in no order that means anything.
+    pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
+        either!(self, Repository, repository => repository.list(prefix).await)
+    }
+
+    pub(crate) async fn copy(&self, from: &str, to: &str) -> Result<ObjectInfo> {
+        either!(self, Repository, repository => repository.copy(from, to).await)
+    }
+
+    /// Removes up to [`DELETE_NAMES_MAX`] objects; for each whether there was one.
+    pub(crate) async fn delete(&self, names: &[String]) -> Result<Vec<bool>> {
+        either!(self, Repository, repository => repository.delete(names).await)
+    }
+
+    pub(crate) async fn verify(&self, name: &str) -> Result<ObjectInfo> {
+        either!(self, Repository, repository => repository.verify(name).await)
+    }
+
+    pub(crate) async fn reclaim(&self, options: ReclaimOptions) -> Result<Reclaimed> {
+        either!(self, Repository, repository => repository.reclaim(options).await)
+    }
+
+    pub(crate) async fn rebuild(&self) -> Result<RepositoryStatus> {
+        either!(self, Repository, repository => repository.rebuild().await)
+    }
+
+    /// Reads and checks what is stored.
+    ///
+    /// # Errors
+    /// `Unsupported` with an agent.
+    pub(crate) async fn scrub(&self, options: ScrubOptions, progress: &ScrubProgress) -> Result<ScrubReport> {
+        match self {
+            Self::Local(repository) => repository.scrub(options, progress).await,
+            #[cfg(feature = "serve")]
+            Self::Remote(_) => Err(not_through_an_agent("a scrub")),
+        }
+    }
+
+    /// Objects of which something is known to be damaged.
+    ///
+    /// # Errors
+    /// `Unsupported` with an agent.
+    pub(crate) async fn damaged_objects(&self, prefix: &str) -> Result<Vec<DamagedObject>> {
+        match self {
+            Self::Local(repository) => repository.damaged_objects(prefix).await,
+            #[cfg(feature = "serve")]
+            Self::Remote(_) => Err(not_through_an_agent("a list of damaged objects")),
+        }
+    }
+
+    pub(crate) async fn describe(&self) -> Result<Description> {
+        either!(self, Repository, repository => repository.describe().await)
+    }
+
+    /// False: the commit is older than the heads that are kept.
+    pub(crate) async fn check_head(&self, log_number: u64, head: Hash32) -> Result<bool> {
+        either!(self, Repository, repository => repository.check_head(log_number, head).await)
+    }
+}
+
+#[cfg(feature = "serve")]
+fn not_through_an_agent(what: &str) -> cairn_agent::engine::Error {
+    let line = format!("{what} cannot be had through an agent; name the store with --store, `cairn scrub --depth bytes` works beside one");
+    cairn_agent::engine::Error::new(cairn_agent::engine::Reason::Unsupported, line)
+}
+
+impl Reader {
+    /// The object that is being read.
+    pub(crate) fn info(&self) -> &ObjectInfo {
+        either!(self, Reader, reader => reader.info())
+    }
+
+    /// How many bytes come in all.
+    pub(crate) fn range_bytes(&self) -> u64 {
+        either!(self, Reader, reader => reader.range_bytes())
+    }
+
+    /// The next bytes; `None` once all have come.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
+        either!(self, Reader, reader => reader.next().await)
+    }
+}
+
+impl Watch {
+    /// The status now, then when there is something to show. Never ends by itself.
+    pub(crate) async fn next(&mut self) -> Result<Status> {
+        either!(self, Watch, watch => watch.next().await)
+    }
+}

@@ -1,0 +1,335 @@
+//! From what was seen to a mode and its causes: one pure function.
+
+use std::time::Duration;
+
+use super::capacity::{Capacity, CapacityPolicy, Threshold};
+use super::{Cause, Mode, code};
+use crate::backend::{Failure, Look, Presence, Trouble};
+use crate::engine::error::Reason;
+
+/// What the agent sees of its store at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Observations {
+    pub(crate) place: Look,
+    pub(crate) failures: Vec<Failure>,
+    /// What the store uses; what depends on it stays as it was if it is not known.
+    pub(crate) used_bytes: Option<u64>,
+    pub(crate) is_read_only_requested: bool,
+    pub(crate) is_deletion_requested: bool,
+    /// Why the catalog cannot be read, if it cannot.
+    pub(crate) catalog_failure: Option<String>,
+    pub(crate) repositories: Repositories,
+}
+
+/// The repositories of a store by their state. One that nobody asked for yet is in none of the lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Repositories {
+    pub(crate) total: usize,
+    pub(crate) open: usize,
+    pub(crate) opening: usize,
+    /// Names of those whose key is not there.
+    pub(crate) keyless: Vec<String>,
+    /// Those that could not be opened for another reason: name and reason.
+    pub(crate) unopened: Vec<(String, String)>,
+    pub(crate) fenced: Vec<String>,
+    pub(crate) rolled_back: Vec<String>,
+}
+
+/// What observations are held against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policy {
+    pub(crate) capacity: CapacityPolicy,
+    /// Most bytes of a pack: what one put may need at once.
+    pub(crate) pack_bytes: u64,
+    /// How long a failure counts at least.
+    pub(crate) failure_hold: Duration,
+}
+
+/// Which thresholds are passed and not yet left by their margins. Outlives the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) low_bytes: bool,
+    pub(crate) no_bytes: bool,
+    pub(crate) low_inodes: bool,
+    pub(crate) no_inodes: bool,
+}
+
+impl Held {
+    pub(crate) fn to_bits(self) -> u8 {
+        let bit = |held: bool, at: u8| u8::from(held) << at;
+        bit(self.low_bytes, 0) | bit(self.no_bytes, 1) | bit(self.low_inodes, 2) | bit(self.no_inodes, 3)
+    }
+
+    pub(crate) fn from_bits(bits: u8) -> Self {
+        let bit = |at: u8| bits >> at & 1 == 1;
+        Self {
+            low_bytes: bit(0),
+            no_bytes: bit(1),
+            low_inodes: bit(2),
+            no_inodes: bit(3),
+        }
+    }
+}
+
+/// A mode with its causes and numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Assessment {
+    pub(crate) mode: Mode,
+    /// Gravest first.
+    pub(crate) causes: Vec<Cause>,
+    pub(crate) capacity: Capacity,
+    pub(crate) held: Held,
+}
+
+/// The mode for what was seen, and why.
+pub(crate) fn assess(seen: &Observations, policy: &Policy, previous: Held) -> Assessment {
+    let capacity = Capacity::of(seen.place.space, seen.used_bytes.unwrap_or(0), policy.pack_bytes);
+    let mut causes = Vec::new();
+    causes.extend(of_requests(seen));
+    causes.extend(of_place(&seen.place));
+    causes.extend(seen.failures.iter().filter_map(|failure| of_failure(failure, policy)));
+    causes.extend(of_repositories(&seen.repositories));
+    causes.extend(seen.catalog_failure.as_deref().map(of_catalog));
+    let mut held = previous;
+    causes.extend(of_bytes(seen, &capacity, policy, &mut held));
+    causes.extend(of_inodes(&capacity, policy, &mut held));
+    causes.sort_by(|a, b| b.mode.cmp(&a.mode).then_with(|| a.code.cmp(b.code)));
+    // The place and a failing request may tell the same.
+    causes.dedup_by(|again, first| again.code == first.code && again.mode == first.mode);
+    Assessment {
+        mode: causes.first().map_or(Mode::Optimal, |gravest| gravest.mode),
+        causes,
+        capacity,
+        held,
+    }
+}
+
+impl Assessment {
+    /// Why a put is refused, if it is. Deletes, reads and reclaim never ask.
+    ///
+    /// `IO_ERRORS` and `AUTH_FAILED` refuse nothing: a put that goes well is what ends them soonest. A repository that
+    /// was taken over, set back or that lacks its key refuses by itself.
+    pub(crate) fn refusal(&self) -> Option<(Reason, String)> {
+        self.causes.iter().find_map(|cause| {
+            let reason = match (cause.code, cause.mode) {
+                (code::ROOT_GONE, _) => Reason::BackendUnavailable,
+                (code::DELETION_REQUESTED | code::READ_ONLY_REQUESTED | code::READ_ONLY_FILESYSTEM, _) => {
+                    Reason::ReadOnly
+                }
+                (_, Mode::NoCapacity) => Reason::NoCapacity,
+                _ => return None,
+            };
+            Some((reason, cause.message.clone()))
+        })
+    }
+}
+
+fn of_requests(seen: &Observations) -> Vec<Cause> {
+    let deletion = seen.is_deletion_requested.then(|| {
+        let message = "the store is being moved away or removed: put elsewhere";
+        plain(code::DELETION_REQUESTED, Mode::Deleting, message)
+    });
+    let read_only = seen.is_read_only_requested.then(|| {
+        let message = "an operator made the store read-only: make it writable again to put";
+        plain(code::READ_ONLY_REQUESTED, Mode::ReadOnly, message)
+    });
+    deletion.into_iter().chain(read_only).collect()
+}
+
+fn of_place(place: &Look) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    match &place.presence {
+        Presence::Here => {}
+        Presence::Gone(how) => {
+            let message = format!(
+                "the store is not where it was ({how}): bring the volume back, or restart the agent if it was moved on purpose"
+            );
+            causes.push(plain(code::ROOT_GONE, Mode::StorageNotExist, message));
+        }
+        Presence::Silent(how) => {
+            let message = format!("the volume does not answer ({how}): look at its server and network");
+            causes.push(plain(code::UNREACHABLE, Mode::IoErrors, message));
+        }
+    }
+    if let Some(how) = &place.refused {
+        let message = format!(
+            "the directory of the store may not be used ({how}): give this process the right to read and write there"
+        );
+        causes.push(plain(code::PERMISSION, Mode::AuthFailed, message));
+    }
+    if place.is_read_only {
+        let message = "the file system of the store is mounted read-only: mount it writable, and look why it is not";
+        causes.push(plain(code::READ_ONLY_FILESYSTEM, Mode::ReadOnly, message));
+    }
+    causes
+}
+
+/// A failure counts until it is some time ago and a trial write has gone through since.
+fn of_failure(failure: &Failure, policy: &Policy) -> Option<Cause> {
+    if failure.is_answered && failure.age >= policy.failure_hold {
+        return None;
+    }
+    let (code, mode, advice) = match failure.trouble {
+        Trouble::Io => (code::IO_ERROR, Mode::IoErrors, "look at the disk and its logs"),
+        Trouble::Fsync => (code::FSYNC_FAILED, Mode::IoErrors, "look at the disk and its logs"),
+        Trouble::Unreachable => (
+            code::UNREACHABLE,
+            Mode::IoErrors,
+            "look at the storage service and the network",
+        ),
+        Trouble::Permission => (code::PERMISSION, Mode::AuthFailed, "give this process its rights back"),
+        Trouble::Credentials => (code::CREDENTIALS, Mode::AuthFailed, "renew the credentials"),
+        Trouble::NoSpace => (code::NO_SPACE, Mode::NoCapacity, "look at quotas"),
+        Trouble::ReadOnly => (code::READ_ONLY_FILESYSTEM, Mode::ReadOnly, "look why it is read-only"),
+        Trouble::Gone => (code::ROOT_GONE, Mode::StorageNotExist, "bring it back"),
+    };
+    Some(Cause {
+        code,
+        message: format!("{}: {advice}", failure.text),
+        value: failure.count,
+        threshold: 0,
+        mode,
+    })
+}
+
+fn of_repositories(repositories: &Repositories) -> Vec<Cause> {
+    let Repositories {
+        total,
+        open,
+        opening,
+        keyless,
+        unopened,
+        fenced,
+        rolled_back,
+    } = repositories;
+    // What some repositories lack keeps nobody from the others.
+    let if_nothing_else = |others: bool, mode: Mode| if others { Mode::Optimal } else { mode };
+    let mut causes = Vec::new();
+    let mut add = |code, mode, names: &[String], message: String| {
+        if !names.is_empty() {
+            causes.push(Cause {
+                code,
+                message: format!("{message} ({})", listed(names)),
+                value: names.len() as u64,
+                threshold: *total as u64,
+                mode,
+            });
+        }
+    };
+    add(
+        code::KEYS,
+        if_nothing_else(keyless.len() < *total, Mode::KeysUnavailable),
+        keyless,
+        "the key of repositories is not there: load it".to_owned(),
+    );
+    let names: Vec<_> = unopened.iter().map(|(name, _)| name.clone()).collect();
+    let why = unopened.first().map_or("", |(_, why)| why);
+    add(
+        code::REPOSITORY,
+        if_nothing_else(*open > 0, Mode::IoErrors),
+        &names,
+        format!("repositories cannot be opened: {why}"),
+    );
+    add(
+        code::FENCED,
+        Mode::ReadOnly,
+        fenced,
+        "another agent has taken over repositories: stop one of the two, then restart this one to take them back"
+            .to_owned(),
+    );
+    add(
+        code::ROLLED_BACK,
+        Mode::ReadOnly,
+        rolled_back,
+        "repositories show an older state than this agent has seen: find out who set the store back, then make it writable again"
+            .to_owned(),
+    );
+    if *opening > 0 && *open == 0 {
+        causes.push(Cause {
+            code: code::OPENING,
+            message: "the store is being opened: wait".to_owned(),
+            value: *opening as u64,
+            threshold: *total as u64,
+            mode: Mode::Initializing,
+        });
+    }
+    causes
+}
+
+fn of_catalog(failure: &str) -> Cause {
+    let message =
+        format!("the catalog cannot be read ({failure}): look at its directory, or remove it to have it rebuilt");
+    plain(code::CATALOG, Mode::IoErrors, message)
+}
+
+fn of_bytes(seen: &Observations, capacity: &Capacity, policy: &Policy, held: &mut Held) -> Option<Cause> {
+    let (total, free) = (capacity.total_bytes?, capacity.free_bytes?);
+    let none = policy.capacity.none(total, capacity.reserved_bytes, policy.pack_bytes);
+    held.no_bytes = none.is_below(free, held.no_bytes);
+    // Without it, others seem to use what is ours, and the threshold would move.
+    let low = seen.used_bytes.map(|_| policy.capacity.low(capacity, total));
+    if let Some(low) = low {
+        held.low_bytes = low.is_at_or_below(free, held.low_bytes);
+    }
+    if held.no_bytes {
+        let message = "no room for another put beyond the reserve: delete objects and run gc, or enlarge the volume";
+        return Some(none.cause(code::FREE_BYTES, Mode::NoCapacity, free, message));
+    }
+    let message = "little room is left: delete objects and run gc, or enlarge the volume";
+    low.filter(|_| held.low_bytes)
+        .map(|low| low.cause(code::FREE_BYTES, Mode::LowCapacity, free, message))
+}
+
+fn of_inodes(capacity: &Capacity, policy: &Policy, held: &mut Held) -> Option<Cause> {
+    let (total, free) = (capacity.inodes_total?, capacity.inodes_free?);
+    let (none, low) = (policy.capacity.no_inodes(), policy.capacity.low_inodes(total));
+    held.no_inodes = none.is_below(free, held.no_inodes);
+    held.low_inodes = low.is_at_or_below(free, held.low_inodes);
+    if held.no_inodes {
+        let message = "the volume has no inodes for another put: delete files there, or make it anew with more inodes";
+        return Some(none.cause(code::FREE_INODES, Mode::NoCapacity, free, message));
+    }
+    let message = "the volume has few inodes left: delete files there, or make it anew with more inodes";
+    held.low_inodes
+        .then(|| low.cause(code::FREE_INODES, Mode::LowCapacity, free, message))
+}
+
+impl Threshold {
+    fn is_below(&self, value: u64, was_below: bool) -> bool {
+        value < if was_below { self.leave } else { self.enter }
+    }
+
+    fn is_at_or_below(&self, value: u64, was_below: bool) -> bool {
+        value <= if was_below { self.leave } else { self.enter }
+    }
+
+    /// The cause, with the threshold that has to be exceeded next: the one of entering while it is passed, then the margin.
+    fn cause(&self, code: &'static str, mode: Mode, value: u64, message: &str) -> Cause {
+        let threshold = if value <= self.enter { self.enter } else { self.leave };
+        Cause {
+            value,
+            threshold,
+            ..plain(code, mode, message)
+        }
+    }
+}
+
+fn plain(code: &'static str, mode: Mode, message: impl Into<String>) -> Cause {
+    Cause {
+        code,
+        message: message.into(),
+        value: 0,
+        threshold: 0,
+        mode,
+    }
+}
+
+/// The first few of `names`, for a message of bounded length.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let mut shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        shown += &format!(" and {} more", names.len() - SHOWN);
+    }
+    shown
+}

@@ -1,0 +1,46 @@
+//! The contract and the engine, each in the words of the other. Both directions: an agent answers, the command line asks.
+//!
+//! What arrives is checked here, so that behind this only the engine's own types are found.
+
+mod object;
+mod repository;
+mod status;
+
+pub use self::object::{
+    byte_range, byte_range_message, metadata, page_token, precondition, precondition_message, put_id,
+};
+pub use self::repository::{head, repository, repository_header, repository_status};
+pub use self::status::status;
+
+use prost_types::Timestamp;
+
+use crate::engine::{Error, Reason, Result};
+
+/// A time that the engine gives in milliseconds since 1970 UTC.
+pub fn timestamp(ms: i64) -> Timestamp {
+    Timestamp {
+        seconds: ms.div_euclid(1000),
+        nanos: ms.rem_euclid(1000) as i32 * 1_000_000,
+    }
+}
+
+/// The same in milliseconds; what is absent or beyond all time is 1970.
+pub fn milliseconds(time: Option<&Timestamp>) -> i64 {
+    let ms = |time: &Timestamp| {
+        let whole = time.seconds.checked_mul(1000)?;
+        whole.checked_add(i64::from(time.nanos / 1_000_000))
+    };
+    time.and_then(ms).unwrap_or_default()
+}
+
+/// A part of an agent's answer that every agent sends.
+///
+/// # Errors
+/// `Internal` if it is not there.
+pub fn required<T>(part: Option<T>, what: &str) -> Result<T> {
+    part.ok_or_else(|| Error::new(Reason::Internal, format!("the agent's answer has no {what}")))
+}
+
+fn invalid(line: impl Into<String>) -> Error {
+    Error::new(Reason::InvalidArgument, line)
+}

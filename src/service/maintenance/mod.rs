@@ -1,0 +1,153 @@
+//! `cairn.v1.Maintenance`: long work on a store.
+
+mod operations;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tonic::{Request, Response};
+
+pub(super) use self::operations::Operations;
+use self::operations::{Interruption, Operation, Work};
+use super::Answer;
+use super::agent::Agent;
+use super::caller::{Caller, caller_of};
+use super::proto::operation::Report;
+use super::proto::start_request::Work as Wanted;
+use super::proto::{
+    CancelRequest, CancelResponse, MaintenanceListRequest, MaintenanceListResponse, OperationKind, RebuildReport,
+    ReclaimReport, ReclaimWork, StartRequest, StartResponse, WatchRequest, WatchResponse, maintenance_server,
+};
+use super::stream::{Updates, follow};
+use crate::engine::{Error, Reason, ReclaimOptions, Repository, Result};
+
+/// What this version runs.
+pub(super) const KINDS: [OperationKind; 2] = [OperationKind::Reclaim, OperationKind::Rebuild];
+/// How often a watcher hears of an operation that does not change: a sign of life.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// The service.
+pub(super) struct Maintenance {
+    agent: Arc<Agent>,
+}
+
+/// The service over `agent`.
+pub(super) fn server(agent: Arc<Agent>) -> maintenance_server::MaintenanceServer<Maintenance> {
+    maintenance_server::MaintenanceServer::new(Maintenance { agent })
+}
+
+#[tonic::async_trait]
+impl maintenance_server::Maintenance for Maintenance {
+    type WatchStream = Updates<WatchResponse>;
+
+    async fn start(&self, request: Request<StartRequest>) -> Answer<StartResponse> {
+        let caller = caller_of(&request)?;
+        let StartRequest { repository, work } = request.into_inner();
+        let wanted = work.ok_or_else(|| Error::new(Reason::InvalidArgument, "the request names no work"))?;
+        if let Wanted::Wipe(_) = wanted {
+            caller.transport.require_private("a wipe")?;
+        }
+        let repository = self.agent.repository(&caller, &repository).await?;
+        let work = work_on(repository.clone(), wanted)?;
+        let operation = self.agent.operations().start(repository.id(), work)?.now();
+        Ok(Response::new(StartResponse {
+            operation: Some(operation),
+        }))
+    }
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Answer<Self::WatchStream> {
+        let caller = caller_of(&request)?;
+        let operation = self.operation(&caller, &request.get_ref().operation_id).await?;
+        let states = operation.watch();
+        let updates = follow(self.agent.clone(), states, HEARTBEAT, |_, state| async move {
+            let has_ended = operations::has_ended(&state);
+            let update = WatchResponse { operation: Some(state) };
+            if has_ended {
+                ControlFlow::Break(update)
+            } else {
+                ControlFlow::Continue(update)
+            }
+        });
+        Ok(Response::new(updates))
+    }
+
+    async fn list(&self, request: Request<MaintenanceListRequest>) -> Answer<MaintenanceListResponse> {
+        let caller = caller_of(&request)?;
+        let mut operations = Vec::new();
+        for operation in self.agent.operations().all() {
+            if self.may_see(&caller, &operation).await {
+                operations.push(operation.now());
+            }
+        }
+        Ok(Response::new(MaintenanceListResponse { operations }))
+    }
+
+    async fn cancel(&self, request: Request<CancelRequest>) -> Answer<CancelResponse> {
+        let caller = caller_of(&request)?;
+        let operation = self.operation(&caller, &request.get_ref().operation_id).await?;
+        operation.cancel();
+        Ok(Response::new(CancelResponse {
+            operation: Some(operation.now()),
+        }))
+    }
+}
+
+impl Maintenance {
+    /// # Errors
+    /// `OperationNotFound`, also for one whose repository is not open to the caller: ids tell nothing.
+    async fn operation(&self, caller: &Caller, id: &str) -> Result<Arc<Operation>> {
+        if let Some(operation) = self.agent.operations().find(id)
+            && self.may_see(caller, &operation).await
+        {
+            return Ok(operation);
+        }
+        let line = format!("no operation has the id {id:?}");
+        Err(Error::new(Reason::OperationNotFound, line))
+    }
+
+    async fn may_see(&self, caller: &Caller, operation: &Operation) -> bool {
+        let id = operation.repository().to_string();
+        self.agent.permit(caller, &id).await.is_ok()
+    }
+}
+
+/// # Errors
+/// `Unsupported` for what this version does not run.
+fn work_on(repository: Repository, wanted: Wanted) -> Result<Work> {
+    match wanted {
+        Wanted::Reclaim(ReclaimWork { dry_run }) => Ok(Work {
+            kind: OperationKind::Reclaim,
+            interruption: Interruption::AtOnce,
+            task: reclaim(repository, ReclaimOptions { dry_run }).boxed(),
+        }),
+        Wanted::Rebuild(_) => Ok(Work {
+            kind: OperationKind::Rebuild,
+            // Half a catalog would hide objects until the next start.
+            interruption: Interruption::Never,
+            task: rebuild(repository).boxed(),
+        }),
+        Wanted::Scrub(_) | Wanted::Reseal(_) | Wanted::Evacuate(_) | Wanted::Wipe(_) => {
+            let line = "this agent runs reclaim and rebuild only";
+            Err(Error::new(Reason::Unsupported, line))
+        }
+    }
+}
+
+async fn reclaim(repository: Repository, options: ReclaimOptions) -> Result<Report> {
+    let reclaimed = repository.reclaim(options).await?;
+    Ok(Report::Reclaim(ReclaimReport {
+        packs_dropped: reclaimed.packs_dropped,
+        packs_rewritten: reclaimed.packs_rewritten,
+        freed_bytes: reclaimed.freed_bytes,
+    }))
+}
+
+async fn rebuild(repository: Repository) -> Result<Report> {
+    let rebuilt = repository.rebuild().await?;
+    Ok(Report::Rebuild(RebuildReport {
+        objects: rebuilt.objects,
+        chunks: rebuilt.chunks,
+    }))
+}

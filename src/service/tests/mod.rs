@@ -1,0 +1,11 @@
+//! The services as clients see them: a store in memory, a connection in memory, the generated client.
+
+mod calls;
+mod get;
+mod keys;
+mod maintenance;
+mod objects;
+mod put;
+mod repositories;
+mod status;
+mod world;
