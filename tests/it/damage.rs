@@ -153,10 +153,13 @@ impl Open {
     fn check_report(&self, state: &State, report: &ScrubReport) {
         let is_changed = |path: &str| state.changes.iter().any(|(changed, _)| changed == path);
         for damage in &report.damage {
-            assert!(is_changed(&damage.path), "{state:?}: {damage:?}");
+            // A keyring of a new generation lacks its other copy too.
+            let is_named = is_changed(&damage.path) || state.action == "copied";
+            assert!(is_named, "{state:?}: {damage:?}");
             assert_eq!(damage.kind, state.kind, "{state:?}: {damage:?}");
             assert_eq!(damage.pack.is_some(), state.kind == StoredKind::Pack);
-            if let (Some(at), true) = (state.at, damage.length > 0) {
+            // A hash in the trailer that was flipped speaks of the part that no longer matches it.
+            if let (Some(at), true) = (state.at, damage.length > 0 && state.action != "trailer") {
                 let range = damage.offset..damage.offset + damage.length;
                 assert!(range.contains(&(at as u64)), "{state:?}: {damage:?}");
             }

@@ -15,10 +15,8 @@ mod architecture;
 mod bad_input;
 mod bucket;
 mod cli;
-mod damage;
 mod durability;
 mod faults;
-mod golden_store;
 #[cfg(feature = "serve")]
 mod load;
 mod memory;

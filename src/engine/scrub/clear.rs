@@ -137,7 +137,7 @@ async fn check_copies(walk: &Walk<'_>, layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// `metadata.yaml` of the store with one of these ids.
+/// `metadata.yaml` of the store with one of these ids, or any if there are none.
 pub(super) async fn check_metadata(walk: &Walk<'_>, store_ids: &[[u8; 16]]) -> Result<()> {
     walk.progress.update(|report| report.stored_objects += 1);
     match walk.read_all(METADATA, 0).await? {
@@ -147,7 +147,7 @@ pub(super) async fn check_metadata(walk: &Walk<'_>, store_ids: &[[u8; 16]]) -> R
             walk.spend(bytes.len() as u64).await;
             let problem = match Metadata::parse(&bytes) {
                 Err(error) => error.to_string(),
-                Ok(metadata) if store_ids.contains(&metadata.store_id) => return Ok(()),
+                Ok(metadata) if store_ids.is_empty() || store_ids.contains(&metadata.store_id) => return Ok(()),
                 Ok(_) => "it belongs to another store".to_owned(),
             };
             walk.found(METADATA, 0..bytes.len() as u64, problem, Remedy::None);

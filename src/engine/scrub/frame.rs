@@ -38,8 +38,6 @@ impl Frame {
         repository: RepositoryId,
         name: &PackName,
     ) -> Result<Option<Self>> {
-        walk.spend(PACK_TAIL_GUESS.min(TRAILER_LEN as u64 + HEADER_LEN as u64))
-            .await;
         let (tail, size) = match walk.backend.get_tail(path, PACK_TAIL_GUESS).await {
             Ok(read) => read,
             Err(error) => match error.kind() {

@@ -120,8 +120,8 @@ impl Object<'_> {
                 self.becomes("truncated", at % 5 == 0, None, self.bytes[..at].to_vec());
             }
         }
-        for more in [&[0_u8][..], &[0; 300], self.bytes] {
-            self.becomes("extended", true, None, [self.bytes, more].concat());
+        for more in [&[0_u8][..], &[0; 300], &self.bytes[..]] {
+            self.becomes("extended", true, None, [&self.bytes[..], more].concat());
         }
     }
 
