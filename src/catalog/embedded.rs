@@ -24,7 +24,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
 use super::Limits;
 use super::error::Error;
-use super::tables::{Batch, KeyValue, Table, Tables, scan_range};
+use super::tables::{Batch, KeyValue, Snapshot, Table, Tables, scan_range};
 
 const MARKER: &str = "cairn-catalog";
 const DATABASE: &str = "tables";
@@ -73,21 +73,11 @@ impl EmbeddedTables {
 impl Tables for EmbeddedTables {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         // A keyspace's own get sees a batch that is just being applied in part; a snapshot does not.
-        let value = self.database.snapshot().get(self.keyspace(table), key)?;
-        Ok(value.map(|value| value.to_vec()))
+        get(&self.database.snapshot(), self.keyspace(table), key)
     }
 
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<KeyValue>, Error> {
-        let Some(range) = scan_range(prefix, after) else {
-            return Ok(Vec::new());
-        };
-        let rows = self.database.snapshot().range(self.keyspace(table), range);
-        rows.take(limit)
-            .map(|row| {
-                let (key, value) = row.into_inner()?;
-                Ok((key.to_vec(), value.to_vec()))
-            })
-            .collect()
+        scan(&self.database.snapshot(), self.keyspace(table), prefix, after, limit)
     }
 
     fn commit(&self, batch: Batch) -> Result<(), Error> {
@@ -103,6 +93,13 @@ impl Tables for EmbeddedTables {
         Ok(write.commit()?)
     }
 
+    fn snapshot(&self) -> Box<dyn Snapshot> {
+        Box::new(Moment {
+            snapshot: self.database.snapshot(),
+            keyspaces: self.keyspaces.clone(),
+        })
+    }
+
     fn persist(&self) -> Result<(), Error> {
         Ok(self.database.persist(PersistMode::SyncAll)?)
     }
@@ -110,6 +107,45 @@ impl Tables for EmbeddedTables {
     fn disk_bytes(&self) -> Result<u64, Error> {
         Ok(allocated_bytes(&self.marker.directory)?)
     }
+}
+
+/// The tables at one moment.
+struct Moment {
+    snapshot: fjall::Snapshot,
+    keyspaces: Vec<Keyspace>,
+}
+
+impl Snapshot for Moment {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        get(&self.snapshot, &self.keyspaces[table.index()], key)
+    }
+
+    fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<KeyValue>, Error> {
+        scan(&self.snapshot, &self.keyspaces[table.index()], prefix, after, limit)
+    }
+}
+
+fn get(snapshot: &fjall::Snapshot, keyspace: &Keyspace, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    Ok(snapshot.get(keyspace, key)?.map(|value| value.to_vec()))
+}
+
+fn scan(
+    snapshot: &fjall::Snapshot,
+    keyspace: &Keyspace,
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<Vec<KeyValue>, Error> {
+    let Some(range) = scan_range(prefix, after) else {
+        return Ok(Vec::new());
+    };
+    let rows = snapshot.range(keyspace, range);
+    rows.take(limit)
+        .map(|row| {
+            let (key, value) = row.into_inner()?;
+            Ok((key.to_vec(), value.to_vec()))
+        })
+        .collect()
 }
 
 /// Makes the database at `fresh`, after whatever an interruption left there, and moves it to `path`.

@@ -30,12 +30,12 @@ pub use embedded::EmbeddedTables;
 pub use error::Error;
 pub use locality::{Locality, Place};
 pub use memory::MemoryTables;
-pub use repository::{DirtyKey, Lookup, RepositoryCatalog};
+pub use repository::{DirtyKey, Lookup, RepositoryCatalog, RepositorySnapshot};
 #[cfg(any(test, feature = "testkit"))]
 pub(crate) use rows::rewritten;
 pub use rows::{ChunkRow, EntriesRow, PUT_IDS_KEPT, PackRow, PutIdRow, PutResult, ReleaseRow, Stats, TipRow};
 pub use sealed::{RowKey, RowSealer};
-pub use tables::{Batch, KeyValue, Table, Tables};
+pub use tables::{Batch, KeyValue, Snapshot, Table, Tables};
 pub use transaction::Transaction;
 
 use crate::codec::RepositoryId;

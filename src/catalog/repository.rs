@@ -9,7 +9,7 @@ use crate::format::{CatalogKeys, Hash32, ObjectName, ObjectVersion, PackNumber};
 use super::error::Error;
 use super::rows::{ChunkRow, EntriesRow, HeadRow, PackRow, PutIdRow, PutOrderRow, ReleaseRow, Row, TipRow};
 use super::sealed::{RowKey, RowSealer};
-use super::tables::{Table, Tables};
+use super::tables::{KeyValue, Snapshot, Table, Tables};
 use super::transaction::Transaction;
 
 /// The rows of one repository. Cheap to clone.
@@ -30,6 +30,14 @@ impl RepositoryCatalog {
     /// Starts a set of changes. There is one writer at a time; keeping that is the caller's.
     pub fn begin(&self) -> Transaction {
         Transaction::new(self.clone())
+    }
+
+    /// The rows as they are now, whatever is written later.
+    pub fn snapshot(&self) -> RepositorySnapshot {
+        RepositorySnapshot {
+            tables: self.tables.snapshot(),
+            sealer: self.sealer.clone(),
+        }
     }
 }
 
@@ -163,21 +171,58 @@ impl Lookup for RepositoryCatalog {
         after: Option<&RowKey>,
         limit: usize,
     ) -> Result<Vec<(RowKey, Vec<u8>)>, Error> {
-        let prefix = self.sealer.stored_prefix();
-        let after = after.map(|key| self.sealer.stored_key(key));
-        let rows = self.tables.scan(table, prefix, after.as_deref(), limit)?;
-        rows.into_iter()
-            .map(|(stored_key, sealed)| {
-                let key = RowKey::from_stored(table, &stored_key[prefix.len()..])?;
-                let row = self.sealer.open(table, &key, sealed)?;
-                Ok((key, row))
-            })
-            .collect()
+        let scan = |prefix: &[u8], after: Option<&[u8]>| self.tables.scan(table, prefix, after, limit);
+        open_page(&self.sealer, table, after, scan)
     }
 
     fn sealer(&self) -> &RowSealer {
         &self.sealer
     }
+}
+
+/// The rows of one repository at one moment.
+pub struct RepositorySnapshot {
+    tables: Box<dyn Snapshot>,
+    sealer: Arc<RowSealer>,
+}
+
+impl Lookup for RepositorySnapshot {
+    fn encoded(&self, table: Table, key: &RowKey) -> Result<Option<Vec<u8>>, Error> {
+        let sealed = self.tables.get(table, &self.sealer.stored_key(key))?;
+        sealed.map(|sealed| self.sealer.open(table, key, sealed)).transpose()
+    }
+
+    fn encoded_page(
+        &self,
+        table: Table,
+        after: Option<&RowKey>,
+        limit: usize,
+    ) -> Result<Vec<(RowKey, Vec<u8>)>, Error> {
+        let scan = |prefix: &[u8], after: Option<&[u8]>| self.tables.scan(table, prefix, after, limit);
+        open_page(&self.sealer, table, after, scan)
+    }
+
+    fn sealer(&self) -> &RowSealer {
+        &self.sealer
+    }
+}
+
+fn open_page(
+    sealer: &RowSealer,
+    table: Table,
+    after: Option<&RowKey>,
+    scan: impl FnOnce(&[u8], Option<&[u8]>) -> Result<Vec<KeyValue>, Error>,
+) -> Result<Vec<(RowKey, Vec<u8>)>, Error> {
+    let prefix = sealer.stored_prefix();
+    let after = after.map(|key| sealer.stored_key(key));
+    scan(prefix, after.as_deref())?
+        .into_iter()
+        .map(|(stored_key, sealed)| {
+            let key = RowKey::from_stored(table, &stored_key[prefix.len()..])?;
+            let row = sealer.open(table, &key, sealed)?;
+            Ok((key, row))
+        })
+        .collect()
 }
 
 pub(super) fn row<R: Row>(lookup: &(impl Lookup + ?Sized), key: &RowKey) -> Result<Option<R>, Error> {

@@ -90,6 +90,17 @@ pub struct ChunkRow {
     pub quarantined: bool,
 }
 
+impl ChunkRow {
+    /// The index of a blob that is in no pack that can be read. Its row hangs on some unreadable pack, keeps count of
+    /// who refers to it, and waits for the same bytes to be put again. What it leads to, if anything, is not counted.
+    pub const LOST: u32 = u32::MAX;
+
+    /// Whether it is in no pack that can be read.
+    pub fn is_lost(&self) -> bool {
+        self.index == Self::LOST
+    }
+}
+
 impl Row for ChunkRow {
     const TABLE: Table = Table::Chunks;
 
@@ -141,7 +152,7 @@ pub struct PackRow {
     pub live_bytes: u64,
     /// The stored bytes of all its blobs.
     pub blob_bytes: u64,
-    /// Chunks currently in it that are quarantined.
+    /// Blobs currently in it that are quarantined, or [`Self::UNREADABLE`].
     pub damaged: u32,
     /// Leaves and roots currently in it that are not referenced.
     pub idle_manifests: u32,
@@ -167,6 +178,14 @@ impl PackRow {
             idle_manifests: 0,
             condemned_at: 0,
         }
+    }
+
+    /// What [`Self::damaged`] is for a pack whose contents could not be read when the catalog was made.
+    pub const UNREADABLE: u32 = u32::MAX;
+
+    /// Whether its contents are not known.
+    pub fn is_unreadable(&self) -> bool {
+        self.damaged == Self::UNREADABLE
     }
 
     /// Whether nothing in it is referenced, and nothing in it is needed to release something else.

@@ -94,11 +94,23 @@ pub trait Tables: Send + Sync {
     /// after [`Tables::persist`]. After an error it is unknown whether the batch was applied.
     fn commit(&self, batch: Batch) -> Result<(), Error>;
 
+    /// The tables as they are now, whatever is committed later. Keeps what it sees from being cleared away.
+    fn snapshot(&self) -> Box<dyn Snapshot>;
+
     /// Everything committed so far survives a loss of power once this returns.
     fn persist(&self) -> Result<(), Error>;
 
     /// Bytes taken on the filesystem.
     fn disk_bytes(&self) -> Result<u64, Error>;
+}
+
+/// The tables at one moment.
+pub trait Snapshot: Send + Sync {
+    /// [`Tables::get`], then.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
+
+    /// [`Tables::scan`], then.
+    fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<KeyValue>, Error>;
 }
 
 /// Changes that are applied together. Of several changes to one key the last counts.

@@ -30,24 +30,76 @@ pub struct RepositoryHeader {
     pub generation: u64,
 }
 
-/// The newest readable keyring of every repository.
+/// The repositories that have a directory in the store.
+pub(crate) async fn repository_ids(backend: &Backend) -> Result<Vec<RepositoryId>> {
+    let directories = backend.list_directories("").await?;
+    Ok(directories
+        .iter()
+        .filter_map(|directory| directory.parse().ok())
+        .collect())
+}
+
+/// The newest readable keyring of every repository. One whose keyring is lost does not keep the others from being used.
 pub(crate) async fn read_headers(backend: &Backend) -> Result<Vec<RepositoryHeader>> {
     let mut headers = Vec::new();
-    for directory in backend.list_directories("").await? {
-        let Ok(id) = directory.parse::<RepositoryId>() else {
-            continue;
-        };
-        if let Some((header, _)) = newest_keyring(backend, id).await? {
-            headers.push(RepositoryHeader {
+    let mut lost = None;
+    for id in repository_ids(backend).await? {
+        match newest_keyring(backend, id).await {
+            Ok(Some((header, _))) => headers.push(RepositoryHeader {
                 id,
                 name: header.name.as_str().to_owned(),
                 store_id: header.store_id,
                 key_id: header.kek_id,
                 generation: header.generation,
-            });
+            }),
+            Ok(None) => {}
+            Err(error) if error.reason() == Reason::DataLoss => {
+                tracing::error!(repository = %id, %error, "a repository cannot be opened");
+                lost = Some(error);
+            }
+            Err(error) => return Err(error),
         }
     }
-    Ok(headers)
+    match lost {
+        Some(error) if headers.is_empty() => Err(error),
+        _ => Ok(headers),
+    }
+}
+
+/// Writes the copy of a keyring generation that is missing or damaged from the other one. Paths of what was written.
+///
+/// To be called for the generation of secrets that were opened: a key, not only a hash, has vouched for it.
+pub(crate) async fn restore_copies(backend: &Backend, id: RepositoryId, generation: u64) -> Result<Vec<String>> {
+    let layout = Layout::new(id);
+    let mut copies = Vec::new();
+    for copy in [KeyringCopy::First, KeyringCopy::Second] {
+        let path = layout.keyring(generation, copy);
+        let found = match backend.get(&path).await {
+            Ok(bytes) => Some(bytes).filter(|bytes| is_keyring(bytes, id, generation)),
+            Err(error) if error.kind() == backend::ErrorKind::NotFound => None,
+            Err(error) => return Err(error.into()),
+        };
+        copies.push((path, found));
+    }
+    let Some(whole) = copies.iter().find_map(|(_, found)| found.clone()) else {
+        return Ok(Vec::new());
+    };
+    let mut restored = Vec::new();
+    for (path, found) in copies {
+        if found.is_none() {
+            backend.put(&path, whole.clone()).await?;
+            tracing::warn!(
+                path,
+                "a copy of the keyring was missing or damaged; wrote it again from the other"
+            );
+            restored.push(path);
+        }
+    }
+    Ok(restored)
+}
+
+fn is_keyring(bytes: &[u8], id: RepositoryId, generation: u64) -> bool {
+    KeyringHeader::parse(bytes).is_ok_and(|header| (header.repository, header.generation) == (id, generation))
 }
 
 /// The header and the bytes of the newest keyring generation, from whichever copy is whole.
@@ -102,10 +154,14 @@ pub(crate) async fn open_keyring(backend: &Backend, header: &RepositoryHeader, k
             format!("repository {:?} is gone", header.name),
         ));
     };
-    keyring::open_keyring(&bytes, kek).map_err(|error| match &error {
+    let secrets = keyring::open_keyring(&bytes, kek).map_err(|error| match &error {
         format::Error::WrongKey { .. } => wrong_key(header, &kek.id).caused_by(error),
         _ => damaged(&format!("keyring of repository {:?}", header.name), error),
-    })
+    })?;
+    if let Err(error) = restore_copies(backend, header.id, secrets.generation()).await {
+        tracing::warn!(%error, "a copy of the keyring could not be checked and written again");
+    }
+    Ok(secrets)
 }
 
 /// Writes both copies of a first keyring and reads them back: secrets are used only after that.

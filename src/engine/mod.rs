@@ -42,6 +42,7 @@ mod reclaim;
 mod recover;
 mod repository;
 mod revocation;
+mod scrub;
 mod status;
 mod store;
 mod write;
@@ -58,6 +59,9 @@ pub use self::options::Options;
 pub use self::read::{ByteRange, ObjectReader};
 pub use self::reclaim::{ReclaimOptions, Reclaimed};
 pub use self::repository::{Metadata, ObjectInfo, Page, PutOptions, PutOutcome, Repository, RepositoryStatus, Upload};
+pub use self::scrub::{
+    Damage, DamagedObject, DamagedRange, Depth, Remedy, ScrubCursor, ScrubOptions, ScrubProgress, ScrubReport,
+};
 pub use self::status::{
     BackingStoreView, Capacity, CapacityPolicy, Cause, Condition, Mode, Status, code as cause_code,
 };

@@ -65,6 +65,6 @@ impl Options {
     pub(crate) fn pack_target(&self) -> usize {
         self.pack_bytes_target
             .min(self.budget_bytes / 4)
-            .clamp(1 << 20, 64 << 20)
+            .clamp(64 << 10, 64 << 20)
     }
 }

@@ -548,6 +548,11 @@ impl Repository {
         Ok(access)
     }
 
+    /// Whether this process writes the repository now.
+    pub(crate) async fn has_writer(&self) -> bool {
+        self.inner.writer.lock().await.is_some()
+    }
+
     /// Fails if no put may happen as things stand: the mode, or the state of this repository.
     pub(crate) async fn admit(&self) -> Result<()> {
         let core = self.core();

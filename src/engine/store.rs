@@ -460,6 +460,10 @@ impl Store {
         }
     }
 
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.inner.backend
+    }
+
     fn core(&self, secrets: Secrets, revocation: Arc<Revocation>) -> Core {
         let inner = &self.inner;
         let id = secrets.repository();
@@ -523,6 +527,11 @@ fn catalog_limits(options: &Options) -> catalog::Limits {
         locality_bytes: options.locality_bytes,
         ..catalog::Limits::default()
     }
+}
+
+/// Attaches a place where a store should be.
+pub(crate) async fn attach_existing(location: &Location) -> Result<Backend> {
+    attach(location, Attach::Existing).await
 }
 
 async fn attach(location: &Location, attach: Attach) -> Result<Backend> {

@@ -221,6 +221,14 @@ pub fn open_checkpoint_file(
     Ok(plain)
 }
 
+/// Whether a checkpoint file can have this length. All that can be said of its messages without a key.
+pub fn is_checkpoint_len(len: u64) -> bool {
+    let sealed = usize::try_from(len)
+        .ok()
+        .and_then(|len| len.checked_sub(CHECKPOINT_HEADER_LEN));
+    sealed.is_some_and(|sealed| plain_len(sealed).is_ok())
+}
+
 /// Plain length of `sealed_len` bytes of messages, if that is a length a file can have.
 fn plain_len(sealed_len: usize) -> Result<usize, Error> {
     let tags_len = sealed_len.div_ceil(SEALED_MESSAGE_LEN).checked_mul(TAG_LEN);

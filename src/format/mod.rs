@@ -40,6 +40,7 @@ pub use keyring::{CatalogKeys, Kek, KeyringHeader, RepositoryParameters, Secrets
 pub use manifest::{Leaf, LeafCutter, LeafRef, Root};
 pub use names::{
     CheckpointId, CheckpointName, Hash32, Layout, NameError, ObjectName, PackId, PackName, PackNumber, RepositoryName,
+    StoredKind, StoredName,
 };
 pub use pack::{BlobOpener, FinishedPack, PackHeader, PackKind, PackWriter, Trailer};
 pub use record::{ChunkRef, Content, ObjectVersion, PackRef, Record, Tip};

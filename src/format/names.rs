@@ -258,6 +258,100 @@ impl Layout {
     }
 }
 
+/// Kinds of object in a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StoredKind {
+    /// `metadata.yaml`.
+    Metadata,
+    /// One copy of a keyring.
+    Keyring,
+    /// A claim to an owner epoch.
+    Owner,
+    /// A chunk pack or commit pack.
+    Pack,
+    /// A checkpoint's root or segment.
+    Checkpoint,
+}
+
+impl StoredKind {
+    /// Every kind: what goes over all of them starts here.
+    pub const ALL: [Self; 5] = [Self::Metadata, Self::Keyring, Self::Owner, Self::Pack, Self::Checkpoint];
+
+    /// The kind as one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Metadata => "metadata",
+            Self::Keyring => "keyring",
+            Self::Owner => "owner",
+            Self::Pack => "pack",
+            Self::Checkpoint => "checkpoint",
+        }
+    }
+}
+
+impl fmt::Display for StoredKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An object of a store, by its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StoredName {
+    /// `metadata.yaml`.
+    Metadata,
+    /// One copy of a keyring generation.
+    Keyring(RepositoryId, u64, KeyringCopy),
+    /// The claim to an owner epoch.
+    Owner(RepositoryId, u64),
+    /// A pack.
+    Pack(RepositoryId, PackName),
+    /// A checkpoint's root or segment.
+    Checkpoint(RepositoryId, CheckpointName),
+}
+
+impl StoredName {
+    /// Reads a whole path, relative to the store's prefix. `None` for what is not an object of ours.
+    pub fn parse(path: &str) -> Option<Self> {
+        if path == METADATA {
+            return Some(Self::Metadata);
+        }
+        let (repository, rest) = path.split_once('/')?;
+        let repository = repository.parse::<RepositoryId>().ok()?;
+        let (folder, _) = rest.split_once('/')?;
+        let name = match folder {
+            "keyring" => parse_keyring(path).map(|(generation, copy)| Self::Keyring(repository, generation, copy)),
+            "owner" => parse_owner(path).map(|epoch| Self::Owner(repository, epoch)),
+            "packs" => parse_pack(path).map(|name| Self::Pack(repository, name)),
+            "checkpoints" => parse_checkpoint(path).map(|name| Self::Checkpoint(repository, name)),
+            _ => None,
+        };
+        name.filter(|name| name.path() == path)
+    }
+
+    /// Where it is, relative to the store's prefix.
+    pub fn path(&self) -> String {
+        match self {
+            Self::Metadata => METADATA.to_owned(),
+            Self::Keyring(repository, generation, copy) => Layout::new(*repository).keyring(*generation, *copy),
+            Self::Owner(repository, epoch) => Layout::new(*repository).owner(*epoch),
+            Self::Pack(repository, name) => Layout::new(*repository).pack(name),
+            Self::Checkpoint(repository, name) => Layout::new(*repository).checkpoint(name),
+        }
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> StoredKind {
+        match self {
+            Self::Metadata => StoredKind::Metadata,
+            Self::Keyring(..) => StoredKind::Keyring,
+            Self::Owner(..) => StoredKind::Owner,
+            Self::Pack(..) => StoredKind::Pack,
+            Self::Checkpoint(..) => StoredKind::Checkpoint,
+        }
+    }
+}
+
 /// Reads a pack's name from its path or its last segment. `None` for anything else, and for a pack in a directory that
 /// is not its own.
 pub fn parse_pack(path: &str) -> Option<PackName> {
@@ -552,6 +646,25 @@ mod tests {
         }
 
         #[test]
+        fn every_object_is_known_by_its_path(epoch: u64, number: u64, id: [u8; 32]) {
+            let repository = RepositoryId([0x3c; 16]);
+            let pack = PackName { number: PackNumber { epoch, counter: number }, id: PackId(id) };
+            let names = [
+                StoredName::Metadata,
+                StoredName::Keyring(repository, number, KeyringCopy::First),
+                StoredName::Keyring(repository, number, KeyringCopy::Second),
+                StoredName::Owner(repository, epoch),
+                StoredName::Pack(repository, pack),
+                StoredName::Checkpoint(repository, CheckpointName { epoch, log_number: number, id: CheckpointId(id) }),
+            ];
+            for name in names {
+                prop_assert_eq!(StoredName::parse(&name.path()), Some(name));
+                prop_assert_eq!(StoredName::parse(&format!("{}0", name.path())), None);
+                prop_assert_eq!(StoredName::parse(&format!("x/{}", name.path())), None);
+            }
+        }
+
+        #[test]
         fn paths_sort_as_numbers_do(a: (u64, u64), b: (u64, u64)) {
             let pack = |(epoch, counter)| PackName { number: PackNumber { epoch, counter }, id: PackId([0; 32]) };
             prop_assert_eq!(pack(a).cmp(&pack(b)), layout().pack(&pack(a)).cmp(&layout().pack(&pack(b))));
@@ -560,6 +673,7 @@ mod tests {
         #[test]
         fn no_path_panics(path in "\\PC{0,120}") {
             let _ = (parse_pack(&path), parse_checkpoint(&path), parse_owner(&path), parse_keyring(&path));
+            let _ = StoredName::parse(&path);
         }
     }
 }

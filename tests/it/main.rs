@@ -15,10 +15,12 @@ mod bad_input;
 mod bucket;
 mod cli;
 mod crash;
+mod damage;
 mod dedupe;
 mod deeds;
 mod durability;
 mod faults;
+mod golden_store;
 mod kill;
 #[cfg(feature = "serve")]
 mod load;

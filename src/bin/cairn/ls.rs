@@ -6,6 +6,7 @@ use cairn_agent::engine::ObjectInfo;
 
 use crate::failure::Failure;
 use crate::output::{ObjectView, table};
+use crate::scrub::DamagedView;
 use crate::session::Session;
 use crate::target::Repository;
 
@@ -15,11 +16,20 @@ pub(crate) struct Ls {
     /// Only objects whose names start with this
     #[arg(default_value = "", hide_default_value = true)]
     prefix: String,
+    /// Only objects of which something is known to be damaged or missing, and what of them
+    #[arg(long)]
+    damaged: bool,
 }
 
 impl Ls {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         let repository = session.repository().await?;
+        if self.damaged {
+            let damaged = repository.damaged_objects(&self.prefix).await?;
+            let mut views: Vec<DamagedView> = damaged.iter().map(DamagedView::from).collect();
+            views.sort_by(|a, b| a.name.cmp(&b.name));
+            return session.output().print(&views, |out| DamagedView::table(out, &views));
+        }
         let objects = all_objects(&repository, &self.prefix).await?;
         let views: Vec<ObjectView> = objects.iter().map(ObjectView::from).collect();
         session.output().print(&views, |out| {

@@ -24,6 +24,7 @@ mod put;
 mod rebuild;
 mod repo;
 mod rm;
+mod scrub;
 #[cfg(feature = "serve")]
 mod serve;
 mod session;
@@ -84,6 +85,7 @@ enum Command {
     #[command(subcommand)]
     Key(key::Key),
     Gc(gc::Gc),
+    Scrub(scrub::Scrub),
     Rebuild(rebuild::Rebuild),
     Bench(bench::Bench),
     #[cfg(feature = "serve")]
@@ -106,6 +108,7 @@ impl Command {
             Self::Repo(command) => command.run(session).await,
             Self::Key(command) => command.run(session).await,
             Self::Gc(command) => command.run(session).await,
+            Self::Scrub(command) => command.run(session).await,
             Self::Rebuild(command) => command.run(session).await,
             Self::Bench(command) => command.run(session).await,
             #[cfg(feature = "serve")]

@@ -18,7 +18,7 @@ use crate::codec::ChunkId;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::write::NewPack;
-use crate::format::{BlobKind, CommitSection, Content, ObjectVersion, PackKind, PackName, PackNumber, Record};
+use crate::format::{BlobKind, CommitSection, Content, ObjectVersion, PackKind, PackName, PackNumber, PackRef, Record};
 
 /// Heads that are kept, newest first.
 pub(crate) const HEADS_MAX: u64 = 1024;
@@ -113,6 +113,11 @@ impl Change {
                 }
                 Some(known) => {
                     chunk.count = known.count;
+                    if known.is_lost() && entry.kind != BlobKind::Data {
+                        // What it leads to was not counted while nobody could read it.
+                        let children = pack.children.get(&entry.id).cloned().unwrap_or_default();
+                        self.new_manifests.push((entry.id, children));
+                    }
                     self.leave(&known)?;
                     self.moved.push((entry.id, known.pack, number));
                 }
@@ -256,6 +261,11 @@ impl Change {
         }
     }
 
+    /// Whether this id has a row.
+    pub(crate) fn knows(&self, id: &ChunkId) -> Result<bool> {
+        Ok(self.tx.chunk(id)?.is_some())
+    }
+
     /// One more reference to `id`.
     pub(crate) fn increment(&mut self, id: &ChunkId) -> Result<ChunkRow> {
         let mut row = self.known(id)?;
@@ -277,12 +287,73 @@ impl Change {
         row.count = row.count.checked_sub(1).ok_or_else(|| miscounted(id))?;
         if row.count == 0 {
             self.change_liveness(&row)?;
+            if row.is_lost() {
+                self.leave(&row)?;
+                self.tx.remove_chunk(id);
+                return Ok(());
+            }
             if row.kind != BlobKind::Data {
                 self.tx.set_release(&ReleaseRow::of(&row));
             }
         }
         self.tx.set_chunk(&row);
         Ok(())
+    }
+
+    /// Notes that something refers to a blob that no pack is known to hold: one that was in `bearer`, or in some other
+    /// pack that cannot be read. `plain_len` is 0 where it is not known.
+    pub(crate) fn refer_to_lost(
+        &mut self,
+        id: &ChunkId,
+        kind: BlobKind,
+        plain_len: u32,
+        bearer: PackNumber,
+    ) -> Result<()> {
+        self.enter_lost(ChunkRow {
+            id: *id,
+            kind,
+            count: 0,
+            pack: bearer,
+            index: ChunkRow::LOST,
+            stored_len: 0,
+            plain_len,
+            quarantined: true,
+        })?;
+        self.increment(id).map(drop)
+    }
+
+    /// Gives up the place of a blob that cannot be read, with what it leads to. It stays known, so that it can be healed.
+    pub(crate) fn lose(&mut self, row: &ChunkRow) -> Result<()> {
+        self.leave(row)?;
+        self.enter_lost(ChunkRow {
+            index: ChunkRow::LOST,
+            stored_len: 0,
+            quarantined: true,
+            ..row.clone()
+        })
+    }
+
+    fn enter_lost(&mut self, row: ChunkRow) -> Result<()> {
+        let mut pack = self.tx.pack(row.pack)?.ok_or_else(|| miscounted(&row.id))?;
+        pack.enter(&row);
+        self.stats.live_bytes += row.live_bytes();
+        self.tx.set_pack(&pack);
+        self.tx.set_chunk(&row);
+        Ok(())
+    }
+
+    /// Makes a pack known whose contents cannot be read. It stays in the table of packs: it may be restored, and until
+    /// nothing is missing any more it is not to be taken for garbage.
+    pub(crate) fn introduce_unreadable(&mut self, pack: &PackRef, kind: PackKind, log_number: u64) {
+        let row = PackRow {
+            damaged: PackRow::UNREADABLE,
+            ..PackRow::new(pack, kind, log_number)
+        };
+        self.stats.packs += 1;
+        self.stats.pack_bytes += pack.size;
+        self.tx.set_pack(&row);
+        self.tx.set_entries(pack.name.number, &EntriesRow::default());
+        self.tx.mark_dirty(DirtyKey::of_pack(pack.name.number));
     }
 
     /// Forgets a manifest that nothing refers to and releases its children. From here on its id is unknown to lookup.
@@ -393,6 +464,9 @@ impl PackRow {
         self.live += u32::from(chunk.count > 0);
         self.live_bytes += chunk.live_bytes();
         self.idle_manifests += chunk.idle_manifests();
+        if !self.is_unreadable() {
+            self.damaged += u32::from(chunk.quarantined);
+        }
     }
 
     /// An id, counted as `chunk` says, has its place here no more.
@@ -401,5 +475,8 @@ impl PackRow {
         self.live -= u32::from(chunk.count > 0);
         self.live_bytes -= chunk.live_bytes();
         self.idle_manifests -= chunk.idle_manifests();
+        if !self.is_unreadable() {
+            self.damaged -= u32::from(chunk.quarantined);
+        }
     }
 }

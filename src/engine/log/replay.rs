@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 
 use super::apply::{Committed, apply};
 use crate::catalog::TipRow;
@@ -16,7 +16,7 @@ use crate::engine::error::{Error, Reason, Result};
 use crate::engine::packs::{PackHead, read_children, read_directory, read_head};
 use crate::engine::write::NewPack;
 use crate::format::names::parse_pack;
-use crate::format::{CommitSection, Directory, Hash32, PackKind, PackName, PackRef, Record, Tip};
+use crate::format::{CommitSection, Directory, Hash32, PackKind, PackName, PackNumber, PackRef, Record, Tip};
 
 /// Headers or directories read at once. A bucket answers each after tens of milliseconds, and a start may read
 /// thousands; a directory may take 7 MiB.
@@ -66,41 +66,80 @@ pub(crate) enum Continuation {
 /// # Errors
 /// `DataLoss` if a commit pack on the log is missing or unreadable.
 pub(crate) async fn find_beyond(core: &Core, tip: Option<&Tip>) -> Result<Continuation> {
-    let heads = list_heads(core, tip).await?;
-    let mut commits = read_commits(core, &heads).await?;
+    let (heads, mut unreadable) = list_heads(core, tip).await?;
+    let mut commits = read_commits(core, &heads, &mut unreadable).await?;
     let Some(newest) = take_newest(&mut commits) else {
+        if let Some((_, error)) = unreadable.into_iter().next() {
+            return Err(error);
+        }
         let strays = heads.into_iter().map(|head| head.name).collect();
         return Ok(Continuation::Unbroken(Beyond {
             entries: Vec::new(),
             strays,
         }));
     };
-    let Some(entries) = walk_back(commits, newest, tip)? else {
+    let end = newest.pack.name.number;
+    let walked = walk_back(commits, newest, tip);
+    // What is said of a pack that is there says more than that a commit is missing.
+    let hidden = unreadable.iter().find(|(name, _)| name.number < end);
+    let Some(entries) = walked.map_err(|missing| hidden.map_or(missing, |(_, error)| error.clone()))? else {
         return Ok(Continuation::Elsewhere);
     };
+    refuse_hidden_commits(unreadable, end, &entries)?;
     let strays = strays(heads, &entries);
     Ok(Continuation::Unbroken(Beyond { entries, strays }))
 }
 
-/// Headers of all packs that were created after `tip`.
-async fn list_heads(core: &Core, tip: Option<&Tip>) -> Result<Vec<PackHead>> {
+/// A pack whose header cannot be read may be a commit. Not if it comes before the end of an unbroken log, nor if the log
+/// introduces it: then it is a chunk pack, which the rest can be read without.
+fn refuse_hidden_commits(unreadable: Vec<(PackName, Error)>, end: PackNumber, entries: &[LogEntry]) -> Result<()> {
+    let is_introduced = |name: &PackName| {
+        let mut packs = entries.iter().flat_map(|entry| introduced(entry.section()));
+        packs.any(|pack| pack.name == *name)
+    };
+    for (name, error) in unreadable {
+        if name.number > end && !is_introduced(&name) {
+            return Err(error);
+        }
+        tracing::warn!(%error, "a pack cannot be read");
+    }
+    Ok(())
+}
+
+/// Headers of all packs that were created after `tip`, and the packs whose headers cannot be read.
+async fn list_heads(core: &Core, tip: Option<&Tip>) -> Result<(Vec<PackHead>, Vec<(PackName, Error)>)> {
     let after = tip.map(|tip| core.layout.pack(&tip.pack));
     let listed = core.backend.list(&core.layout.packs_prefix(), after.as_deref()).await?;
     let packs: Vec<_> = listed
         .iter()
         .filter_map(|file| parse_pack(&file.path).map(|name| (name, file.size)))
         .collect();
-    let reads = stream::iter(packs).map(|(name, size)| read_head(core, name, size));
-    let heads: Vec<_> = reads.buffered(READS_MAX).try_collect().await?;
-    Ok(heads.into_iter().flatten().collect())
+    let reads = stream::iter(packs).map(async |(name, size)| (name, read_head(core, name, size).await));
+    let mut reads = reads.buffered(READS_MAX);
+    let (mut heads, mut unreadable) = (Vec::new(), Vec::new());
+    while let Some((name, head)) = reads.next().await {
+        match head {
+            Ok(head) => heads.extend(head),
+            Err(error) if error.reason() == Reason::DataLoss => unreadable.push((name, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((heads, unreadable))
 }
 
-/// The commit packs among `heads`, by the hash that names them in the next.
-async fn read_commits(core: &Core, heads: &[PackHead]) -> Result<HashMap<Hash32, LogEntry>> {
+/// The commit packs among `heads`, by the hash that names them in the next. Those that do not open join `unreadable`.
+async fn read_commits(
+    core: &Core,
+    heads: &[PackHead],
+    unreadable: &mut Vec<(PackName, Error)>,
+) -> Result<HashMap<Hash32, LogEntry>> {
     let mut commits = HashMap::new();
     for head in heads.iter().filter(|head| head.kind == PackKind::Commit) {
-        let entry = read_entry(core, head).await?;
-        commits.insert(entry.pack.trailer_hash, entry);
+        match read_entry(core, head).await {
+            Ok(entry) => drop(commits.insert(entry.pack.trailer_hash, entry)),
+            Err(error) if error.reason() == Reason::DataLoss => unreadable.push((head.name, error)),
+            Err(error) => return Err(error),
+        }
     }
     Ok(commits)
 }
@@ -186,18 +225,14 @@ pub(crate) async fn apply_entries(
     entries: Vec<LogEntry>,
 ) -> Result<Option<TipRow>> {
     for entry in entries {
-        let mut packs = Vec::new();
-        for pack in introduced(entry.section()) {
-            match load_pack(core, &pack.name, PackKind::Chunk).await {
-                Ok(loaded) => packs.push(loaded),
-                Err(error) if error.reason() == Reason::DataLoss => {
-                    tracing::warn!(%error, "the log cannot be replayed into the catalog; making it anew");
-                    return Ok(None);
-                }
-                Err(error) => return Err(error),
+        let (commit, packs) = match load_entry(core, &entry).await {
+            Ok(loaded) => loaded,
+            Err(error) if error.reason() == Reason::DataLoss => {
+                tracing::warn!(%error, "the log cannot be replayed into the catalog; making it anew");
+                return Ok(None);
             }
-        }
-        let commit = with_children(core, entry.pack, PackKind::Commit, &entry.directory).await?;
+            Err(error) => return Err(error),
+        };
         let mut next = tip.clone();
         next.advance(entry.tip(), entry.pack.size);
         next.sequence = last_sequence(entry.section()).unwrap_or(tip.sequence);
@@ -238,10 +273,15 @@ pub(crate) fn last_sequence(section: &CommitSection) -> Option<u64> {
     sequences.max()
 }
 
-/// Reads a pack's directory, and the children of the manifests born in it.
-pub(crate) async fn load_pack(core: &Core, name: &PackName, kind: PackKind) -> Result<NewPack> {
-    let (pack, directory) = read_directory(core, name).await?;
-    with_children(core, pack, kind, &directory).await
+/// The commit pack of an entry and the packs that it introduces, with all that the catalog wants to know of them.
+async fn load_entry(core: &Core, entry: &LogEntry) -> Result<(NewPack, Vec<NewPack>)> {
+    let mut packs = Vec::new();
+    for pack in introduced(entry.section()) {
+        let (pack, directory) = read_directory(core, &pack.name).await?;
+        packs.push(with_children(core, pack, PackKind::Chunk, &directory).await?);
+    }
+    let commit = with_children(core, entry.pack, PackKind::Commit, &entry.directory).await?;
+    Ok((commit, packs))
 }
 
 async fn with_children(core: &Core, pack: PackRef, kind: PackKind, directory: &Directory) -> Result<NewPack> {

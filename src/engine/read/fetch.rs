@@ -7,18 +7,18 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 
 use super::plan::{Place, Wanted};
-use crate::codec::Decompressor;
+use crate::codec::{ChunkId, Decompressor};
 use crate::engine::core::Core;
-use crate::engine::error::{Error, Reason, Result};
+use crate::engine::error::{Error, Reason};
 use crate::format::{BlobOpener, PackName, PackNumber};
 
 /// Bytes between two blobs that are fetched along rather than leaving a gap: a request costs more than they do.
 const GAP_MAX: u64 = 64 * 1024;
 
-/// A failure to read one chunk, with what is needed to quarantine it.
+/// A failure to read chunks of a pack, with what is needed to quarantine them.
 pub(crate) struct Failed {
     pub(crate) error: Error,
-    pub(crate) damaged: Option<(crate::codec::ChunkId, PackNumber)>,
+    pub(crate) damaged: Option<(PackNumber, Vec<(ChunkId, u32)>)>,
 }
 
 impl From<Error> for Failed {
@@ -43,7 +43,8 @@ pub(crate) async fn fetch(
     places: Vec<Place>,
 ) -> std::result::Result<Vec<Bytes>, Failed> {
     let requests = group(&places);
-    let fetched = try_join_all(requests.iter().map(|request| read(&core, request))).await?;
+    let reads = requests.iter().map(|request| read(&core, request, &window, &places));
+    let fetched = try_join_all(reads).await?;
     let shared = core.clone();
     let work = move || {
         let mut parts = vec![Bytes::new(); window.len()];
@@ -59,18 +60,31 @@ pub(crate) async fn fetch(
     core.compute.run(work).await?
 }
 
-async fn read(core: &Core, request: &Request) -> Result<Bytes> {
+async fn read(
+    core: &Core,
+    request: &Request,
+    window: &[Wanted],
+    places: &[Place],
+) -> std::result::Result<Bytes, Failed> {
     let path = core.layout.pack(&request.pack);
-    core.backend
-        .get_range(&path, request.start..request.end)
-        .await
-        .map_err(|error| {
-            let error = Error::from(error);
-            match error.reason() {
-                Reason::DataLoss => error.within("a pack of it is missing or too short"),
-                _ => error,
-            }
-        })
+    let error = match core.backend.get_range(&path, request.start..request.end).await {
+        Ok(bytes) => return Ok(bytes),
+        Err(error) => Error::from(error),
+    };
+    if error.reason() != Reason::DataLoss {
+        return Err(error.into());
+    }
+    // Missing or cut short. Whether all of them are lost, each would tell by itself; to be put again does none harm.
+    let first = request.members.iter().map(|&member| window[member].offset).min();
+    let members = request.members.iter();
+    let damaged = members.map(|&member| (window[member].chunk.id, places[member].index as u32));
+    Err(Failed {
+        error: error.within(format!(
+            "offset {} (pack {path}): the pack is missing or too short",
+            first.unwrap_or_default()
+        )),
+        damaged: Some((request.pack.number, damaged.collect())),
+    })
 }
 
 /// Groups a window's blobs into requests: neighbours in one pack come together.
@@ -136,7 +150,7 @@ impl<'a> Opener<'a> {
                 wanted.offset,
                 self.core.layout.pack(&place.pack)
             )),
-            damaged: Some((wanted.chunk.id, place.pack.number)),
+            damaged: Some((place.pack.number, vec![(wanted.chunk.id, place.index as u32)])),
         };
         let from = (u64::from(entry.offset) - request.start) as usize;
         // A chunk that occurs twice in the window is opened twice, so the ciphertext stays as it is.

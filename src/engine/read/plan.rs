@@ -6,10 +6,11 @@ use std::sync::Arc;
 use crate::catalog::{ChunkRow, EntriesRow, Lookup};
 use crate::codec::ChunkId;
 use crate::engine::core::Core;
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Error, Reason, Result};
 use crate::engine::in_flight::Holder;
 use crate::engine::packs::{damaged, read_manifest};
-use crate::format::{BlobKind, ChunkRef, Content, Leaf, LeafRef, ObjectVersion, PackName, PackNumber, Root};
+use crate::engine::scrub::quarantine;
+use crate::format::{ChunkRef, Content, Leaf, LeafRef, ObjectVersion, PackName, PackNumber, Root};
 
 /// Packs whose entries a reader keeps at hand. Streams are stored in runs, so a few suffice.
 const RECENT_PACKS: usize = 8;
@@ -68,11 +69,10 @@ impl Finder {
             return Ok(place);
         }
         let row = self.hold(id)?;
-        if row.quarantined {
-            return Err(Error::data_loss(
-                "a chunk of it was found damaged before and is quarantined",
-            ));
+        if row.is_lost() {
+            return Err(Error::data_loss("a chunk of it is in no pack that can be read"));
         }
+        // One in quarantine is tried all the same: its pack may have been restored since.
         self.place(row.pack, row.index as usize)
     }
 
@@ -135,13 +135,21 @@ impl Finder {
     async fn manifest(&mut self, id: &ChunkId) -> Result<Vec<u8>> {
         let place = self.find(id)?;
         let entry = &place.entries.entries[place.index];
-        read_manifest(
-            &self.core,
-            &place.pack,
-            entry,
-            &place.entries.births[entry.birth as usize],
-        )
-        .await
+        let birth = &place.entries.births[entry.birth as usize];
+        let read = read_manifest(&self.core, &place.pack, entry, birth).await;
+        if let Err(error) = &read
+            && error.reason() == Reason::DataLoss
+        {
+            quarantine_found(&self.core, place.pack.number, &[(*id, place.index as u32)]).await;
+        }
+        read
+    }
+}
+
+/// Quarantines what a read found damaged. The read fails whether or not this succeeds.
+pub(crate) async fn quarantine_found(core: &Core, pack: PackNumber, blobs: &[(ChunkId, u32)]) {
+    if let Err(error) = quarantine(core, pack, blobs).await {
+        tracing::warn!(%error, "a damaged chunk could not be quarantined");
     }
 }
 
@@ -282,27 +290,4 @@ impl Plan {
     pub(crate) fn places(&mut self, window: &[Wanted]) -> Result<Vec<Place>> {
         window.iter().map(|wanted| self.finder.find(&wanted.chunk.id)).collect()
     }
-}
-
-/// Keeps damaged chunks from being found again: reads fail at once, and the next put of the same bytes heals them.
-pub(crate) async fn quarantine(core: &Core, id: &ChunkId, found_in: PackNumber) -> Result<()> {
-    let _applying = core.apply.lock().await;
-    let Some(mut row) = core.catalog.chunk(id)? else {
-        return Ok(());
-    };
-    if row.pack != found_in || row.quarantined || row.kind != BlobKind::Data {
-        return Ok(());
-    }
-    row.quarantined = true;
-    let mut tx = core.catalog.begin();
-    tx.set_chunk(&row);
-    if let Some(mut pack) = core.catalog.pack(row.pack)? {
-        pack.damaged += 1;
-        tx.set_pack(&pack);
-    }
-    let _places = core.places.write();
-    tx.commit()?;
-    core.locality.forget_chunk(id);
-    core.counters.chunks_quarantined.add(1);
-    Ok(())
 }

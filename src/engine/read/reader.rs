@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::fetch::{Failed, fetch};
-use super::plan::{Plan, quarantine};
+use super::plan::{Plan, quarantine_found};
 use crate::engine::budget::Paid;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
@@ -180,10 +180,9 @@ impl ObjectReader {
 
     async fn fail(&self, failed: Failed) -> Error {
         if failed.error.reason() == Reason::DataLoss
-            && let Some((id, pack)) = failed.damaged
-            && let Err(error) = quarantine(&self.core, &id, pack).await
+            && let Some((pack, blobs)) = failed.damaged
         {
-            tracing::warn!(%error, "a damaged chunk could not be quarantined");
+            quarantine_found(&self.core, pack, &blobs).await;
         }
         self.name(failed.error)
     }

@@ -6,7 +6,7 @@
 
 use crate::catalog::{Lookup, PackRow, ReleaseRow};
 use crate::engine::core::Core;
-use crate::engine::error::Result;
+use crate::engine::error::{Reason, Result};
 use crate::engine::log::apply::Change;
 use crate::engine::log::ownership::check_fence;
 use crate::engine::log::rebuild::read_manifest_children;
@@ -92,7 +92,15 @@ async fn release(core: &Core, queued: &ReleaseRow) -> Result<bool> {
     if row.count > 0 {
         return dequeue(core, queued).await;
     }
-    let children = read_manifest_children(core, row.pack, row.index).await?;
+    let children = match read_manifest_children(core, row.pack, row.index).await {
+        Ok(children) => children,
+        // What it held cannot be told; that of others can be released. A rebuild counts without it.
+        Err(error) if error.reason() == Reason::DataLoss => {
+            tracing::warn!(%error, "a removed object's manifest is damaged; what only it held stays until a rebuild");
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
     let _applying = core.apply.lock().await;
     dissolve(core, queued, &children)
 }
@@ -144,11 +152,15 @@ async fn checkpoint_past_dead_commits(core: &Core, access: &WriteAccess) -> Resu
     Ok(())
 }
 
-/// Packs that hold nothing in use and that the log can do without.
+/// Packs that hold nothing in use and that the log can do without. One that could not be read counts as in use as long as
+/// something is missing: it may be in there, and the pack may be restored.
 fn dead_packs(core: &Core) -> Result<Vec<PackRow>> {
     let kept_from = core.catalog.tip()?.unwrap_or_default().kept_from();
+    let is_missing_something = !packs(core, |row| row.is_unreadable() && !row.is_dead())?.is_empty();
     packs(core, |row| {
-        is_idle(row) && (row.kind == PackKind::Chunk || row.log_number < kept_from)
+        is_idle(row)
+            && (row.kind == PackKind::Chunk || row.log_number < kept_from)
+            && !(row.is_unreadable() && is_missing_something)
     })
 }
 

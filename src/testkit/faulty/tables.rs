@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::journal::Timeline;
-use crate::catalog::{Batch, Error, KeyValue, MemoryTables, Table, Tables};
+use crate::catalog::{Batch, Error, KeyValue, MemoryTables, Snapshot, Table, Tables};
 
 /// Tables in memory with their history. Clones are the same tables.
 #[derive(Clone, Default)]
@@ -166,6 +166,10 @@ impl Tables for FaultyTables {
         drop(state);
         self.tell(Access::Committed);
         if lost { Err(stopped()) } else { Ok(()) }
+    }
+
+    fn snapshot(&self) -> Box<dyn Snapshot> {
+        self.inner.rows.snapshot()
     }
 
     fn persist(&self) -> Result<(), Error> {

@@ -8,8 +8,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use cairn_agent::codec::RepositoryId;
 use cairn_agent::engine::{
-    self, Blocking, ByteRange, NewRepository, ObjectInfo, ObjectReader, Precondition, PutOptions, PutOutcome,
-    ReclaimOptions, Reclaimed, RepositoryHeader, RepositoryStatus, Result, Status,
+    self, Blocking, ByteRange, DamagedObject, NewRepository, ObjectInfo, ObjectReader, Precondition, PutOptions,
+    PutOutcome, ReclaimOptions, Reclaimed, RepositoryHeader, RepositoryStatus, Result, ScrubOptions, ScrubProgress,
+    ScrubReport, Status,
 };
 use cairn_agent::format::Hash32;
 
@@ -125,6 +126,14 @@ impl Repository {
 
     pub(crate) async fn rebuild(&self) -> Result<RepositoryStatus> {
         self.repository.rebuild().await
+    }
+
+    pub(crate) async fn scrub(&self, options: ScrubOptions, progress: &ScrubProgress) -> Result<ScrubReport> {
+        self.repository.scrub(options, progress).await
+    }
+
+    pub(crate) async fn damaged_objects(&self, prefix: &str) -> Result<Vec<DamagedObject>> {
+        self.repository.damaged_objects(prefix).await
     }
 
     pub(crate) async fn describe(&self) -> Result<Description> {

@@ -13,8 +13,8 @@ use bytes::Bytes;
 
 use cairn_agent::codec::RepositoryId;
 use cairn_agent::engine::{
-    ByteRange, NewRepository, ObjectInfo, PutOptions, PutOutcome, ReclaimOptions, Reclaimed, RepositoryHeader,
-    RepositoryStatus, Result, Status,
+    ByteRange, DamagedObject, NewRepository, ObjectInfo, PutOptions, PutOutcome, ReclaimOptions, Reclaimed,
+    RepositoryHeader, RepositoryStatus, Result, ScrubOptions, ScrubProgress, ScrubReport, Status,
 };
 use cairn_agent::format::Hash32;
 
@@ -183,6 +183,30 @@ impl Repository {
         either!(self, Repository, repository => repository.rebuild().await)
     }
 
+    /// Reads and checks what is stored.
+    ///
+    /// # Errors
+    /// `Unsupported` with an agent.
+    pub(crate) async fn scrub(&self, options: ScrubOptions, progress: &ScrubProgress) -> Result<ScrubReport> {
+        match self {
+            Self::Local(repository) => repository.scrub(options, progress).await,
+            #[cfg(feature = "serve")]
+            Self::Remote(_) => Err(not_through_an_agent("a scrub")),
+        }
+    }
+
+    /// Objects of which something is known to be damaged.
+    ///
+    /// # Errors
+    /// `Unsupported` with an agent.
+    pub(crate) async fn damaged_objects(&self, prefix: &str) -> Result<Vec<DamagedObject>> {
+        match self {
+            Self::Local(repository) => repository.damaged_objects(prefix).await,
+            #[cfg(feature = "serve")]
+            Self::Remote(_) => Err(not_through_an_agent("a list of damaged objects")),
+        }
+    }
+
     pub(crate) async fn describe(&self) -> Result<Description> {
         either!(self, Repository, repository => repository.describe().await)
     }
@@ -191,6 +215,12 @@ impl Repository {
     pub(crate) async fn check_head(&self, log_number: u64, head: Hash32) -> Result<bool> {
         either!(self, Repository, repository => repository.check_head(log_number, head).await)
     }
+}
+
+#[cfg(feature = "serve")]
+fn not_through_an_agent(what: &str) -> cairn_agent::engine::Error {
+    let line = format!("{what} cannot be had through an agent; name the store with --store, `cairn scrub --depth bytes` works beside one");
+    cairn_agent::engine::Error::new(cairn_agent::engine::Reason::Unsupported, line)
 }
 
 impl Reader {

@@ -1,0 +1,185 @@
+//! Scrub: everything stored is read and checked before somebody needs it.
+//!
+//! | depth | keys | reads | sees | does not see |
+//! |---|---|---|---|---|
+//! | bytes | none | every byte | any change of a pack that does not also change its clear hashes; damaged keyrings, owner files, headers of checkpoints, `metadata.yaml`; objects under another's name | what is missing; messages of checkpoints; a pack under another number; what somebody forged who can compute hashes |
+//! | structure | directory secrets | headers, directories, manifests, checkpoints, the log | what is missing, replaced, moved, forged in these; whether each object's manifest leads to chunks that are there | changes in the chunks themselves |
+//! | full | all | every byte, every blob | all of the above but a whole store set back (see `check_head`); wrong counters in the catalog | |
+//!
+//! A scrub runs beside everything else. What it finds damaged is quarantined: lookup does not know it any more, so that
+//! the next put of the same bytes heals it; a blob found whole again leaves quarantine. A pack is held while it is
+//! checked, so nothing is reported because it was reclaimed. Copies are repaired from each other: a keyring from its
+//! other copy, a checkpoint from the catalog.
+//!
+//! Memory is bounded: packs are read by windows, tables by pages, and each list of the report has an end.
+
+mod body;
+mod clear;
+mod cursor;
+mod frame;
+mod objects;
+mod pace;
+mod packs;
+mod quarantine;
+mod recount;
+mod repair;
+mod report;
+mod tables;
+mod walk;
+
+use std::num::NonZeroU64;
+
+pub use self::cursor::ScrubCursor;
+pub use self::report::{Damage, DamagedObject, DamagedRange, Depth, Remedy, ScrubProgress, ScrubReport};
+
+pub(crate) use self::quarantine::quarantine;
+
+use self::cursor::Place;
+use self::walk::Walk;
+use super::error::Result;
+use super::keyrings;
+use super::repository::Repository;
+use super::store::{Store, attach_existing};
+use crate::backend::{Backend, Location};
+use crate::format::{Layout, names::METADATA};
+
+/// How to scrub.
+#[derive(Clone, Debug)]
+pub struct ScrubOptions {
+    /// How deep.
+    pub depth: Depth,
+    /// Most bytes read in a second; unlimited if absent.
+    pub rate_bytes: Option<NonZeroU64>,
+    /// Where an earlier scrub of the same depth ended.
+    pub from: Option<ScrubCursor>,
+    /// Bytes after which the scrub ends early, with a cursor. It ends between two objects.
+    pub bytes_max: Option<u64>,
+    /// Whether what has a good copy is written anew from it.
+    pub repair: bool,
+}
+
+impl Default for ScrubOptions {
+    fn default() -> Self {
+        Self {
+            depth: Depth::default(),
+            rate_bytes: None,
+            from: None,
+            bytes_max: None,
+            repair: true,
+        }
+    }
+}
+
+impl Repository {
+    /// Reads and checks what is stored of this repository; see the table in the module's documentation for what each
+    /// depth sees. Dropping the future ends it; `progress` keeps what was found, and the cursor to go on from.
+    ///
+    /// # Errors
+    /// Those of the backend and the catalog. Damage is no error: it is in the report.
+    pub async fn scrub(&self, options: ScrubOptions, progress: &ScrubProgress) -> Result<ScrubReport> {
+        let core = self.core().clone();
+        core.revocation.check()?;
+        let walk = Walk::new(core.backend.clone(), options, progress)?;
+        let paused = tokio::select! {
+            done = self.scrub_all(&walk) => done?,
+            error = core.revocation.revoked() => return Err(error),
+        };
+        Ok(walk.end(paused))
+    }
+
+    /// Where it paused, if it did not come to its end.
+    async fn scrub_all(&self, walk: &Walk<'_>) -> Result<Option<Place>> {
+        let core = self.core();
+        if walk.depth() == Depth::Bytes {
+            return clear::check_repository(walk, &core.layout, core.secrets.repository()).await;
+        }
+        walk.progress.expect_bytes(self.scrub_bytes_expected(walk.depth())?);
+        clear::check_small_files(walk, &core.layout, core.secrets.repository()).await?;
+        clear::check_metadata(walk, &[core.secrets.parameters().store_id]).await?;
+        repair::small_files(self, walk).await?;
+        let mut place = walk.start();
+        loop {
+            place = match place {
+                Place::Packs(after) => match packs::check(core, walk, after).await? {
+                    Some(stopped) => return Ok(Some(Place::Packs(Some(stopped)))),
+                    None => Place::Tables,
+                },
+                Place::Tables => {
+                    let damaged = tables::check(core, walk).await?;
+                    repair::checkpoints(self, walk, damaged).await?;
+                    Place::Objects(None)
+                }
+                Place::Objects(after) => match objects::check(core, walk, after).await? {
+                    Some(stopped) => return Ok(Some(Place::Objects(Some(stopped)))),
+                    None if walk.depth() == Depth::Full => Place::Counters,
+                    None => return Ok(None),
+                },
+                Place::Counters => {
+                    recount::check(core, walk).await?;
+                    return Ok(None);
+                }
+                Place::Path(_) => return Ok(None),
+            };
+            walk.reach(place.clone());
+        }
+    }
+
+    /// About how many bytes a scrub of this depth reads; 0 if that is not known.
+    fn scrub_bytes_expected(&self, depth: Depth) -> Result<u64> {
+        match depth {
+            Depth::Full => Ok(self.status()?.stored_bytes),
+            _ => Ok(0),
+        }
+    }
+
+    /// Objects that refer to something found damaged or missing, and what of them: by reads, scrubs or a rebuild since
+    /// the catalog was made. What was put again since is not among them.
+    ///
+    /// # Errors
+    /// Those of the backend and the catalog.
+    pub async fn damaged_objects(&self, prefix: &str) -> Result<Vec<DamagedObject>> {
+        objects::damaged(self.core(), prefix).await
+    }
+}
+
+impl Store {
+    /// A scrub without any key, of every repository of the store: depth [`Depth::Bytes`], whatever the options say.
+    ///
+    /// # Errors
+    /// Those of the backend. Damage is no error: it is in the report.
+    pub async fn scrub_bytes(&self, options: ScrubOptions, progress: &ScrubProgress) -> Result<ScrubReport> {
+        scrub_bytes(self.backend(), options, progress).await
+    }
+
+    /// [`Self::scrub_bytes`] of a store that is not or cannot be opened. Nothing is locked, nothing is written.
+    ///
+    /// # Errors
+    /// `StoreNotFound`; those of the backend.
+    pub async fn scrub_bytes_at(
+        location: &Location,
+        options: ScrubOptions,
+        progress: &ScrubProgress,
+    ) -> Result<ScrubReport> {
+        scrub_bytes(&attach_existing(location).await?, options, progress).await
+    }
+}
+
+async fn scrub_bytes(backend: &Backend, options: ScrubOptions, progress: &ScrubProgress) -> Result<ScrubReport> {
+    let options = ScrubOptions {
+        depth: Depth::Bytes,
+        ..options
+    };
+    let walk = Walk::new(backend.clone(), options, progress)?;
+    for id in keyrings::repository_ids(backend).await? {
+        if let Some(place) = clear::check_repository(&walk, &Layout::new(id), id).await? {
+            return Ok(walk.end(Some(place)));
+        }
+    }
+    if walk.is_ahead(METADATA) {
+        // Without a keyring that says which store it is, any id is as good as another.
+        let headers = keyrings::read_headers(backend).await.unwrap_or_default();
+        let store_ids: Vec<_> = headers.iter().map(|header| header.store_id).collect();
+        clear::check_metadata(&walk, &store_ids).await?;
+    }
+    Ok(walk.end(None))
+}
