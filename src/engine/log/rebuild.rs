@@ -86,6 +86,7 @@ pub(crate) async fn run(core: &Arc<Core>) -> Result<Rebuilt> {
     for entry in &beyond.entries {
         state.follow(entry)?;
     }
+    state.find_older_checkpoint().await?;
     state.read_packs().await?;
     state.count().await?;
     let tip = state.finish()?;
@@ -273,6 +274,34 @@ impl Rebuild {
         self.tip.sequence = last_sequence(section).unwrap_or(self.tip.sequence);
         tx.set_head(section.log_number, self.tip.head);
         tx.commit()?;
+        Ok(())
+    }
+
+    /// The checkpoint before the one this began with, if the log after it is still whole: it is kept beside the newest.
+    async fn find_older_checkpoint(&mut self) -> Result<()> {
+        let Some((newest, log_number)) = self.tip.checkpoints[0] else {
+            return Ok(());
+        };
+        let commits: BTreeMap<u64, PackRef> = (self.packs.values())
+            .filter(|listed| listed.kind == PackKind::Commit)
+            .map(|listed| (listed.log_number, listed.pack))
+            .collect();
+        let rank = |name: &CheckpointName| (name.epoch, name.log_number);
+        for name in checkpoint::roots(&self.core).await? {
+            if rank(&name) >= rank(&newest) {
+                continue;
+            }
+            let Ok(root) = read_root(&self.core, &name).await else {
+                continue;
+            };
+            let tip = root.tip;
+            let found = commits.get(&tip.log_number);
+            let is_on_log = found.is_some_and(|pack| (pack.name, pack.trailer_hash) == (tip.pack, tip.trailer_hash));
+            if is_on_log && commits.range(tip.log_number..log_number).count() as u64 == log_number - tip.log_number {
+                self.tip.checkpoints[1] = Some((name, tip.log_number));
+                break;
+            }
+        }
         Ok(())
     }
 
