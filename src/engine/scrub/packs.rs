@@ -249,7 +249,7 @@ impl LogChain {
 
     /// At the end: the newest commit was met, and the heads that are kept follow from each other.
     fn end(&self, core: &Core, walk: &Walk<'_>) -> Result<()> {
-        if self.last.is_some_and(|(number, _)| number < self.newest) {
+        if self.last.is_some_and(|(number, _)| number < self.newest) && self.newest > kept_from(core)? {
             walk.progress
                 .contradicted(format!("the catalog does not know the pack of commit {}", self.newest));
         }
@@ -265,7 +265,7 @@ impl LogChain {
     }
 }
 
-/// Commits up to this one may be gone: a checkpoint covers them. Asked for anew at each gap, since checkpoints are written
+/// Commits up to this one may be gone: a checkpoint covers them. Asked for anew whenever one is missed, since checkpoints are written
 /// and what they cover is dropped while a scrub goes on. After a rebuild only the newest checkpoint is known.
 fn kept_from(core: &Core) -> Result<u64> {
     let tip = core.catalog.tip()?.unwrap_or_default();
