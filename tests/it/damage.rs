@@ -243,7 +243,7 @@ async fn the_end_of_the_log_is_missed_once_a_checkpoint_was_written_at_it() {
 async fn a_scrub_beside_puts_gets_and_gc_finds_nothing() {
     let (agent, place) = (Agent::with_catalog(), Place::memory());
     let (_store, repository) = agent.open(&place).await.unwrap();
-    let rounds = if is_long() { 4000_u64 } else { 60 };
+    let rounds = if is_long() { 1000_u64 } else { 60 };
     let working = {
         let repository = repository.clone();
         tokio::spawn(async move {
