@@ -11,6 +11,10 @@
 //! checked, so nothing is reported because it was reclaimed. Copies are repaired from each other: a keyring from its
 //! other copy, a checkpoint from the catalog.
 //!
+//! While the catalog is made anew there is nothing to compare the store with. A scrub that sees it begin forgets what it
+//! found at the object it was at, waits, and goes on there. Where another agent writes, a pack that is missing may be one
+//! that it reclaimed: the log is followed before that is called damage. Who was overtaken as a writer ends as `Fenced`.
+//!
 //! Memory is bounded: packs are read by windows, tables by pages, and each list of the report has an end.
 
 mod body;
@@ -42,6 +46,13 @@ use super::repository::Repository;
 use super::store::{Store, attach_existing};
 use crate::backend::{Backend, Location};
 use crate::format::{Layout, names::METADATA};
+
+/// How a part of a scrub went.
+enum Passed {
+    To(Place),
+    Paused(Place),
+    End,
+}
 
 /// How to scrub.
 #[derive(Clone, Debug)]
@@ -79,7 +90,10 @@ impl Repository {
     pub async fn scrub(&self, options: ScrubOptions, progress: &ScrubProgress) -> Result<ScrubReport> {
         let core = self.core().clone();
         core.revocation.check()?;
-        let walk = Walk::new(core.backend.clone(), options, progress)?;
+        let mut walk = Walk::new(core.backend.clone(), options, progress)?;
+        if walk.depth() != Depth::Bytes {
+            walk.compare(&core)?;
+        }
         let paused = tokio::select! {
             done = self.scrub_all(&walk) => done?,
             error = core.revocation.revoked() => return Err(error),
@@ -89,39 +103,53 @@ impl Repository {
 
     /// Where it paused, if it did not come to its end.
     async fn scrub_all(&self, walk: &Walk<'_>) -> Result<Option<Place>> {
-        let core = self.core();
         if walk.depth() == Depth::Bytes {
+            let core = self.core();
             return clear::check_repository(walk, &core.layout, core.secrets.repository()).await;
         }
+        let core = self.core();
         walk.progress.expect_bytes(self.scrub_bytes_expected(walk.depth())?);
         clear::check_small_files(walk, &core.layout, core.secrets.repository()).await?;
         clear::check_metadata(walk, &[core.secrets.parameters().store_id]).await?;
         repair::small_files(self, walk).await?;
         let mut place = walk.start();
         loop {
-            place = match place {
-                Place::Packs(after) => match packs::check(core, walk, after).await? {
-                    Some(stopped) => return Ok(Some(Place::Packs(Some(stopped)))),
-                    None => Place::Tables,
-                },
-                Place::Tables => {
-                    let damaged = tables::check(core, walk).await?;
-                    repair::checkpoints(self, walk, damaged).await?;
-                    Place::Objects(None)
-                }
-                Place::Objects(after) => match objects::check(core, walk, after).await? {
-                    Some(stopped) => return Ok(Some(Place::Objects(Some(stopped)))),
-                    None if walk.depth() == Depth::Full => Place::Counters,
-                    None => return Ok(None),
-                },
-                Place::Counters => {
-                    recount::check(core, walk).await?;
-                    return Ok(None);
-                }
-                Place::Path(_) => return Ok(None),
-            };
             walk.reach(place.clone());
+            let passed = self.pass(walk, place).await;
+            // Whatever came of it: it says nothing if the catalog was not whole all the time.
+            place = match passed {
+                _ if !walk.is_current() => walk.begin_again().await?,
+                Ok(Passed::To(place)) => place,
+                Ok(Passed::Paused(place)) => return Ok(Some(place)),
+                Ok(Passed::End) => return Ok(None),
+                Err(error) => return Err(error),
+            };
         }
+    }
+
+    /// Does what is to be done at a place.
+    async fn pass(&self, walk: &Walk<'_>, place: Place) -> Result<Passed> {
+        Ok(match place {
+            Place::Packs(after) => match packs::check(self, walk, after).await? {
+                Some(stopped) => Passed::Paused(Place::Packs(Some(stopped))),
+                None => Passed::To(Place::Tables),
+            },
+            Place::Tables => {
+                let damaged = tables::check(self.core(), walk).await?;
+                repair::checkpoints(self, walk, damaged).await?;
+                Passed::To(Place::Objects(None))
+            }
+            Place::Objects(after) => match objects::check(self, walk, after).await? {
+                Some(stopped) => Passed::Paused(Place::Objects(Some(stopped))),
+                None if walk.depth() == Depth::Full => Passed::To(Place::Counters),
+                None => Passed::End,
+            },
+            Place::Counters => {
+                recount::check(self.core(), walk).await?;
+                Passed::End
+            }
+            Place::Path(_) => Passed::End,
+        })
     }
 
     /// About how many bytes a scrub of this depth reads; 0 if that is not known.
@@ -138,7 +166,7 @@ impl Repository {
     /// # Errors
     /// Those of the backend and the catalog.
     pub async fn damaged_objects(&self, prefix: &str) -> Result<Vec<DamagedObject>> {
-        objects::damaged(self.core(), prefix).await
+        objects::damaged(self, prefix).await
     }
 }
 

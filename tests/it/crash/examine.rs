@@ -159,7 +159,7 @@ async fn compare_with_rebuilt(
     assert_eq!(in_use(&catalog), before, "{what}: the rebuilt catalog is another one");
 }
 
-fn open_catalog(repository: &Repository, tables: &FaultyTables, secrets: &Secrets) -> RepositoryCatalog {
+pub(crate) fn open_catalog(repository: &Repository, tables: &FaultyTables, secrets: &Secrets) -> RepositoryCatalog {
     let location = Location::Kept(Kept(Arc::new(tables.clone())));
     let catalog = Catalog::open(&location, &Limits::default()).unwrap();
     catalog.repository(repository.id(), &secrets.catalog_keys())
