@@ -9,8 +9,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use cairn_agent::codec::RepositoryId;
 use cairn_agent::engine::{
     self, Blocking, ByteRange, DamagedObject, NewRepository, ObjectInfo, ObjectReader, Precondition, PutOptions,
-    PutOutcome, ReclaimOptions, Reclaimed, RepositoryHeader, RepositoryStatus, Result, ScrubOptions, ScrubProgress,
-    ScrubReport, Status,
+    PutOutcome, ReclaimOptions, Reclaimed, RepositoryHeader, RepositoryStatus, Result, Salvage, ScrubOptions,
+    ScrubProgress, ScrubReport, Status,
 };
 use cairn_agent::format::Hash32;
 
@@ -43,6 +43,11 @@ impl Store {
             repository: self.0.repository(name_or_id).await?,
             store: self.0.clone(),
         })
+    }
+
+    pub(crate) async fn salvage(&self, name_or_id: &str) -> Result<(RepositoryStatus, Salvage)> {
+        let (repository, salvage) = self.0.salvage(name_or_id).await?;
+        Ok((repository.status()?, salvage))
     }
 
     pub(crate) async fn repositories(&self) -> Result<Vec<RepositoryHeader>> {
