@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::cursor::Place;
-use super::report::{DamagedObject, DamagedRange};
+use super::report::{DamagedObject, DamagedPage, DamagedRange};
 use super::walk::Walk;
 use crate::catalog::{ChunkRow, Lookup};
 use crate::codec::ChunkId;
@@ -15,6 +15,10 @@ use crate::format::{ChunkRef, Content, Leaf, LeafRef, ObjectVersion};
 
 /// Objects read at a time.
 const PAGE: usize = 64;
+/// Objects looked at for one page of damaged ones: a look may read all manifests of an object.
+const LOOKS: usize = 1024;
+/// Ranges after which such a page ends.
+const PAGE_RANGES: usize = 1024;
 /// Pack rows read at a time.
 const PACKS_PAGE: usize = 1024;
 /// What a root costs, about: its own length is not known before it is read.
@@ -47,19 +51,36 @@ pub(super) async fn check(core: &Arc<Core>, walk: &Walk<'_>, after: Option<[u8; 
     }
 }
 
-/// All damaged objects whose names begin with `prefix`.
-pub(super) async fn damaged(core: &Arc<Core>, prefix: &str) -> Result<Vec<DamagedObject>> {
+/// Damaged objects whose names begin with `prefix`, at most `limit`. A page ends early where there is much to tell or much
+/// to look at.
+pub(super) async fn damaged(
+    core: &Arc<Core>,
+    prefix: &str,
+    after: Option<[u8; 16]>,
+    limit: usize,
+) -> Result<DamagedPage> {
     let look = Look::new(core)?;
-    let mut found = Vec::new();
-    let mut after = None;
+    let mut found = DamagedPage::default();
+    let mut after = after;
+    let (mut looks, mut ranges) = (LOOKS, 0);
     while look.is_close {
         core.revocation.check()?;
         let page = core.catalog.objects_page(after, PAGE)?;
-        let Some((last, _)) = page.last() else { break };
-        after = Some(*last);
-        for (_, object) in page {
-            if object.name.as_str().starts_with(prefix) {
-                found.extend(look.at(object).await?);
+        if page.is_empty() {
+            break;
+        }
+        for (key, object) in page {
+            if looks == 0 || ranges >= PAGE_RANGES || found.objects.len() >= limit {
+                found.next = after;
+                return Ok(found);
+            }
+            looks -= 1;
+            after = Some(key);
+            if object.name.as_str().starts_with(prefix)
+                && let Some(damaged) = look.at(object).await?
+            {
+                ranges += damaged.ranges.len();
+                found.objects.push(damaged);
             }
         }
     }
@@ -191,7 +212,7 @@ impl Ranges {
                 offset,
                 length,
                 pack,
-                problem,
+                problem: problem.into(),
             }),
         }
     }
