@@ -262,3 +262,145 @@ impl From<proto::DamagedRange> for DamagedRange {
 fn unreadable(what: &str) -> Error {
     Error::new(Reason::Internal, format!("the agent's answer has {what} that is none"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::ScrubCursor;
+
+    /// What gRPC clients take if nobody tells them otherwise.
+    const CLIENTS_TAKE: usize = 4 << 20;
+
+    fn damage(number: u64, remedy: Remedy) -> Damage {
+        let pack = format!("{:016x}-{number:016x}-{}", 1, "5a".repeat(32));
+        let pack = parse_pack(&pack).expect("the name of a pack");
+        Damage {
+            path: format!("{}/packs/000/{pack}", "ab".repeat(16)),
+            kind: StoredKind::Pack,
+            pack: Some(pack),
+            offset: number,
+            length: 65_536,
+            problem: "a block is not what its sum says".to_owned(),
+            remedy,
+        }
+    }
+
+    fn object(name: String, ranges: u64) -> DamagedObject {
+        let ranges = (0..ranges).map(|number| DamagedRange {
+            offset: number * 100_000,
+            length: 99_999,
+            pack: (number % 2 == 0).then(|| damage(number, Remedy::None).path),
+            problem: "it is damaged or missing".into(),
+        });
+        DamagedObject {
+            name,
+            version: 7,
+            ranges: ranges.collect(),
+        }
+    }
+
+    fn small() -> ScrubReport {
+        ScrubReport {
+            depth: Depth::Full,
+            stored_objects: 1,
+            packs: 2,
+            blobs: 3,
+            bytes: 4,
+            damage: vec![
+                damage(1, Remedy::None),
+                damage(2, Remedy::Quarantined(9)),
+                damage(3, Remedy::Repaired),
+                Damage {
+                    kind: StoredKind::Keyring,
+                    pack: None,
+                    ..damage(4, Remedy::None)
+                },
+            ],
+            damage_count: 4,
+            objects: vec![object("an object".to_owned(), 3)],
+            objects_count: 1,
+            contradictions: vec!["one".to_owned()],
+            contradictions_count: 1,
+            unknown: vec!["path".to_owned()],
+            unknown_count: 1,
+            vanished: 5,
+            strays: 6,
+            released: 7,
+            next: Some("1 full tables".parse::<ScrubCursor>().unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_report_comes_back_as_it_was() {
+        let sent = scrub_report(&small());
+        assert_eq!((sent.sound, sent.repaired, sent.lists_truncated), (false, 1, false));
+        assert_eq!(sent.damage[1].quarantined, 9);
+        assert_eq!(ScrubReport::try_from(sent).unwrap(), small());
+        let nothing = ScrubReport::default();
+        let sent = scrub_report(&nothing);
+        assert!(sent.sound && sent.cursor.is_empty());
+        assert_eq!(ScrubReport::try_from(sent).unwrap(), nothing);
+    }
+
+    #[test]
+    fn the_longest_report_fits_into_a_message() {
+        let long = "x".repeat(1024);
+        let many = || vec![long.clone(); 10_000];
+        let report = ScrubReport {
+            damage: (0..10_000).map(|number| damage(number, Remedy::None)).collect(),
+            damage_count: 20_000,
+            objects: vec![object(long.clone(), 100); 10_000],
+            objects_count: 10_000,
+            contradictions: many(),
+            contradictions_count: 10_000,
+            unknown: many(),
+            unknown_count: 10_000,
+            ..small()
+        };
+        let sent = scrub_report(&report);
+        assert!(sent.encoded_len() < CLIENTS_TAKE, "{} bytes", sent.encoded_len());
+        assert!(sent.encoded_len() > 2 << 20, "{} bytes", sent.encoded_len());
+        assert!(sent.lists_truncated && !sent.damage.is_empty() && !sent.objects.is_empty());
+        assert_eq!((sent.damage_count, sent.unknown_count), (20_000, 10_000));
+        let mut outline = sent;
+        without_lists(&mut outline);
+        assert!(outline.lists_truncated && outline.encoded_len() < 200);
+    }
+
+    #[test]
+    fn one_object_with_more_ranges_than_fit_is_told_as_such() {
+        let torn = object("torn".to_owned(), 100_000);
+        let report = ScrubReport {
+            objects: vec![torn],
+            ..small()
+        };
+        let sent = scrub_report(&report);
+        assert_eq!((sent.objects.len(), sent.objects[0].ranges.len()), (1, RANGES_MAX));
+        assert!(sent.objects[0].ranges_truncated && sent.lists_truncated);
+        let fits = damaged_object(&object("fits".to_owned(), RANGES_MAX as u64));
+        assert!(!fits.ranges_truncated);
+    }
+
+    #[test]
+    fn what_is_asked_for_comes_back_as_it_was() {
+        let asked = ScrubOptions {
+            depth: Depth::Structure,
+            rate_bytes: NonZeroU64::new(5),
+            from: Some("1 structure tables".parse().unwrap()),
+            bytes_max: Some(6),
+            repair: false,
+        };
+        let sent = scrub_work(&asked, false);
+        let received = ScrubOptions::try_from(&sent).unwrap();
+        assert_eq!(format!("{received:?}"), format!("{asked:?}"));
+        let nothing = ScrubOptions::try_from(&proto::ScrubWork::default()).unwrap();
+        assert!(nothing.repair && nothing.depth == Depth::Bytes);
+        assert_eq!((nothing.rate_bytes, nothing.bytes_max), (None, None));
+        // A limit that ends a scrub at once is not one that never does.
+        let at_once = ScrubOptions {
+            bytes_max: Some(0),
+            ..nothing
+        };
+        assert_eq!(scrub_work(&at_once, true).limit_bytes, 1);
+    }
+}

@@ -111,7 +111,7 @@ impl Operations {
     }
 
     /// The operation of this id.
-    pub(super) fn find(&self, id: &str) -> Option<Arc<Operation>> {
+    pub(in crate::service) fn find(&self, id: &str) -> Option<Arc<Operation>> {
         let all = self.all.lock();
         all.iter().find(|operation| operation.id() == id).cloned()
     }
@@ -136,7 +136,7 @@ impl Operation {
     }
 
     /// How it stands.
-    pub(super) fn now(&self) -> proto::Operation {
+    pub(in crate::service) fn now(&self) -> proto::Operation {
         self.state.borrow().clone()
     }
 
