@@ -17,6 +17,7 @@ mod body;
 mod clear;
 mod cursor;
 mod frame;
+mod history;
 mod objects;
 mod pace;
 mod packs;
@@ -30,6 +31,7 @@ mod walk;
 use std::num::NonZeroU64;
 
 pub use self::cursor::ScrubCursor;
+pub use self::history::ScrubHistory;
 pub use self::report::{Damage, DamagedObject, DamagedPage, DamagedRange, Depth, Remedy, ScrubProgress, ScrubReport};
 
 pub(crate) use self::quarantine::quarantine;
@@ -104,6 +106,9 @@ impl Repository {
             done = self.scrub_all(&walk) => done?,
             error = core.revocation.revoked() => return Err(error),
         };
+        if paused.is_none() {
+            history::completed(&core.store_catalog, self.id(), walk.depth());
+        }
         Ok(walk.end(paused))
     }
 
@@ -187,7 +192,13 @@ impl Store {
     pub async fn scrub_bytes(&self, options: ScrubOptions, progress: &ScrubProgress) -> Result<ScrubReport> {
         progress.count_in(self.counters());
         let _running = self.counters().scrubs.began(Depth::Bytes);
-        scrub_bytes(self.backend(), options, progress).await
+        let report = scrub_bytes(self.backend(), options, progress).await?;
+        if report.next.is_none() {
+            for id in keyrings::repository_ids(self.backend()).await? {
+                history::completed(self.catalog(), id, Depth::Bytes);
+            }
+        }
+        Ok(report)
     }
 
     /// [`Self::scrub_bytes`] of one repository; what all share is left out.
@@ -204,6 +215,9 @@ impl Store {
         let _running = self.counters().scrubs.began(Depth::Bytes);
         let walk = Walk::new(self.backend().clone(), to_bytes(options), progress)?;
         let paused = clear::check_repository(&walk, &Layout::new(repository), repository).await?;
+        if paused.is_none() {
+            history::completed(self.catalog(), repository, Depth::Bytes);
+        }
         Ok(walk.end(paused))
     }
 
