@@ -102,7 +102,10 @@ async fn scrubs_are_counted_while_they_run_and_remembered_when_they_end() {
     let read = value(&text, "cairn_scrub_bytes_total");
     assert!(read > 0.0 && value(&text, "cairn_scrub_stored_objects_total") > 1.0);
     for kind in ["metadata", "keyring", "owner", "pack", "checkpoint"] {
-        assert_eq!(value(&text, &format!("cairn_scrub_damage_total{{kind=\"{kind}\"}}")), 0.0);
+        assert_eq!(
+            value(&text, &format!("cairn_scrub_damage_total{{kind=\"{kind}\"}}")),
+            0.0
+        );
     }
     let completed = "cairn_scrub_completed_timestamp_seconds{depth=\"structure\",repository=\"first\"}";
     let since = store.status().await.unwrap().since_ms as f64 / 1000.0;

@@ -60,7 +60,9 @@ impl TryFrom<&proto::ScrubWork> for ScrubOptions {
         };
         options.check()?;
         if work.all_repositories && options.depth != Depth::Bytes {
-            return Err(invalid("only a scrub to depth BYTES goes over all repositories at once"));
+            return Err(invalid(
+                "only a scrub to depth BYTES goes over all repositories at once",
+            ));
         }
         Ok(options)
     }

@@ -1,6 +1,7 @@
 //! `cairn.v1.Maintenance`: long work on a store.
 
 mod operations;
+mod schedule;
 mod scrub;
 
 use std::ops::ControlFlow;
@@ -12,6 +13,7 @@ use tonic::{Request, Response};
 
 pub(super) use self::operations::Operations;
 use self::operations::{Interruption, Operation, Work};
+pub(super) use self::schedule::keep_scrubbing;
 use super::Answer;
 use super::agent::Agent;
 use super::caller::{Caller, caller_of};

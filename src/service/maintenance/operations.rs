@@ -99,7 +99,9 @@ impl Operations {
             ended += usize::from(!operation.is_running());
             operation.is_running() || ended <= ENDED_MAX
         });
-        let scrubs = all.iter().filter(|operation| operation.is_scrub() && !operation.is_running());
+        let scrubs = all
+            .iter()
+            .filter(|operation| operation.is_scrub() && !operation.is_running());
         scrubs.skip(LISTED_MAX).for_each(|operation| operation.forget_lists());
         all.push_front(operation);
         Ok(())
@@ -165,7 +167,7 @@ impl Operation {
         !has_ended(&self.state.borrow())
     }
 
-    async fn ended(&self) {
+    pub(super) async fn ended(&self) {
         let mut state = self.state.subscribe();
         // The sender lives in `self`, so this ends only by the value.
         let _ = state.wait_for(has_ended).await;

@@ -1,20 +1,23 @@
 //! Scrubs as operations.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::operations::{Interruption, Work};
 use crate::codec::RepositoryId;
-use crate::engine::{
-    Depth, Error, Reason, Repository, Result, ScrubOptions, ScrubProgress, ScrubReport, Store,
-};
+use crate::engine::{Depth, Error, Reason, Repository, Result, ScrubOptions, ScrubProgress, ScrubReport, Store};
 use crate::service::agent::Agent;
 use crate::service::caller::Caller;
 use crate::service::convert::scrub_report;
 use crate::service::proto::operation::Report;
 use crate::service::proto::{OperationKind, ScrubWork};
+
+/// How often it is remembered where a scrub is: so much is read twice after the process was killed.
+const REMEMBER_EVERY: Duration = Duration::from_secs(60);
 
 /// The work that a caller asks for.
 ///
@@ -41,6 +44,14 @@ pub(super) async fn work(agent: &Agent, caller: &Caller, repository: &str, wante
     Ok(scrub(Some(id), progress, task.boxed()))
 }
 
+/// The work that the agent begins by itself: it remembers where it is, however it ends.
+pub(super) fn remembered(repository: Repository, options: ScrubOptions) -> Work {
+    let progress = Arc::new(ScrubProgress::default());
+    let id = repository.id();
+    let task = with_memory(repository, options, progress.clone());
+    scrub(Some(id), progress, task.boxed())
+}
+
 fn scrub(
     repository: Option<RepositoryId>,
     progress: Arc<ScrubProgress>,
@@ -63,12 +74,54 @@ fn require_all(caller: &Caller) -> Result<()> {
     Err(Error::new(Reason::PermissionDenied, line))
 }
 
-async fn with_keys(
+async fn with_keys(repository: Repository, options: ScrubOptions, progress: Arc<ScrubProgress>) -> Result<ScrubReport> {
+    repository.scrub(options, &progress).await
+}
+
+async fn with_memory(
     repository: Repository,
     options: ScrubOptions,
     progress: Arc<ScrubProgress>,
 ) -> Result<ScrubReport> {
-    repository.scrub(options, &progress).await
+    let memory = Memory {
+        repository: &repository,
+        depth: options.depth,
+        progress: &progress,
+    };
+    let mut ticks = tokio::time::interval(REMEMBER_EVERY);
+    let mut scrubbing = pin!(repository.scrub(options, &progress));
+    loop {
+        tokio::select! {
+            // Before its first step it is nowhere, which is not to be remembered.
+            biased;
+            ended = &mut scrubbing => return ended,
+            _ = ticks.tick() => memory.keep(),
+        }
+    }
+}
+
+/// Keeps in the catalog where a scrub is; once more when it ends or is dropped.
+struct Memory<'a> {
+    repository: &'a Repository,
+    depth: Depth,
+    progress: &'a ScrubProgress,
+}
+
+impl Memory<'_> {
+    fn keep(&self) {
+        let kept = self
+            .repository
+            .remember_scrub(self.depth, self.progress.cursor().as_ref());
+        if let Err(error) = kept {
+            tracing::debug!(%error, "where a scrub is could not be remembered");
+        }
+    }
+}
+
+impl Drop for Memory<'_> {
+    fn drop(&mut self) {
+        self.keep();
+    }
 }
 
 async fn bytes_of(

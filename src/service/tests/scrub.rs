@@ -10,9 +10,10 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use super::keys::{create_default, keyless, load, unload};
 use super::maintenance::{ended, start};
 use super::put::{Put, bytes, data, finish, get, header, put, whole};
-use super::world::{World, anyone, reason};
+use super::world::{World, anyone, eventually, reason};
 use crate::backend::{Backend, Location};
-use crate::engine::{NewRepository, Reason, Store, StoreOptions};
+use crate::config::serve::Scrubs;
+use crate::engine::{Depth, NewRepository, Reason, Store, StoreOptions};
 use crate::service::AgentSettings;
 use crate::service::proto::data_path_client::DataPathClient;
 use crate::service::proto::maintenance_client::MaintenanceClient;
@@ -20,9 +21,8 @@ use crate::service::proto::operation::Report;
 use crate::service::proto::repositories_client::RepositoriesClient;
 use crate::service::proto::start_request::Work;
 use crate::service::proto::{
-    CancelRequest, CreateRequest, DeleteRequest, ListDamagedRequest, MaintenanceListRequest, Operation,
-    OperationState, ReclaimWork, ScrubDepth, ScrubRemedy, ScrubReport, ScrubWork, StartRequest, WatchRequest,
-    put_response,
+    CancelRequest, CreateRequest, DeleteRequest, ListDamagedRequest, MaintenanceListRequest, Operation, OperationState,
+    ReclaimWork, ScrubDepth, ScrubRemedy, ScrubReport, ScrubWork, StartRequest, WatchRequest, put_response,
 };
 
 /// A rate at which nothing is ever read: the least that there is to read takes minutes.
@@ -76,7 +76,10 @@ async fn a_scrub_of_each_depth_tells_what_it_read() {
     put(&world, "b", b"small").await.unwrap();
     let full = done(&world, full()).await;
     assert!(full.sound && full.damage.is_empty() && !full.lists_truncated);
-    assert!(full.bytes_read > 2 << 20 && full.packs > 1 && full.blobs > 2, "{full:?}");
+    assert!(
+        full.bytes_read > 2 << 20 && full.packs > 1 && full.blobs > 2,
+        "{full:?}"
+    );
     assert!(full.cursor.is_empty() && full.stored_objects > full.packs);
     let structure = ScrubWork {
         depth: ScrubDepth::Structure.into(),
@@ -226,18 +229,30 @@ async fn no_more_is_read_than_the_rate_allows_and_watchers_are_told() {
     let mut told = Vec::new();
     while let Some(update) = updates.message().await.unwrap() {
         told.push(update.operation.unwrap());
-        let bytes = told.last().unwrap().progress.as_ref().map_or(0, |progress| progress.bytes_done);
+        let bytes = told
+            .last()
+            .unwrap()
+            .progress
+            .as_ref()
+            .map_or(0, |progress| progress.bytes_done);
         // A read is counted when the time it costs has passed.
         let allowed = since.elapsed().as_secs_f64() * RATE as f64;
         assert!(bytes as f64 <= allowed, "{bytes} bytes read, {allowed} allowed");
     }
     let seconds = since.elapsed().as_secs() as usize;
-    assert!(told.len() <= seconds + 4, "{} messages in {seconds} seconds", told.len());
+    assert!(
+        told.len() <= seconds + 4,
+        "{} messages in {seconds} seconds",
+        told.len()
+    );
     let progress: Vec<_> = told.iter().filter_map(|state| state.progress.clone()).collect();
     assert!(progress.is_sorted_by_key(|progress| progress.bytes_done));
     let last = progress.last().unwrap();
     assert!(last.cursor.is_empty() && last.bytes_expected > 600_000);
-    assert!(progress.iter().any(|then| then.bytes_done < last.bytes_done), "only the end was told");
+    assert!(
+        progress.iter().any(|then| then.bytes_done < last.bytes_done),
+        "only the end was told"
+    );
     assert_eq!(last.bytes_done, report(told.pop().unwrap()).bytes_read);
 }
 
@@ -291,7 +306,11 @@ async fn what_makes_no_sense_is_refused_before_it_begins() {
             ..full()
         },
     ] {
-        assert_eq!(reason(begun(&world, wrong.clone()).await), Reason::InvalidArgument, "{wrong:?}");
+        assert_eq!(
+            reason(begun(&world, wrong.clone()).await),
+            Reason::InvalidArgument,
+            "{wrong:?}"
+        );
     }
     let mut caller = anyone();
     caller.grants.repositories = Some(vec!["default".to_owned()]);
@@ -331,11 +350,25 @@ async fn damage_is_told_in_the_report_and_listed_by_pages() {
         files.put(&pack.location, damaged.into()).await.unwrap();
     }
     let found = done(&world, full()).await;
-    assert_eq!((found.damage_count, found.objects_count, found.sound), (3, 3, false), "{found:?}");
+    assert_eq!(
+        (found.damage_count, found.objects_count, found.sound),
+        (3, 3, false),
+        "{found:?}"
+    );
     assert_eq!((found.damage.len(), found.objects.len()), (3, 3));
-    assert!(found.damage.iter().all(|damage| damage.remedy() == ScrubRemedy::Quarantined));
+    assert!(
+        found
+            .damage
+            .iter()
+            .all(|damage| damage.remedy() == ScrubRemedy::Quarantined)
+    );
     let mut client = MaintenanceClient::new(world.connect());
-    let listed = client.list(MaintenanceListRequest {}).await.unwrap().into_inner().operations;
+    let listed = client
+        .list(MaintenanceListRequest {})
+        .await
+        .unwrap()
+        .into_inner()
+        .operations;
     let outline = report(listed[0].clone());
     assert_eq!(outline.damage_count, found.damage_count);
     assert!(outline.damage.is_empty() && outline.objects.is_empty() && outline.lists_truncated);
@@ -367,4 +400,80 @@ async fn damage_is_told_in_the_report_and_listed_by_pages() {
         ..ListDamagedRequest::default()
     };
     assert_eq!(reason(client.list_damaged(wrong).await), Reason::InvalidArgument);
+}
+
+/// An agent that scrubs by itself at this rate, with one repository.
+async fn scrubbing(name: &str, rate_bytes: u64) -> World {
+    let settings = AgentSettings {
+        scrubs: Scrubs {
+            full_every: Some(Duration::from_secs(3600)),
+            rate_bytes: rate_bytes.try_into().unwrap(),
+            ..Scrubs::default()
+        },
+        ..AgentSettings::default()
+    };
+    World::with(name, settings).await
+}
+
+/// Leaves a scrub to depth full of some objects unfinished, as a restart would; where it was.
+async fn leave_unfinished(world: &World) -> String {
+    for seed in 0..3 {
+        put(world, &format!("o{seed}"), &bytes(seed, 300_000)).await.unwrap();
+    }
+    let slice = ScrubWork {
+        limit_bytes: 1,
+        ..full()
+    };
+    let cursor = done(world, slice).await.cursor;
+    let repository = world.agent.store().repository("default").await.unwrap();
+    repository
+        .remember_scrub(Depth::Full, Some(&cursor.parse().unwrap()))
+        .unwrap();
+    cursor
+}
+
+async fn newest(world: &World) -> Operation {
+    let mut client = MaintenanceClient::new(world.connect());
+    let listed = client.list(MaintenanceListRequest {}).await.unwrap().into_inner();
+    listed.operations[0].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrub_that_is_due_goes_on_where_it_was_and_is_not_due_again() {
+    let world = scrubbing("service scrub due", 1 << 30).await;
+    leave_unfinished(&world).await;
+    let repository = world.agent.store().repository("default").await.unwrap();
+    let history = || world.agent.store().scrub_history(repository.id(), Depth::Full).unwrap();
+    let keeping = tokio::spawn(world.agent.clone().keep_scrubbing());
+    eventually(|| history().completed_ms.is_some()).await;
+    let operation = newest(&world).await;
+    let rest = report(ended(&world, &operation.id).await);
+    assert_eq!(history().next, None);
+    assert!(rest.sound && rest.cursor.is_empty());
+    let whole = done(&world, full()).await;
+    assert!(rest.packs < whole.packs, "it began anew");
+    // Another look finds nothing to do.
+    keeping.abort();
+    let by_then = newest(&world).await.id;
+    let looking = tokio::spawn(world.agent.clone().keep_scrubbing());
+    tokio::time::timeout(Duration::from_millis(200), looking)
+        .await
+        .unwrap_err();
+    assert_eq!(newest(&world).await.id, by_then);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrub_that_was_due_is_cancelled_with_the_agent_and_remembered() {
+    let world = scrubbing("service scrub due, down", STANDING).await;
+    let cursor = leave_unfinished(&world).await;
+    let repository = world.agent.store().repository("default").await.unwrap();
+    tokio::spawn(world.agent.clone().keep_scrubbing());
+    let running = || world.agent.store().counters().scrubs.running(Depth::Full);
+    eventually(|| running() == 1).await;
+    // Forgotten, it has to be remembered anew.
+    repository.remember_scrub(Depth::Full, None).unwrap();
+    world.agent.close().await;
+    let history = world.agent.store().scrub_history(repository.id(), Depth::Full).unwrap();
+    assert_eq!(history.next.unwrap().to_string(), cursor);
+    assert_eq!(running(), 0);
 }

@@ -171,7 +171,9 @@ impl Watch {
 pub(crate) async fn scrub_bytes_at(location: &Location, options: ScrubOptions, counter: &Counter) -> Result<Scrubbed> {
     let progress = Arc::new(ScrubProgress::default());
     let _telling = Telling::start(&progress, counter);
-    Ok(engine::Store::scrub_bytes_at(location, options, &progress).await?.into())
+    Ok(engine::Store::scrub_bytes_at(location, options, &progress)
+        .await?
+        .into())
 }
 
 /// A bar is told how far a scrub is, until this is dropped.

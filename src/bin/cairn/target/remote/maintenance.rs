@@ -82,7 +82,12 @@ async fn start(repository: &Repository, work: Work) -> Result<Operation> {
         work: Some(work),
     };
     let started = client(repository).start(request).await;
-    needed(started.map_err(|status| repository.failed(&status))?.into_inner().operation)
+    needed(
+        started
+            .map_err(|status| repository.failed(&status))?
+            .into_inner()
+            .operation,
+    )
 }
 
 /// The operation as it was told last.
