@@ -184,9 +184,15 @@ impl Catalog {
 
     /// Removes every row of a repository, in batches; what is interrupted can be done again. Needs no keys.
     pub fn forget(&self, id: RepositoryId) -> Result<(), Error> {
-        const ROWS: usize = 1024;
         // The tip goes first, so that a repository half forgotten is one without a tip: it is rebuilt.
-        for table in [Table::Meta].into_iter().chain(Table::ALL) {
+        self.clear(id, &[Table::Meta])?;
+        self.clear(id, &Table::ALL)
+    }
+
+    /// Removes every row of a repository from some tables, as [`Self::forget`] does from all.
+    pub(crate) fn clear(&self, id: RepositoryId, tables: &[Table]) -> Result<(), Error> {
+        const ROWS: usize = 1024;
+        for table in tables.iter().copied() {
             loop {
                 let rows = self.tables.scan(table, &id.0, None, ROWS)?;
                 let mut batch = Batch::new();

@@ -114,6 +114,11 @@ pub trait Lookup {
         row(self, &tip_key())
     }
 
+    /// Whether a rebuild began and did not come to its end: the packs here are those that it read.
+    fn is_rebuilding(&self) -> Result<bool, Error> {
+        Ok(self.encoded(Table::Meta, &rebuilding_key())?.is_some())
+    }
+
     /// The head of the log at a log number, if it is still kept.
     fn head(&self, log_number: u64) -> Result<Option<Hash32>, Error> {
         let row: Option<HeadRow> = row(self, &RowKey::number(log_number))?;
@@ -258,6 +263,10 @@ pub(super) fn put_id_key(sealer: &RowSealer, put_id: &[u8; 16]) -> RowKey {
 
 pub(super) fn tip_key() -> RowKey {
     RowKey::new(&[b"tip"])
+}
+
+pub(super) fn rebuilding_key() -> RowKey {
+    RowKey::new(&[b"rebuilding"])
 }
 
 /// A part of the object table or of the pack table, as a checkpoint divides them.

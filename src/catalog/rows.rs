@@ -188,6 +188,15 @@ impl PackRow {
         self.damaged == Self::UNREADABLE
     }
 
+    /// What [`Self::condemned_at`] is for a pack whose directory was read by a rebuild that did not come to its end: the
+    /// entries are its own, and nothing says yet whether it is on the log.
+    pub const READ: u64 = u64::MAX;
+
+    /// Whether no more is known of it than its directory.
+    pub fn is_only_read(&self) -> bool {
+        self.condemned_at == Self::READ
+    }
+
     /// Whether nothing in it is referenced, and nothing in it is needed to release something else.
     pub fn is_dead(&self) -> bool {
         self.live == 0 && self.idle_manifests == 0

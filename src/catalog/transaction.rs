@@ -7,7 +7,7 @@ use crate::codec::ChunkId;
 use crate::format::{Hash32, ObjectName, ObjectVersion, PackNumber};
 
 use super::error::Error;
-use super::repository::{DirtyKey, Lookup, RepositoryCatalog, put_id_key, row, tip_key};
+use super::repository::{DirtyKey, Lookup, RepositoryCatalog, put_id_key, rebuilding_key, row, tip_key};
 use super::rows::{
     ChunkRow, EntriesRow, HeadRow, PUT_IDS_KEPT, PackRow, PutIdRow, PutOrderRow, ReleaseRow, Row, TipRow,
 };
@@ -149,6 +149,16 @@ impl Transaction {
     /// Sets where the catalog stands on the log.
     pub fn set_tip(&mut self, row: &TipRow) {
         self.set(tip_key(), row);
+    }
+
+    /// Notes that what follows comes from a rebuild, until [`Self::end_rebuilding`].
+    pub fn begin_rebuilding(&mut self) {
+        self.changes.insert((Table::Meta, rebuilding_key()), Some(Vec::new()));
+    }
+
+    /// Notes that the catalog is whole again.
+    pub fn end_rebuilding(&mut self) {
+        self.remove(Table::Meta, rebuilding_key());
     }
 
     /// Notes that a part of a table differs from its last checkpoint.

@@ -54,6 +54,7 @@ pub use self::counters::Counters;
 pub use self::error::{Code, Error, ErrorKind, Reason, Result};
 pub use self::key_chain::KeyState;
 pub use self::keyrings::RepositoryHeader;
+pub use self::log::rebuild::{RebuildPhase, RebuildProgress};
 pub use self::log::requests::Precondition;
 pub use self::options::Options;
 pub use self::read::{ByteRange, ObjectReader};

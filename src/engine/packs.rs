@@ -8,7 +8,7 @@ use super::core::Core;
 use super::error::{Error, Result};
 use crate::backend::ErrorKind;
 use crate::codec::{ChunkId, Decompressor};
-use crate::format::pack::{HEADER_LEN, PACK_TAIL_GUESS, open_directory, parse_header, parse_trailer};
+use crate::format::pack::{HEADER_LEN, PACK_TAIL_GUESS, open_directory, parse_header, parse_trailer, restore_header};
 use crate::format::{Birth, BlobKind, BlobOpener, Directory, Entry, Leaf, PackKind, PackName, PackRef, Root};
 
 /// What a pack's header says.
@@ -42,26 +42,69 @@ pub(crate) async fn read_head(core: &Core, name: PackName, size: u64) -> Result<
     }))
 }
 
-/// Reads and opens the directory of a pack: its tail in one request if that suffices, and its header.
+/// A pack as its last bytes show it.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) pack: PackRef,
+    pub(crate) kind: PackKind,
+    pub(crate) directory: Directory,
+    /// Bytes at its end that were needed to know it.
+    pub(crate) tail_len: u64,
+}
+
+/// Reads and opens the directory of a pack: its tail, in one request if that suffices.
 pub(crate) async fn read_directory(core: &Core, name: &PackName) -> Result<(PackRef, Directory)> {
+    let known = read_known(core, name).await?;
+    Ok((known.pack, known.directory))
+}
+
+/// What a pack of unknown length is.
+pub(crate) async fn read_known(core: &Core, name: &PackName) -> Result<Known> {
     core.revocation.check()?;
+    let (tail, size) = core.backend.get_tail(&core.layout.pack(name), PACK_TAIL_GUESS).await?;
+    open_tail(core, name, size, tail).await
+}
+
+/// As [`read_known`], of a pack of `size` bytes, by reading about `guess` bytes first.
+pub(crate) async fn read_known_of(core: &Core, name: &PackName, size: u64, guess: u64) -> Result<Known> {
+    core.revocation.check()?;
+    let start = size.saturating_sub(guess);
+    let tail = core.backend.get_range(&core.layout.pack(name), start..size).await?;
+    open_tail(core, name, size, tail).await
+}
+
+/// Opens a pack whose last bytes are `tail`. What these bytes do not have is read.
+async fn open_tail(core: &Core, name: &PackName, size: u64, mut tail: Bytes) -> Result<Known> {
     let path = core.layout.pack(name);
-    let (tail, size) = core.backend.get_tail(&path, PACK_TAIL_GUESS).await?;
     let trailer = parse_trailer(&tail, size).map_err(|error| damaged(&path, error))?;
-    let tail = match trailer.tail_len() {
-        wanted if wanted > tail.len() as u64 => core.backend.get_range(&path, size - wanted..size).await?,
-        _ => tail,
+    if trailer.tail_len() > tail.len() as u64 {
+        let start = size - trailer.tail_len();
+        tail = core.backend.get_range(&path, start..size).await?;
+    }
+    let header = match tail.len() as u64 == size {
+        true => tail.slice(..HEADER_LEN),
+        false => match restore_header(&core.secrets, name, &trailer) {
+            Some(header) => Bytes::copy_from_slice(&header),
+            None => core.backend.get_range(&path, 0..HEADER_LEN as u64).await?,
+        },
     };
-    let header = core.backend.get_range(&path, 0..HEADER_LEN as u64).await?;
-    let (sealed, sums) = trailer.split_tail(&tail).expect("as long as the trailer says");
-    let directory =
-        open_directory(&core.secrets, name, &header, &trailer, sealed, sums).map_err(|error| damaged(&path, error))?;
-    let pack = PackRef {
-        name: *name,
-        size,
-        trailer_hash: trailer.hash(),
+    let (secrets, name) = (core.secrets.clone(), *name);
+    let open = move || {
+        let (sealed, sums) = trailer.split_tail(&tail).expect("as long as the trailer says");
+        let kind = parse_header(&header)?.kind;
+        Ok(Known {
+            pack: PackRef {
+                name,
+                size,
+                trailer_hash: trailer.hash(),
+            },
+            kind,
+            directory: open_directory(&secrets, &name, &header, &trailer, sealed, sums)?,
+            tail_len: trailer.tail_len(),
+        })
     };
-    Ok((pack, directory))
+    let opened: std::result::Result<_, crate::format::Error> = core.compute.run(open).await?;
+    opened.map_err(|error| damaged(&path, error))
 }
 
 /// The children of every leaf and root stored in a pack.
@@ -94,7 +137,8 @@ pub(crate) async fn read_manifest(core: &Core, pack: &PackName, entry: &Entry, b
     open_manifest(core, &path, entry, birth, sealed)
 }
 
-fn open_manifest(core: &Core, path: &str, entry: &Entry, birth: &Birth, sealed: Bytes) -> Result<Vec<u8>> {
+/// Opens one leaf or root and checks that it is the one its id names.
+pub(crate) fn open_manifest(core: &Core, path: &str, entry: &Entry, birth: &Birth, sealed: Bytes) -> Result<Vec<u8>> {
     let opener = BlobOpener::new(&core.secrets, birth).map_err(|error| damaged(path, error))?;
     let mut sealed = Vec::from(sealed);
     let compressed = opener.open(entry, &mut sealed).map_err(|error| damaged(path, error))?;

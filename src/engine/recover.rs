@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::core::Core;
 use super::error::Result;
-use super::log::rebuild;
+use super::log::rebuild::{self, RebuildProgress};
 use super::log::replay::{Continuation, LogEntry, apply_entries, find_beyond, introduced};
 use crate::backend::ErrorKind;
 use crate::catalog::{Lookup, TipRow};
@@ -107,7 +107,7 @@ fn lacks(core: &Core, log_number: u64, head: Option<Hash32>) -> Result<bool> {
 }
 
 async fn rebuilt(core: &Arc<Core>) -> Result<(TipRow, Vec<PackName>, Vec<PackName>)> {
-    let rebuilt = rebuild::run(core).await?;
+    let rebuilt = rebuild::run(core, &RebuildProgress::default()).await?;
     let doubtful = tip_packs(core, &rebuilt.tip).await?;
     Ok((rebuilt.tip, rebuilt.strays, doubtful))
 }

@@ -11,11 +11,12 @@ use super::error::{Error, Reason, Result};
 use super::in_flight::Holder;
 use super::log::commit::Committer;
 use super::log::ownership::{Ownership, check_fence};
-use super::log::rebuild;
+use super::log::rebuild::{self, RebuildProgress};
 use super::log::requests::{NewObject, Precondition, Request};
 use super::random;
 use super::read::{ByteRange, ObjectReader, hold, manifest_leaves};
 use super::reclaim::{self, ReclaimOptions, Reclaimed};
+use super::recover;
 use super::write::{Draft, Ledger, ManifestBuilder, Packer, PutProgress, Source, ingest_stream, upload};
 use crate::catalog::{Lookup, Stats};
 use crate::codec::RepositoryId;
@@ -380,6 +381,15 @@ impl Repository {
     /// # Errors
     /// `DataLoss` if the log or a pack directory it needs is damaged.
     pub async fn rebuild(&self) -> Result<RepositoryStatus> {
+        self.rebuild_watched(&RebuildProgress::default()).await
+    }
+
+    /// As [`Self::rebuild`], told how far it is. One that does not come to its end leaves what it read of packs for the
+    /// next, which any use of the repository begins.
+    ///
+    /// # Errors
+    /// As [`Self::rebuild`].
+    pub async fn rebuild_watched(&self, progress: &RebuildProgress) -> Result<RepositoryStatus> {
         let _alone = self.inner.housekeeping.lock().await;
         // Kept until the end: a put must not look anything up in a catalog that is half made.
         let mut slot = self.inner.writer.lock().await;
@@ -388,7 +398,7 @@ impl Repository {
         }
         let applying = self.core().apply.lock().await;
         self.core().revocation.check()?;
-        rebuild::run(self.core()).await?;
+        rebuild::run(self.core(), progress).await?;
         drop(applying);
         self.status()
     }
@@ -546,6 +556,18 @@ impl Repository {
         let access = writer.access();
         *slot = Some(writer);
         Ok(access)
+    }
+
+    /// Learns what other agents wrote: to be asked before something that is not there is called missing.
+    ///
+    /// # Errors
+    /// `Fenced` if this process writes the repository and was overtaken.
+    pub(crate) async fn follow_others(&self) -> Result<()> {
+        let epoch = self.inner.writer.lock().await.as_ref().map(|writer| writer.epoch);
+        match epoch {
+            Some(epoch) => check_fence(self.core(), epoch).await,
+            None => recover::catch_up(self.core()).await.map(drop),
+        }
     }
 
     /// Whether this process writes the repository now.

@@ -349,6 +349,17 @@ impl Secrets {
         }
     }
 
+    /// The data epochs whose secrets are here, newest first.
+    pub(super) fn data_epochs(&self) -> impl Iterator<Item = u64> {
+        let data = self.0.data.iter();
+        data.flat_map(|data| data.secrets.epochs.keys().rev().copied())
+    }
+
+    /// The directory epochs whose secrets are here, newest first.
+    pub(super) fn directory_epochs(&self) -> impl Iterator<Item = u64> {
+        self.0.directory.epochs.keys().rev().copied()
+    }
+
     /// The key of one pack or checkpoint file: derived from a section's secret of `epoch`, bound to `id`.
     pub(super) fn key_for(&self, section: Section, epoch: u64, label: &str, id: &[u8; 32]) -> Result<Secret, Error> {
         let secrets = match section {

@@ -327,6 +327,50 @@ pub fn open_directory(
     Directory::decode(plain, &header, trailer.body_len)
 }
 
+/// Bytes to read from the end of a pack of `pack_len` bytes to have trailer, sums and directory, most likely: an entry for
+/// every quarter of an average chunk, since chunks compress.
+pub fn tail_guess(pack_len: u64, chunk_avg: u32) -> u64 {
+    let sums = pack_len.div_ceil(BLOCK_LEN as u64) * SUM_LEN as u64;
+    let entries = pack_len / u64::from(chunk_avg / 4).max(1);
+    // Directories are padded by up to an eighth.
+    let directory = entries.min(ENTRIES_MAX as u64) * Entry::LEN as u64 * 9 / 8;
+    (sums + directory).max(PACK_TAIL_GUESS).min(pack_len)
+}
+
+/// The header that a pack has, without reading it: what it says is one of a few things for these secrets, and the trailer
+/// has its hash. `None` if it says something else.
+pub fn restore_header(secrets: &Secrets, name: &PackName, trailer: &Trailer) -> Option<[u8; HEADER_LEN]> {
+    let commitment = |section, epoch, label| {
+        let secret = secrets.key_for(section, epoch, label, &name.id.0).ok()?;
+        Some((epoch, *secret.expose()))
+    };
+    let no_data = std::iter::once((0, [0; 32]));
+    let data = (secrets.data_epochs()).filter_map(|epoch| commitment(Section::Data, epoch, label::DATA_COMMIT));
+    let data: Vec<_> = data.chain(no_data).collect();
+    let directory =
+        (secrets.directory_epochs()).filter_map(|epoch| commitment(Section::Directory, epoch, label::DIRECTORY_COMMIT));
+    for (directory_epoch, directory_commitment) in directory {
+        for (data_epoch, data_commitment) in &data {
+            for kind in [PackKind::Chunk, PackKind::Commit] {
+                let header = PackHeader {
+                    kind,
+                    repository: secrets.repository(),
+                    id: name.id,
+                    data_epoch: *data_epoch,
+                    data_commitment: *data_commitment,
+                    directory_epoch,
+                    directory_commitment,
+                };
+                let bytes = header.encode();
+                if Hash32::of(&bytes) == trailer.header_hash {
+                    return Some(bytes);
+                }
+            }
+        }
+    }
+    None
+}
+
 /// Opens the directory of a pack that is wholly in memory.
 pub fn open_pack_directory(secrets: &Secrets, name: &PackName, pack: &[u8]) -> Result<Directory, Error> {
     let (trailer, directory, sums) = split_pack(pack)?;

@@ -17,7 +17,7 @@ use cairn_agent::engine::{
 };
 use cairn_agent::format::StoredKind;
 
-use crate::support::Home;
+use crate::support::{Home, is_long};
 use crate::world::{Agent, Place, noise, read, rng};
 use fixture::{Files, Fixture};
 use states::{State, states};
@@ -243,10 +243,11 @@ async fn the_end_of_the_log_is_missed_once_a_checkpoint_was_written_at_it() {
 async fn a_scrub_beside_puts_gets_and_gc_finds_nothing() {
     let (agent, place) = (Agent::with_catalog(), Place::memory());
     let (_store, repository) = agent.open(&place).await.unwrap();
+    let rounds = if is_long() { 1000_u64 } else { 60 };
     let working = {
         let repository = repository.clone();
         tokio::spawn(async move {
-            for round in 0..12_u64 {
+            for round in 0..rounds {
                 let name = format!("object-{}", round % 3);
                 let bytes = noise(&mut rng(round % 5), 700 << 10);
                 repository

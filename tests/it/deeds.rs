@@ -118,10 +118,11 @@ impl Deeds {
         }
     }
 
-    /// The store counts right and can be made known anew; then everything is read once more.
+    /// The store is whole, counts right and can be made known anew; then everything is read once more.
     pub(crate) fn check_all(&mut self, home: &Home, what: &str) {
         self.check(home, what);
         home.run(&["gc"]).ok();
+        home.run(&["scrub"]).ok();
         let counted = |home: &Home| home.run(&["status", "-o", "json"]).json()["repositories"].clone();
         let before = counted(home);
         home.run(&["rebuild"]).ok();

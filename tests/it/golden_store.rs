@@ -14,6 +14,7 @@ use cairn_agent::engine::{
     ByteRange, Depth, NewRepository, Options, Precondition, PutOptions, ReclaimOptions, Repository, ScrubOptions,
     ScrubProgress, Store, StoreOptions,
 };
+use cairn_agent::format::record::INLINE_CHUNKS_MAX;
 use cairn_agent::format::{Kek, StoredKind, StoredName};
 
 use crate::support::{Home, files_below};
@@ -21,7 +22,8 @@ use crate::world::{names, noise, read, rng};
 
 /// The key: 32 bytes that ascend from here.
 const KEY_FIRST: u8 = 0x40;
-const KEY_ID: &str = "file:golden";
+/// As the program calls a key of these bytes that comes from a file.
+const KEY_ID: &str = "file:a1f4fa07";
 
 struct Expected {
     name: &'static str,
@@ -42,7 +44,7 @@ fn expected() -> Vec<Expected> {
         bytes,
         metadata: Vec::new(),
     };
-    let large = noise(&mut rng(1), 160 << 10);
+    let large = noise(&mut rng(1), 400 << 10);
     vec![
         plain("empty", Vec::new()),
         plain("small/ü", noise(&mut rng(2), 3000)),
@@ -84,7 +86,7 @@ fn options(store: &Path) -> StoreOptions {
 
 async fn open(store: &Path) -> (Store, Repository) {
     let first = NewRepository {
-        chunk_sizes: ChunkSizes::with_average(8 << 10).unwrap(),
+        chunk_sizes: ChunkSizes::with_average(16 << 10).unwrap(),
         ..NewRepository::named("golden").unwrap()
     };
     let store = Store::open_or_create(options(store), first).await.unwrap();
@@ -170,6 +172,7 @@ async fn check(place: &Path) {
         .await
         .unwrap();
     assert_eq!(again.new_chunks, 0, "chunks are cut and named as they were");
+    assert!(again.object.chunks > INLINE_CHUNKS_MAX as u64, "the store has a manifest");
     repository.put("new", &b"new"[..], PutOptions::default()).await.unwrap();
     repository.delete("text", Precondition::None).await.unwrap();
     repository.reclaim(ReclaimOptions::default()).await.unwrap();

@@ -34,6 +34,7 @@ mod plaintext;
 mod powercut;
 #[cfg(feature = "serve")]
 mod python;
+mod rebuilt;
 #[cfg(feature = "serve")]
 mod remote;
 #[cfg(feature = "serve")]

@@ -45,6 +45,7 @@ pub(crate) fn apply(core: &Core, entry: &Committed) -> Result<TipRow> {
             PackKind::Chunk => 0,
         };
         change.introduce(pack, log_number)?;
+        change.tx.mark_dirty(DirtyKey::of_pack(pack.pack.name.number));
     }
     change.count_children()?;
     let mut put_serial = entry.tip.put_serial;
@@ -87,7 +88,7 @@ impl Change {
     /// Makes a pack and its blobs known.
     pub(crate) fn introduce(&mut self, pack: &NewPack, log_number: u64) -> Result<()> {
         let number = pack.pack.name.number;
-        if self.tx.pack(number)?.is_some() {
+        if self.tx.pack(number)?.is_some_and(|row| !row.is_only_read()) {
             return Ok(());
         }
         let mut row = PackRow::new(&pack.pack, pack.kind, log_number);
@@ -136,7 +137,6 @@ impl Change {
         self.stats.blob_bytes += row.blob_bytes;
         self.tx.set_pack(&row);
         self.tx.set_entries(number, &pack.entries);
-        self.tx.mark_dirty(DirtyKey::of_pack(number));
         Ok(())
     }
 
@@ -353,7 +353,6 @@ impl Change {
         self.stats.pack_bytes += pack.size;
         self.tx.set_pack(&row);
         self.tx.set_entries(pack.name.number, &EntriesRow::default());
-        self.tx.mark_dirty(DirtyKey::of_pack(pack.name.number));
     }
 
     /// Forgets a manifest that nothing refers to and releases its children. From here on its id is unknown to lookup.

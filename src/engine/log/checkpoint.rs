@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::apply::HEADS_MAX;
 use super::ownership::check_fence;
-use crate::backend::Listed;
+use crate::backend::{ErrorKind, Listed};
 use crate::catalog::{DirtyKey, Lookup, TipRow};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
@@ -22,7 +22,7 @@ use crate::format::checkpoint::{
 use crate::format::names::parse_checkpoint;
 use crate::format::{
     CheckpointId, CheckpointKind, CheckpointName, CheckpointRoot, ObjectSegment, PackNumber, PackRef, PackSegment,
-    PackTableRow, SegmentRef, Tip,
+    PackTableRow, SegmentRef,
 };
 
 /// Objects in a segment, about; half of it to all of it.
@@ -171,7 +171,12 @@ pub(crate) async fn roots(core: &Core) -> Result<Vec<CheckpointName>> {
             continue;
         };
         let len = file.size.min(CHECKPOINT_HEADER_LEN as u64);
-        let header = core.backend.get_range(&file.path, 0..len).await?;
+        let header = match core.backend.get_range(&file.path, 0..len).await {
+            Ok(header) => header,
+            // Another owner cleared it away since it was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error.into()),
+        };
         match CheckpointHeader::parse(&header) {
             Ok(header) if header.kind == CheckpointKind::Root => roots.push(name),
             Ok(_) => {}
@@ -397,10 +402,4 @@ async fn forget_others(core: &Core, epoch: u64, tip: &TipRow, newest: &Checkpoin
             tracing::warn!(%error, "an old checkpoint file could not be deleted");
         }
     }
-}
-
-/// Whether the commit pack a checkpoint was written at is in the store, unchanged.
-pub(crate) async fn tip_is_there(core: &Core, tip: &Tip) -> bool {
-    let found = crate::engine::packs::read_directory(core, &tip.pack).await;
-    found.is_ok_and(|(pack, _)| pack.trailer_hash == tip.trailer_hash)
 }

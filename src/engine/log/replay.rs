@@ -61,13 +61,34 @@ pub(crate) enum Continuation {
     Elsewhere,
 }
 
+/// The packs that were created after a tip.
+#[derive(Default)]
+pub(super) struct Survey {
+    pub(super) heads: Vec<PackHead>,
+    /// The commit packs among them, by the hash that names them in the next.
+    pub(super) commits: HashMap<Hash32, LogEntry>,
+    /// Those that may be commit packs and cannot be read.
+    pub(super) unreadable: Vec<(PackName, Error)>,
+}
+
 /// Finds what follows `tip` in the store.
 ///
 /// # Errors
 /// `DataLoss` if a commit pack on the log is missing or unreadable.
 pub(crate) async fn find_beyond(core: &Core, tip: Option<&Tip>) -> Result<Continuation> {
-    let (heads, mut unreadable) = list_heads(core, tip).await?;
-    let mut commits = read_commits(core, &heads, &mut unreadable).await?;
+    continuation(survey(core, tip).await?, tip)
+}
+
+/// How the packs of the store that were created after `tip` continue it.
+///
+/// # Errors
+/// `DataLoss` if a commit pack on the log is missing or unreadable.
+pub(super) fn continuation(survey: Survey, tip: Option<&Tip>) -> Result<Continuation> {
+    let Survey {
+        heads,
+        mut commits,
+        unreadable,
+    } = survey;
     let Some(newest) = take_newest(&mut commits) else {
         if let Some((_, error)) = unreadable.into_iter().next() {
             return Err(error);
@@ -106,42 +127,37 @@ fn refuse_hidden_commits(unreadable: Vec<(PackName, Error)>, end: PackNumber, en
     Ok(())
 }
 
-/// Headers of all packs that were created after `tip`, and the packs whose headers cannot be read.
-async fn list_heads(core: &Core, tip: Option<&Tip>) -> Result<(Vec<PackHead>, Vec<(PackName, Error)>)> {
+/// The packs that were created after `tip`, with their sizes.
+pub(super) async fn list_packs(core: &Core, tip: Option<&Tip>) -> Result<Vec<(PackName, u64)>> {
     let after = tip.map(|tip| core.layout.pack(&tip.pack));
     let listed = core.backend.list(&core.layout.packs_prefix(), after.as_deref()).await?;
-    let packs: Vec<_> = listed
-        .iter()
+    let packs = listed.iter();
+    Ok(packs
         .filter_map(|file| parse_pack(&file.path).map(|name| (name, file.size)))
-        .collect();
-    let reads = stream::iter(packs).map(async |(name, size)| (name, read_head(core, name, size).await));
-    let mut reads = reads.buffered(READS_MAX);
-    let (mut heads, mut unreadable) = (Vec::new(), Vec::new());
-    while let Some((name, head)) = reads.next().await {
-        match head {
-            Ok(head) => heads.extend(head),
-            Err(error) if error.reason() == Reason::DataLoss => unreadable.push((name, error)),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((heads, unreadable))
+        .collect())
 }
 
-/// The commit packs among `heads`, by the hash that names them in the next. Those that do not open join `unreadable`.
-async fn read_commits(
-    core: &Core,
-    heads: &[PackHead],
-    unreadable: &mut Vec<(PackName, Error)>,
-) -> Result<HashMap<Hash32, LogEntry>> {
-    let mut commits = HashMap::new();
-    for head in heads.iter().filter(|head| head.kind == PackKind::Commit) {
-        match read_entry(core, head).await {
-            Ok(entry) => drop(commits.insert(entry.pack.trailer_hash, entry)),
-            Err(error) if error.reason() == Reason::DataLoss => unreadable.push((head.name, error)),
+/// Reads the headers of all packs that were created after `tip`, and the commit packs among them.
+async fn survey(core: &Core, tip: Option<&Tip>) -> Result<Survey> {
+    let packs = list_packs(core, tip).await?;
+    let reads = stream::iter(packs).map(async |(name, size)| (name, read_head(core, name, size).await));
+    let mut reads = reads.buffered(READS_MAX);
+    let mut survey = Survey::default();
+    while let Some((name, head)) = reads.next().await {
+        match head {
+            Ok(head) => survey.heads.extend(head),
+            Err(error) if error.reason() == Reason::DataLoss => survey.unreadable.push((name, error)),
             Err(error) => return Err(error),
         }
     }
-    Ok(commits)
+    for head in survey.heads.iter().filter(|head| head.kind == PackKind::Commit) {
+        match read_entry(core, head).await {
+            Ok(entry) => drop(survey.commits.insert(entry.pack.trailer_hash, entry)),
+            Err(error) if error.reason() == Reason::DataLoss => survey.unreadable.push((head.name, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(survey)
 }
 
 /// Takes out the end of the log: the highest log number of the highest owner epoch.
@@ -206,15 +222,18 @@ pub(crate) fn introduced(section: &CommitSection) -> Vec<PackRef> {
     lists.flatten().copied().collect()
 }
 
-pub(crate) async fn read_entry(core: &Core, head: &PackHead) -> Result<LogEntry> {
+async fn read_entry(core: &Core, head: &PackHead) -> Result<LogEntry> {
     let (pack, directory) = read_directory(core, &head.name).await?;
     if directory.commit.is_none() {
-        return Err(Error::data_loss(format!(
-            "pack {} says that it is a commit pack but carries no records; the store is damaged",
-            core.layout.pack(&head.name)
-        )));
+        return Err(no_records(&core.layout.pack(&head.name)));
     }
     Ok(LogEntry { pack, directory })
+}
+
+pub(super) fn no_records(path: &str) -> Error {
+    Error::data_loss(format!(
+        "pack {path} says that it is a commit pack but carries no records; the store is damaged"
+    ))
 }
 
 /// Applies `entries` to the catalog. Packs that are missing because a later entry condemns them make the replay fall

@@ -60,6 +60,16 @@ pub(crate) async fn run(repository: &Repository, options: ReclaimOptions) -> Res
     Ok(reclaimed)
 }
 
+#[cfg(any(test, feature = "testkit"))]
+impl Repository {
+    /// The first step of [`reclaim`](Self::reclaim) alone: what deleted objects held is released. A rebuild counts as if
+    /// that had just happened.
+    #[doc(hidden)]
+    pub async fn release(&self) -> Result<()> {
+        release_all(self.core()).await
+    }
+}
+
 /// What a run would find dead at once. Deletes whose release is still due are not looked through.
 fn count(core: &Core) -> Result<Reclaimed> {
     let mut reclaimed = Reclaimed::default();

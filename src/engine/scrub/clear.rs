@@ -27,7 +27,7 @@ pub(super) async fn check_repository(walk: &Walk<'_>, layout: &Layout, id: Repos
     let packs = layout.packs_prefix();
     let directories = walk.backend.list_directories(&packs).await?;
     folders.extend(directories.iter().map(|directory| format!("{packs}/{directory}")));
-    check_copies(walk, layout).await?;
+    check_copies(walk, layout, id).await?;
     for folder in folders {
         for file in walk.backend.list(&folder, None).await? {
             if !walk.is_ahead(&file.path) {
@@ -51,7 +51,7 @@ pub(super) async fn check_small_files(walk: &Walk<'_>, layout: &Layout, id: Repo
             check_file(walk, &file, id).await?;
         }
     }
-    check_copies(walk, layout).await
+    check_copies(walk, layout, id).await
 }
 
 async fn check_file(walk: &Walk<'_>, file: &Listed, id: RepositoryId) -> Result<()> {
@@ -110,29 +110,29 @@ fn check_small(name: &StoredName, bytes: &[u8]) -> std::result::Result<(), Forma
 }
 
 /// The newest keyring generation has two copies, which are the same.
-async fn check_copies(walk: &Walk<'_>, layout: &Layout) -> Result<()> {
+async fn check_copies(walk: &Walk<'_>, layout: &Layout, id: RepositoryId) -> Result<()> {
     let files = walk.backend.list(&layout.keyrings_prefix(), None).await?;
     let newest = files.iter().filter_map(|file| parse_keyring(&file.path)).max();
     let Some((newest, _)) = newest else { return Ok(()) };
-    let paths = [KeyringCopy::First, KeyringCopy::Second].map(|copy| layout.keyring(newest, copy));
     let mut whole = Vec::new();
-    for path in &paths {
-        match files.iter().find(|file| file.path == *path) {
-            None => walk.found(path, 0..0, "it is missing; its other copy is there", Remedy::None),
+    for copy in [KeyringCopy::First, KeyringCopy::Second] {
+        let path = layout.keyring(newest, copy);
+        match files.iter().find(|file| file.path == path) {
+            None => walk.found(&path, 0..0, "it is missing; its other copy is there", Remedy::None),
             Some(file) => {
-                if let Read::Bytes(bytes) = walk.read_all(path, file.size).await?
-                    && KeyringHeader::parse(&bytes).is_ok()
+                if let Read::Bytes(bytes) = walk.read_all(&path, file.size).await?
+                    && check_small(&StoredName::Keyring(id, newest, copy), &bytes).is_ok()
                 {
-                    whole.push(bytes);
+                    whole.push((path, bytes));
                 }
             }
         }
     }
-    if let [first, second] = &whole[..]
+    if let [(_, first), (path, second)] = &whole[..]
         && first != second
     {
         let line = "it differs from its other copy, and both are whole";
-        walk.found(&paths[1], 0..second.len() as u64, line, Remedy::None);
+        walk.found(path, 0..second.len() as u64, line, Remedy::None);
     }
     Ok(())
 }

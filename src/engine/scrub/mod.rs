@@ -11,6 +11,10 @@
 //! checked, so nothing is reported because it was reclaimed. Copies are repaired from each other: a keyring from its
 //! other copy, a checkpoint from the catalog.
 //!
+//! While the catalog is made anew there is nothing to compare the store with. A scrub that sees it begin forgets what it
+//! found at the object it was at, waits, and goes on there. Where another agent writes, a pack that is missing may be one
+//! that it reclaimed: the log is followed before that is called damage. Who was overtaken as a writer ends as `Fenced`.
+//!
 //! Memory is bounded: packs are read by windows, tables by pages, and each list of the report has an end.
 
 mod body;
@@ -46,6 +50,13 @@ use crate::backend::{Backend, Location};
 use crate::codec::RepositoryId;
 use crate::format::{Layout, names::METADATA};
 
+/// How a part of a scrub went.
+enum Passed {
+    To(Place),
+    Paused(Place),
+    End,
+}
+
 /// How to scrub.
 #[derive(Clone, Debug)]
 pub struct ScrubOptions {
@@ -79,10 +90,7 @@ impl ScrubOptions {
     pub fn check(&self) -> Result<()> {
         match &self.from {
             Some(from) if from.depth != self.depth => {
-                let line = format!(
-                    "the cursor is of a scrub to depth {}, not {}",
-                    from.depth, self.depth
-                );
+                let line = format!("the cursor is of a scrub to depth {}, not {}", from.depth, self.depth);
                 Err(Error::new(Reason::InvalidArgument, line))
             }
             _ => Ok(()),
@@ -101,7 +109,10 @@ impl Repository {
         core.revocation.check()?;
         progress.count_in(&core.counters);
         let _running = core.counters.scrubs.began(options.depth);
-        let walk = Walk::new(core.backend.clone(), options, progress)?;
+        let mut walk = Walk::new(core.backend.clone(), options, progress)?;
+        if walk.depth() != Depth::Bytes {
+            walk.compare(&core)?;
+        }
         let paused = tokio::select! {
             done = self.scrub_all(&walk) => done?,
             error = core.revocation.revoked() => return Err(error),
@@ -114,39 +125,53 @@ impl Repository {
 
     /// Where it paused, if it did not come to its end.
     async fn scrub_all(&self, walk: &Walk<'_>) -> Result<Option<Place>> {
-        let core = self.core();
         if walk.depth() == Depth::Bytes {
+            let core = self.core();
             return clear::check_repository(walk, &core.layout, core.secrets.repository()).await;
         }
+        let core = self.core();
         walk.progress.expect_bytes(self.scrub_bytes_expected(walk.depth())?);
         clear::check_small_files(walk, &core.layout, core.secrets.repository()).await?;
         clear::check_metadata(walk, &[core.secrets.parameters().store_id]).await?;
         repair::small_files(self, walk).await?;
         let mut place = walk.start();
         loop {
-            place = match place {
-                Place::Packs(after) => match packs::check(core, walk, after).await? {
-                    Some(stopped) => return Ok(Some(Place::Packs(Some(stopped)))),
-                    None => Place::Tables,
-                },
-                Place::Tables => {
-                    let damaged = tables::check(core, walk).await?;
-                    repair::checkpoints(self, walk, damaged).await?;
-                    Place::Objects(None)
-                }
-                Place::Objects(after) => match objects::check(core, walk, after).await? {
-                    Some(stopped) => return Ok(Some(Place::Objects(Some(stopped)))),
-                    None if walk.depth() == Depth::Full => Place::Counters,
-                    None => return Ok(None),
-                },
-                Place::Counters => {
-                    recount::check(core, walk).await?;
-                    return Ok(None);
-                }
-                Place::Path(_) => return Ok(None),
-            };
             walk.reach(place.clone());
+            let passed = self.pass(walk, place).await;
+            // Whatever came of it: it says nothing if the catalog was not whole all the time.
+            place = match passed {
+                _ if !walk.is_current() => walk.begin_again().await?,
+                Ok(Passed::To(place)) => place,
+                Ok(Passed::Paused(place)) => return Ok(Some(place)),
+                Ok(Passed::End) => return Ok(None),
+                Err(error) => return Err(error),
+            };
         }
+    }
+
+    /// Does what is to be done at a place.
+    async fn pass(&self, walk: &Walk<'_>, place: Place) -> Result<Passed> {
+        Ok(match place {
+            Place::Packs(after) => match packs::check(self, walk, after).await? {
+                Some(stopped) => Passed::Paused(Place::Packs(Some(stopped))),
+                None => Passed::To(Place::Tables),
+            },
+            Place::Tables => {
+                let damaged = tables::check(self.core(), walk).await?;
+                repair::checkpoints(self, walk, damaged).await?;
+                Passed::To(Place::Objects(None))
+            }
+            Place::Objects(after) => match objects::check(self, walk, after).await? {
+                Some(stopped) => Passed::Paused(Place::Objects(Some(stopped))),
+                None if walk.depth() == Depth::Full => Passed::To(Place::Counters),
+                None => Passed::End,
+            },
+            Place::Counters => {
+                recount::check(self.core(), walk).await?;
+                Passed::End
+            }
+            Place::Path(_) => Passed::End,
+        })
     }
 
     /// About how many bytes a scrub of this depth reads; 0 if that is not known.
@@ -180,7 +205,7 @@ impl Repository {
     /// # Errors
     /// Those of the backend and the catalog.
     pub async fn damaged_page(&self, prefix: &str, after: Option<[u8; 16]>, limit: usize) -> Result<DamagedPage> {
-        objects::damaged(self.core(), prefix, after, limit).await
+        objects::damaged(self, prefix, after, limit).await
     }
 }
 

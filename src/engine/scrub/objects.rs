@@ -11,6 +11,7 @@ use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::log::rebuild::read_manifest_plain;
 use crate::engine::read::manifest_leaves;
+use crate::engine::repository::Repository;
 use crate::format::{ChunkRef, Content, Leaf, LeafRef, ObjectVersion};
 
 /// Objects read at a time.
@@ -25,8 +26,13 @@ const PACKS_PAGE: usize = 1024;
 const ROOT_BYTES: u64 = 2048;
 
 /// Checks all objects after `after`. Returns the key of the last one if it ends early.
-pub(super) async fn check(core: &Arc<Core>, walk: &Walk<'_>, after: Option<[u8; 16]>) -> Result<Option<[u8; 16]>> {
-    let look = Look::new(core)?;
+pub(super) async fn check(
+    repository: &Repository,
+    walk: &Walk<'_>,
+    after: Option<[u8; 16]>,
+) -> Result<Option<[u8; 16]>> {
+    let core = repository.core();
+    let look = Look::new(repository)?;
     let mut after = after;
     loop {
         let page = core.catalog.objects_page(after, PAGE)?;
@@ -35,11 +41,12 @@ pub(super) async fn check(core: &Arc<Core>, walk: &Walk<'_>, after: Option<[u8; 
         }
         for (key, object) in page {
             core.revocation.check()?;
+            walk.check_current()?;
             if matches!(object.content, Content::Root(_)) {
                 walk.spend(ROOT_BYTES).await;
             }
             if let Some(damaged) = look.at(object).await? {
-                walk.progress.concerned(damaged);
+                walk.concerned(damaged);
             }
             after = Some(key);
             walk.reach(Place::Objects(after));
@@ -54,12 +61,13 @@ pub(super) async fn check(core: &Arc<Core>, walk: &Walk<'_>, after: Option<[u8; 
 /// Damaged objects whose names begin with `prefix`, at most `limit`. A page ends early where there is much to tell or much
 /// to look at.
 pub(super) async fn damaged(
-    core: &Arc<Core>,
+    repository: &Repository,
     prefix: &str,
     after: Option<[u8; 16]>,
     limit: usize,
 ) -> Result<DamagedPage> {
-    let look = Look::new(core)?;
+    let core = repository.core();
+    let look = Look::new(repository)?;
     let mut found = DamagedPage::default();
     let mut after = after;
     let (mut looks, mut ranges) = (LOOKS, 0);
@@ -90,22 +98,33 @@ pub(super) async fn damaged(
 /// How objects are looked at: down to their chunks only if something is known to be damaged. Chunks without damage are
 /// checked pack by pack.
 struct Look<'a> {
+    repository: &'a Repository,
     core: &'a Arc<Core>,
     is_close: bool,
 }
 
 impl<'a> Look<'a> {
-    fn new(core: &'a Arc<Core>) -> Result<Self> {
+    fn new(repository: &'a Repository) -> Result<Self> {
+        let core = repository.core();
         let mut after = None;
         loop {
             let page = core.catalog.packs_page(after, PACKS_PAGE)?;
             let Some(last) = page.last() else { break };
             after = Some(last.name.number);
             if page.iter().any(|row| row.damaged > 0) {
-                return Ok(Self { core, is_close: true });
+                return Ok(Self::of(repository, true));
             }
         }
-        Ok(Self { core, is_close: false })
+        Ok(Self::of(repository, false))
+    }
+
+    fn of(repository: &'a Repository, is_close: bool) -> Self {
+        let core = repository.core();
+        Self {
+            repository,
+            core,
+            is_close,
+        }
     }
 
     /// What is damaged of an object, if anything is and it is still there.
@@ -113,6 +132,8 @@ impl<'a> Look<'a> {
         let ranges = match self.ranges(&object).await {
             Ok(ranges) => ranges,
             Err(error) if error.reason() == Reason::DataLoss => {
+                // Another agent may have deleted it, and its packs.
+                self.repository.follow_others().await?;
                 let mut ranges = Ranges::default();
                 ranges.add(object.size, None, "its manifest cannot be read");
                 ranges.found

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::body::{Blobs, open_all, open_manifests};
 use super::frame::{Flaw, Frame};
-use super::quarantine::{quarantine, release};
+use super::quarantine::{quarantine_if, release};
 use super::report::{Depth, Remedy};
 use super::walk::Walk;
 use crate::catalog::{EntriesRow, Lookup, PackRow, TipRow};
 use crate::codec::ChunkId;
 use crate::engine::core::Core;
 use crate::engine::error::Result;
+use crate::engine::repository::Repository;
 use crate::format::names::parse_pack;
 use crate::format::pack::open_directory;
 use crate::format::{BlobKind, CommitSection, Entry, Hash32, PackKind, PackNumber};
@@ -19,7 +20,12 @@ use crate::format::{BlobKind, CommitSection, Entry, Hash32, PackKind, PackNumber
 const PAGE: usize = 64;
 
 /// Checks all packs after `after` that were on the log when this began. Returns the last one checked if it ends early.
-pub(super) async fn check(core: &Arc<Core>, walk: &Walk<'_>, after: Option<PackNumber>) -> Result<Option<PackNumber>> {
+pub(super) async fn check(
+    repository: &Repository,
+    walk: &Walk<'_>,
+    after: Option<PackNumber>,
+) -> Result<Option<PackNumber>> {
+    let core = repository.core();
     let tip = core.catalog.tip()?.unwrap_or_default();
     let Some(newest) = &tip.tip else { return Ok(None) };
     let until = newest.pack.number;
@@ -31,7 +37,7 @@ pub(super) async fn check(core: &Arc<Core>, walk: &Walk<'_>, after: Option<PackN
         let Some(last) = rows.last() else { break };
         after = Some(last.name.number);
         for row in rows {
-            check_pack(core, walk, &row, &mut log).await?;
+            check_pack(repository, walk, &row, &mut log).await?;
             walk.reach(super::Place::Packs(Some(row.name.number)));
             if walk.is_over() {
                 return Ok(Some(row.name.number));
@@ -43,8 +49,10 @@ pub(super) async fn check(core: &Arc<Core>, walk: &Walk<'_>, after: Option<PackN
     Ok(None)
 }
 
-async fn check_pack(core: &Arc<Core>, walk: &Walk<'_>, row: &PackRow, log: &mut LogChain) -> Result<()> {
+async fn check_pack(repository: &Repository, walk: &Walk<'_>, row: &PackRow, log: &mut LogChain) -> Result<()> {
+    let core = repository.core();
     core.revocation.check()?;
+    walk.check_current()?;
     let number = row.name.number;
     // Held, it is not reclaimed meanwhile; what cannot be held or is gone by now is no concern of ours.
     let holder = core.in_flight.holder();
@@ -62,6 +70,7 @@ async fn check_pack(core: &Arc<Core>, walk: &Walk<'_>, row: &PackRow, log: &mut 
         report.packs += 1;
     });
     let pack = Pack {
+        repository,
         core,
         walk,
         path: core.layout.pack(&row.name),
@@ -72,6 +81,7 @@ async fn check_pack(core: &Arc<Core>, walk: &Walk<'_>, row: &PackRow, log: &mut 
 }
 
 struct Pack<'a> {
+    repository: &'a Repository,
     core: &'a Arc<Core>,
     walk: &'a Walk<'a>,
     path: String,
@@ -83,6 +93,10 @@ impl Pack<'_> {
     async fn check(&self, log: &mut LogChain) -> Result<()> {
         let repository = self.core.secrets.repository();
         let Some(mut frame) = Frame::read(self.walk, &self.path, repository, &self.row.name).await? else {
+            if self.was_reclaimed().await? {
+                self.walk.progress.update(|report| report.vanished += 1);
+                return Ok(());
+            }
             log.follow(self.core, &self.row, None, self.walk)?;
             let remedy = self.quarantine_all().await?;
             self.walk.found(&self.path, 0..0, "it is missing", remedy);
@@ -101,6 +115,14 @@ impl Pack<'_> {
         let opened = blobs.whole.len() as u64;
         self.walk.progress.update(|report| report.blobs += opened);
         self.report(frame, blobs, blocks).await
+    }
+
+    /// Whether the pack went because another agent reclaimed it, as its log says.
+    async fn was_reclaimed(&self) -> Result<bool> {
+        self.repository.follow_others().await?;
+        self.walk.check_current()?;
+        let row = self.core.catalog.pack(self.row.name.number)?;
+        Ok(row.is_none_or(|row| row.condemned_at != 0))
     }
 
     /// Trailer and directory against what log and catalog say. Flaws are added to the frame's.
@@ -134,7 +156,7 @@ impl Pack<'_> {
 
     fn contradict(&self, what: &str) {
         let line = format!("{} {what}; `cairn rebuild` makes the catalog anew", self.path);
-        self.walk.progress.contradicted(line);
+        self.walk.contradicted(line);
     }
 
     /// What leaves and roots lead to is known, and of the right kind.
@@ -162,9 +184,10 @@ impl Pack<'_> {
         let number = self.row.name.number;
         let damaged: Vec<u32> = blobs.damaged.iter().map(|(index, _)| *index).collect();
         if frame.flaws.is_empty() {
-            quarantine(self.core, number, &self.ids(&damaged)).await?;
+            quarantine_if(self.core, number, &self.ids(&damaged), &|| self.walk.is_current()).await?;
             if self.row.damaged > 0 && !self.row.is_unreadable() {
-                let released = release(self.core, number, &self.ids(&blobs.whole)).await?;
+                let whole = self.ids(&blobs.whole);
+                let released = release(self.core, number, &whole, &|| self.walk.is_current()).await?;
                 self.walk.progress.update(|report| report.released += released);
             }
         } else {
@@ -194,7 +217,8 @@ impl Pack<'_> {
 
     async fn quarantine_all(&self) -> Result<Remedy> {
         let all: Vec<u32> = (0..self.entries.entries.len() as u32).collect();
-        quarantine(self.core, self.row.name.number, &self.ids(&all)).await?;
+        let is_current = || self.walk.is_current();
+        quarantine_if(self.core, self.row.name.number, &self.ids(&all), &is_current).await?;
         Ok(Remedy::Quarantined(all.len() as u64))
     }
 
@@ -220,27 +244,20 @@ impl LogChain {
         }
     }
 
-    fn follow(
-        &mut self,
-        core: &Core,
-        row: &PackRow,
-        section: Option<&CommitSection>,
-        walk: &Walk<'_>,
-    ) -> Result<()> {
+    fn follow(&mut self, core: &Core, row: &PackRow, section: Option<&CommitSection>, walk: &Walk<'_>) -> Result<()> {
         if row.kind != PackKind::Commit {
             return Ok(());
         }
         if let Some((number, hash)) = self.last {
             let is_next = number + 1 == row.log_number;
             if !is_next && row.log_number > kept_from(core)? {
-                walk.progress.contradicted(format!(
+                walk.contradicted(format!(
                     "the catalog knows no commit between {number} and {}",
                     row.log_number
                 ));
             }
             if is_next && section.is_some_and(|section| section.previous != hash) {
-                walk.progress
-                    .contradicted(format!("commit {} does not continue commit {number}", row.log_number));
+                walk.contradicted(format!("commit {} does not continue commit {number}", row.log_number));
             }
         }
         self.last = Some((row.log_number, row.trailer_hash));
@@ -249,15 +266,14 @@ impl LogChain {
 
     /// At the end: the newest commit was met, and the heads that are kept follow from each other.
     fn end(&self, core: &Core, walk: &Walk<'_>) -> Result<()> {
-        if self.last.is_some_and(|(number, _)| number < self.newest) {
-            walk.progress
-                .contradicted(format!("the catalog does not know the pack of commit {}", self.newest));
+        if self.last.is_some_and(|(number, _)| number < self.newest) && self.newest > kept_from(core)? {
+            walk.contradicted(format!("the catalog does not know the pack of commit {}", self.newest));
         }
         if let Some((number, hash)) = self.last
             && let (Some(before), Some(head)) = (core.catalog.head(number - 1)?, core.catalog.head(number)?)
             && crate::format::next_head(&before, &hash) != head
         {
-            walk.progress.contradicted(format!(
+            walk.contradicted(format!(
                 "the head of commit {number} does not follow from the one before"
             ));
         }
@@ -265,7 +281,7 @@ impl LogChain {
     }
 }
 
-/// Commits up to this one may be gone: a checkpoint covers them. Asked for anew at each gap, since checkpoints are written
+/// Commits up to this one may be gone: a checkpoint covers them. Asked for anew whenever one is missed, since checkpoints are written
 /// and what they cover is dropped while a scrub goes on. After a rebuild only the newest checkpoint is known.
 fn kept_from(core: &Core) -> Result<u64> {
     let tip = core.catalog.tip()?.unwrap_or_default();

@@ -13,20 +13,44 @@ const BATCH: usize = 1024;
 /// Quarantines those of `blobs`, each with its index among the pack's entries, whose present place this is. How many
 /// were not quarantined before.
 pub(crate) async fn quarantine(core: &Core, pack: PackNumber, blobs: &[(ChunkId, u32)]) -> Result<u64> {
-    let marked = mark(core, pack, blobs, true).await?;
+    quarantine_if(core, pack, blobs, &|| true).await
+}
+
+/// As [`quarantine`], unless `is_current` says that the catalog is not the one any more in which their places were found.
+pub(super) async fn quarantine_if(
+    core: &Core,
+    pack: PackNumber,
+    blobs: &[(ChunkId, u32)],
+    is_current: &(dyn Fn() -> bool + Sync),
+) -> Result<u64> {
+    let marked = mark(core, pack, blobs, true, is_current).await?;
     core.counters.chunks_quarantined.add(marked);
     Ok(marked)
 }
 
 /// Lets them out again: they were found whole.
-pub(super) async fn release(core: &Core, pack: PackNumber, blobs: &[(ChunkId, u32)]) -> Result<u64> {
-    mark(core, pack, blobs, false).await
+pub(super) async fn release(
+    core: &Core,
+    pack: PackNumber,
+    blobs: &[(ChunkId, u32)],
+    is_current: &(dyn Fn() -> bool + Sync),
+) -> Result<u64> {
+    mark(core, pack, blobs, false, is_current).await
 }
 
-async fn mark(core: &Core, pack: PackNumber, blobs: &[(ChunkId, u32)], quarantined: bool) -> Result<u64> {
+async fn mark(
+    core: &Core,
+    pack: PackNumber,
+    blobs: &[(ChunkId, u32)],
+    quarantined: bool,
+    is_current: &(dyn Fn() -> bool + Sync),
+) -> Result<u64> {
     let mut marked = 0;
     for blobs in blobs.chunks(BATCH) {
         let _applying = core.apply.lock().await;
+        if !is_current() {
+            return Ok(marked);
+        }
         let Some(mut row) = core.catalog.pack(pack)?.filter(|row| !row.is_unreadable()) else {
             return Ok(marked);
         };

@@ -141,6 +141,7 @@ impl Recount<'_> {
     /// The next packs that are not condemned; none at the end.
     async fn next_packs(&self, after: &mut Option<PackNumber>) -> Result<Option<Vec<PackRow>>> {
         self.core.revocation.check()?;
+        self.walk.check_current()?;
         tokio::task::yield_now().await;
         let mut page = self.view.packs_page(*after, PAGE)?;
         let Some(last) = page.last() else { return Ok(None) };
@@ -272,7 +273,7 @@ impl Recount<'_> {
     }
 
     fn contradict(&self, line: String) {
-        self.walk.progress.contradicted(line);
+        self.walk.contradicted(line);
     }
 }
 

@@ -162,7 +162,23 @@ pub struct ScrubReport {
     pub next: Option<ScrubCursor>,
 }
 
+/// A moment of a scrub.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mark {
+    counts: ScrubReport,
+    lists: [usize; 4],
+}
+
 impl ScrubReport {
+    fn lists(&self) -> [usize; 4] {
+        [
+            self.damage.len(),
+            self.objects.len(),
+            self.contradictions.len(),
+            self.unknown.len(),
+        ]
+    }
+
     /// Whether nothing is wrong with what was checked, or nothing any more.
     pub fn is_sound(&self) -> bool {
         let open = self
@@ -232,6 +248,39 @@ impl ScrubProgress {
         self.cursor.lock().clone()
     }
 
+    /// How much was found so far, to come back to.
+    pub(super) fn mark(&self) -> Mark {
+        self.update(|report| Mark {
+            counts: ScrubReport {
+                damage: Vec::new(),
+                objects: Vec::new(),
+                contradictions: Vec::new(),
+                unknown: Vec::new(),
+                next: None,
+                ..*report
+            },
+            lists: report.lists(),
+        })
+    }
+
+    /// Forgets what was found since.
+    pub(super) fn rewind(&self, mark: &Mark) {
+        self.update(|report| {
+            let [damage, objects, contradictions, unknown] = mark.lists;
+            report.damage.truncate(damage);
+            report.objects.truncate(objects);
+            report.contradictions.truncate(contradictions);
+            report.unknown.truncate(unknown);
+            *report = ScrubReport {
+                damage: std::mem::take(&mut report.damage),
+                objects: std::mem::take(&mut report.objects),
+                contradictions: std::mem::take(&mut report.contradictions),
+                unknown: std::mem::take(&mut report.unknown),
+                ..mark.counts.clone()
+            };
+        });
+    }
+
     pub(super) fn begin(&self, depth: Depth) {
         self.report.lock().depth = depth;
     }
@@ -261,7 +310,11 @@ impl ScrubProgress {
         let before = report.stored_objects;
         let changed = change(&mut report);
         if let Some(counters) = self.counters.get() {
-            counters.scrubs.stored_objects.add(report.stored_objects - before);
+            // Less after a rewind: what is checked again counts again.
+            counters
+                .scrubs
+                .stored_objects
+                .add(report.stored_objects.saturating_sub(before));
         }
         changed
     }

@@ -84,8 +84,7 @@ async fn check_objects(core: &Core, segment: &SegmentRef) -> Result<()> {
 fn check_root(core: &Core, walk: &Walk<'_>, path: &str, root: &CheckpointRoot) -> Result<()> {
     let head = core.catalog.head(root.tip.log_number)?;
     if head.is_some_and(|head| head != root.head) {
-        walk.progress
-            .contradicted(format!("{path} was not written at a state of this log"));
+        walk.contradicted(format!("{path} was not written at a state of this log"));
     }
     Ok(())
 }

@@ -1,15 +1,18 @@
 //! What every part of one scrub shares: its options, its pace, and how it reads.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::ScrubOptions;
 use super::cursor::{Place, ScrubCursor};
 use super::pace::Pace;
-use super::report::{Damage, Depth, Remedy, ScrubProgress, ScrubReport};
+use super::report::{Damage, DamagedObject, Depth, Mark, Remedy, ScrubProgress, ScrubReport};
 use crate::backend::{self, Backend, ErrorKind};
-use crate::engine::error::Result;
+use crate::engine::core::{CatalogState, Core};
+use crate::engine::error::{Error, Reason, Result};
 use crate::format::{StoredKind, StoredName};
 
 pub(super) struct Walk<'a> {
@@ -19,6 +22,20 @@ pub(super) struct Walk<'a> {
     pace: Pace,
     /// Bytes that were read before this run, if the progress is that of several.
     bytes_before: u64,
+    catalog: Option<Compared>,
+}
+
+/// The catalog that the store is compared with, as it was when that began. One that is made anew meanwhile says nothing:
+/// what was found since the last place that was reached is forgotten.
+struct Compared {
+    core: Arc<Core>,
+    since: Mutex<Since>,
+}
+
+struct Since {
+    state: CatalogState,
+    place: Place,
+    mark: Mark,
 }
 
 /// What a read of stored bytes gave.
@@ -38,10 +55,63 @@ impl<'a> Walk<'a> {
         Ok(Self {
             pace: Pace::new(options.rate_bytes),
             bytes_before: progress.bytes(),
+            catalog: None,
             backend,
             options,
             progress,
         })
+    }
+
+    /// Compares with the catalog from here on.
+    pub(super) fn compare(&mut self, core: &Arc<Core>) -> Result<()> {
+        let since = Since {
+            state: core.catalog_state()?,
+            place: self.start(),
+            mark: self.progress.mark(),
+        };
+        self.catalog = Some(Compared {
+            core: core.clone(),
+            since: Mutex::new(since),
+        });
+        Ok(())
+    }
+
+    /// Whether the catalog is the one that was compared with so far.
+    pub(super) fn is_current(&self) -> bool {
+        let Some(Compared { core, since }) = &self.catalog else {
+            return true;
+        };
+        core.catalog_state().is_ok_and(|state| state == since.lock().state)
+    }
+
+    /// Ends what is being compared, if it is no more what it was compared with.
+    ///
+    /// # Errors
+    /// `CatalogFailed` then.
+    pub(super) fn check_current(&self) -> Result<()> {
+        match self.is_current() {
+            true => Ok(()),
+            false => Err(Error::new(
+                Reason::CatalogFailed,
+                "the catalog was made anew while the store was compared with it; begin again",
+            )),
+        }
+    }
+
+    /// Waits until the catalog has been made anew. The place to go on from.
+    ///
+    /// # Errors
+    /// `CatalogFailed` if that came to nothing.
+    pub(super) async fn begin_again(&self) -> Result<Place> {
+        let Some(Compared { core, since }) = &self.catalog else {
+            return Ok(self.start());
+        };
+        drop(core.apply.lock().await);
+        let state = core.catalog_state()?;
+        let mut since = since.lock();
+        since.state = state;
+        self.progress.rewind(&since.mark);
+        Ok(since.place.clone())
     }
 
     pub(super) fn depth(&self) -> Depth {
@@ -69,6 +139,14 @@ impl<'a> Walk<'a> {
 
     /// Notes how far the scrub is.
     pub(super) fn reach(&self, place: Place) {
+        if !self.is_current() {
+            return;
+        }
+        if let Some(catalog) = &self.catalog {
+            let mut since = catalog.since.lock();
+            since.place = place.clone();
+            since.mark = self.progress.mark();
+        }
         self.progress.reach(Some(ScrubCursor {
             depth: self.depth(),
             place,
@@ -111,7 +189,25 @@ impl<'a> Walk<'a> {
         sort(self.backend.get(path).await)
     }
 
+    /// Reports where the catalog contradicts the store.
+    pub(super) fn contradicted(&self, line: String) {
+        if self.is_current() {
+            self.progress.contradicted(line);
+        }
+    }
+
+    /// Reports an object that is damaged.
+    pub(super) fn concerned(&self, object: DamagedObject) {
+        if self.is_current() {
+            self.progress.concerned(object);
+        }
+    }
+
+    /// Reports damage.
     pub(super) fn found(&self, path: &str, range: Range<u64>, problem: impl Into<String>, remedy: Remedy) {
+        if !self.is_current() {
+            return;
+        }
         let name = StoredName::parse(path);
         self.progress.found(Damage {
             path: path.to_owned(),

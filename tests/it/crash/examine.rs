@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cairn_agent::backend::Backend;
 use cairn_agent::catalog::{Catalog, Kept, Limits, Location, Lookup, PackRow, RepositoryCatalog};
-use cairn_agent::engine::{ByteRange, Precondition, PutOptions, ReclaimOptions, Repository, Store};
+use cairn_agent::engine::{
+    ByteRange, Precondition, PutOptions, ReclaimOptions, Repository, ScrubOptions, ScrubProgress, Store,
+};
 use cairn_agent::format::keyring::open_keyring;
 use cairn_agent::format::names::{parse_keyring, parse_pack};
 use cairn_agent::format::pack::{open_pack_directory, parse_trailer};
@@ -42,6 +44,7 @@ impl Left {
         told.check(&contents(&repository, &what).await, &what);
         repeat(&repository, &told, &what).await;
         let found = go_on(&repository, &what).await;
+        scrub(&repository, &what).await;
         compare_with_rebuilt(&repository, &catalog, &objects_of(&faulty).await, &what).await;
         assert!(
             contents(&repository, &what).await == found,
@@ -128,6 +131,17 @@ async fn go_on(repository: &Repository, what: &str) -> BTreeMap<String, Arc<Vec<
     found
 }
 
+/// Everything stored is whole, and every counter is what the manifests say.
+async fn scrub(repository: &Repository, what: &str) {
+    let options = ScrubOptions {
+        repair: false,
+        ..ScrubOptions::default()
+    };
+    let report = repository.scrub(options, &ScrubProgress::default()).await;
+    let report = report.unwrap_or_else(|error| panic!("{what}: scrub: {error:?}"));
+    assert!(report.is_sound() && report.unknown.is_empty(), "{what}: {report:#?}");
+}
+
 /// Counters and tables are what a rebuild finds.
 async fn compare_with_rebuilt(
     repository: &Repository,
@@ -145,7 +159,7 @@ async fn compare_with_rebuilt(
     assert_eq!(in_use(&catalog), before, "{what}: the rebuilt catalog is another one");
 }
 
-fn open_catalog(repository: &Repository, tables: &FaultyTables, secrets: &Secrets) -> RepositoryCatalog {
+pub(crate) fn open_catalog(repository: &Repository, tables: &FaultyTables, secrets: &Secrets) -> RepositoryCatalog {
     let location = Location::Kept(Kept(Arc::new(tables.clone())));
     let catalog = Catalog::open(&location, &Limits::default()).unwrap();
     catalog.repository(repository.id(), &secrets.catalog_keys())
