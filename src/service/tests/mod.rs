@@ -7,6 +7,7 @@ mod maintenance;
 mod objects;
 mod put;
 mod repositories;
+mod schedule;
 mod scrub;
 mod status;
 mod streams;

@@ -10,10 +10,9 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use super::keys::{create_default, keyless, load, unload};
 use super::maintenance::{ended, start};
 use super::put::{Put, bytes, data, finish, get, header, put, whole};
-use super::world::{World, anyone, eventually, reason};
+use super::world::{World, anyone, reason};
 use crate::backend::{Backend, Location};
-use crate::config::serve::Scrubs;
-use crate::engine::{Depth, NewRepository, Reason, Store, StoreOptions};
+use crate::engine::{NewRepository, Reason, Store, StoreOptions};
 use crate::service::AgentSettings;
 use crate::service::proto::data_path_client::DataPathClient;
 use crate::service::proto::maintenance_client::MaintenanceClient;
@@ -26,9 +25,9 @@ use crate::service::proto::{
 };
 
 /// A rate at which nothing is ever read: the least that there is to read takes minutes.
-const STANDING: u64 = 1;
+pub(super) const STANDING: u64 = 1;
 
-fn full() -> ScrubWork {
+pub(super) fn full() -> ScrubWork {
     ScrubWork {
         depth: ScrubDepth::Full.into(),
         ..ScrubWork::default()
@@ -46,14 +45,14 @@ async fn begun(world: &World, work: ScrubWork) -> Result<Operation, tonic::Statu
     start(world, Work::Scrub(work)).await
 }
 
-async fn done(world: &World, work: ScrubWork) -> ScrubReport {
+pub(super) async fn done(world: &World, work: ScrubWork) -> ScrubReport {
     let operation = begun(world, work).await.unwrap();
     let ended = ended(world, &operation.id).await;
     assert_eq!(ended.state(), OperationState::Done, "{ended:?}");
     report(ended)
 }
 
-fn report(operation: Operation) -> ScrubReport {
+pub(super) fn report(operation: Operation) -> ScrubReport {
     match operation.report {
         Some(Report::Scrub(report)) => report,
         other => panic!("no report of a scrub: {other:?}"),
@@ -400,80 +399,4 @@ async fn damage_is_told_in_the_report_and_listed_by_pages() {
         ..ListDamagedRequest::default()
     };
     assert_eq!(reason(client.list_damaged(wrong).await), Reason::InvalidArgument);
-}
-
-/// An agent that scrubs by itself at this rate, with one repository.
-async fn scrubbing(name: &str, rate_bytes: u64) -> World {
-    let settings = AgentSettings {
-        scrubs: Scrubs {
-            full_every: Some(Duration::from_secs(3600)),
-            rate_bytes: rate_bytes.try_into().unwrap(),
-            ..Scrubs::default()
-        },
-        ..AgentSettings::default()
-    };
-    World::with(name, settings).await
-}
-
-/// Leaves a scrub to depth full of some objects unfinished, as a restart would; where it was.
-async fn leave_unfinished(world: &World) -> String {
-    for seed in 0..3 {
-        put(world, &format!("o{seed}"), &bytes(seed, 300_000)).await.unwrap();
-    }
-    let slice = ScrubWork {
-        limit_bytes: 1,
-        ..full()
-    };
-    let cursor = done(world, slice).await.cursor;
-    let repository = world.agent.store().repository("default").await.unwrap();
-    repository
-        .remember_scrub(Depth::Full, Some(&cursor.parse().unwrap()))
-        .unwrap();
-    cursor
-}
-
-async fn newest(world: &World) -> Operation {
-    let mut client = MaintenanceClient::new(world.connect());
-    let listed = client.list(MaintenanceListRequest {}).await.unwrap().into_inner();
-    listed.operations[0].clone()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_scrub_that_is_due_goes_on_where_it_was_and_is_not_due_again() {
-    let world = scrubbing("service scrub due", 1 << 30).await;
-    leave_unfinished(&world).await;
-    let repository = world.agent.store().repository("default").await.unwrap();
-    let history = || world.agent.store().scrub_history(repository.id(), Depth::Full).unwrap();
-    let keeping = tokio::spawn(world.agent.clone().keep_scrubbing());
-    eventually(|| history().completed_ms.is_some()).await;
-    let operation = newest(&world).await;
-    let rest = report(ended(&world, &operation.id).await);
-    assert_eq!(history().next, None);
-    assert!(rest.sound && rest.cursor.is_empty());
-    let whole = done(&world, full()).await;
-    assert!(rest.packs < whole.packs, "it began anew");
-    // Another look finds nothing to do.
-    keeping.abort();
-    let by_then = newest(&world).await.id;
-    let looking = tokio::spawn(world.agent.clone().keep_scrubbing());
-    tokio::time::timeout(Duration::from_millis(200), looking)
-        .await
-        .unwrap_err();
-    assert_eq!(newest(&world).await.id, by_then);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_scrub_that_was_due_is_cancelled_with_the_agent_and_remembered() {
-    let world = scrubbing("service scrub due, down", STANDING).await;
-    let cursor = leave_unfinished(&world).await;
-    let repository = world.agent.store().repository("default").await.unwrap();
-    tokio::spawn(world.agent.clone().keep_scrubbing());
-    let running = || world.agent.store().counters().scrubs.running(Depth::Full);
-    eventually(|| running() == 1).await;
-    // Forgotten, it has to be remembered anew.
-    repository.remember_scrub(Depth::Full, None).unwrap();
-    world.agent.close().await;
-    let history = world.agent.store().scrub_history(repository.id(), Depth::Full).unwrap();
-    assert_eq!(history.next.unwrap().to_string(), cursor);
-    assert_eq!(running(), 0);
 }
