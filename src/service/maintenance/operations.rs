@@ -120,10 +120,21 @@ impl Operations {
 
     /// Asks all to end, and returns when they have.
     pub(in crate::service) async fn close(&self) {
-        for operation in self.all() {
-            operation.cancel();
-            operation.ended().await;
-        }
+        end(self.all()).await;
+    }
+
+    /// The same with those that work on one repository.
+    pub(in crate::service) async fn end_those_of(&self, repository: RepositoryId) {
+        let mut operations = self.all();
+        operations.retain(|operation| operation.repository == Some(repository));
+        end(operations).await;
+    }
+}
+
+async fn end(operations: Vec<Arc<Operation>>) {
+    operations.iter().for_each(|operation| operation.cancel());
+    for operation in operations {
+        operation.ended().await;
     }
 }
 

@@ -21,7 +21,8 @@ use crate::service::proto::repositories_client::RepositoriesClient;
 use crate::service::proto::start_request::Work;
 use crate::service::proto::{
     CancelRequest, CreateRequest, DeleteRequest, ListDamagedRequest, MaintenanceListRequest, Operation, OperationState,
-    ReclaimWork, ScrubDepth, ScrubRemedy, ScrubReport, ScrubWork, StartRequest, WatchRequest, put_response,
+    ReclaimWork, RepositoriesDeleteRequest, ScrubDepth, ScrubRemedy, ScrubReport, ScrubWork, StartRequest,
+    WatchRequest, put_response,
 };
 
 /// A rate at which nothing is ever read: the least that there is to read takes minutes.
@@ -264,6 +265,25 @@ async fn going_down_cancels_a_scrub_at_once() {
     closing.await.expect("a scrub is not waited for");
     let operation = world.agent.operations().find(&scrub.id).unwrap();
     assert_eq!(operation.now().state(), OperationState::Cancelled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_is_removed_takes_its_scrub_with_it() {
+    let world = World::new("service scrub removed").await;
+    put(&world, "a", b"something").await.unwrap();
+    let scrub = begun(&world, standing()).await.unwrap();
+    let mut client = RepositoriesClient::new(world.connect());
+    let remove = |confirm: &str| RepositoriesDeleteRequest {
+        repository: "default".to_owned(),
+        confirm: confirm.to_owned(),
+    };
+    assert_eq!(reason(client.delete(remove("default")).await), Reason::InvalidArgument);
+    let operation = world.agent.operations().find(&scrub.id).unwrap();
+    assert_eq!(operation.now().state(), OperationState::Running);
+    client.delete(remove(&scrub.repository_id)).await.unwrap();
+    let cancelled = operation.now();
+    assert_eq!(cancelled.state(), OperationState::Cancelled);
+    assert!(report(cancelled).sound, "what went away is no damage");
 }
 
 #[tokio::test(flavor = "multi_thread")]
