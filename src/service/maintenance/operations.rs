@@ -364,6 +364,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_last_scrubs_keep_the_lists_of_their_reports() {
+        let operations = Operations::default();
+        let found = || {
+            Report::Scrub(proto::ScrubReport {
+                unknown: vec!["something".to_owned()],
+                unknown_count: 1,
+                ..proto::ScrubReport::default()
+            })
+        };
+        for _ in 0..LISTED_MAX + 2 {
+            let mut scrub = work(Interruption::AtOnce, async move { Ok(found()) }.boxed());
+            scrub.kind = OperationKind::Scrub;
+            start(&operations, scrub).unwrap().ended().await;
+        }
+        let whole = |operation: &Arc<Operation>| operation.now().report == Some(found());
+        let all = operations.all();
+        let kept = all.iter().filter(|operation| whole(operation)).count();
+        assert_eq!(
+            kept,
+            LISTED_MAX + 1,
+            "those that had ended when the newest began, and it"
+        );
+        let Some(Report::Scrub(oldest)) = all[LISTED_MAX + 1].now().report else {
+            panic!("no report");
+        };
+        assert!(oldest.lists_truncated && oldest.unknown.is_empty() && oldest.unknown_count == 1);
+    }
+
+    #[tokio::test]
     async fn a_hundred_may_run_and_a_hundred_are_remembered() {
         let operations = Operations::default();
         let endless = || work(Interruption::AtOnce, std::future::pending().boxed());
