@@ -244,6 +244,22 @@ impl Catalog {
         self.tables.commit(batch)
     }
 
+    /// A note about a repository. Not sealed: nothing secret belongs into it. A rebuild, and the removal of the repository,
+    /// forget its notes.
+    pub fn note(&self, id: RepositoryId, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.tables.get(Table::Meta, &note_key(id, name))
+    }
+
+    /// Writes a note, or removes it.
+    pub fn set_note(&self, id: RepositoryId, name: &str, text: Option<&[u8]>) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        match text {
+            Some(text) => batch.put(Table::Meta, note_key(id, name), text.to_vec()),
+            None => batch.delete(Table::Meta, note_key(id, name)),
+        }
+        self.tables.commit(batch)
+    }
+
     /// Everything committed so far survives a loss of power once this returns.
     pub fn persist(&self) -> Result<(), Error> {
         self.tables.persist()
@@ -253,6 +269,11 @@ impl Catalog {
     pub fn disk_bytes(&self) -> Result<u64, Error> {
         self.tables.disk_bytes()
     }
+}
+
+/// Behind the repository's id like all of its rows; no row of another kind begins so.
+fn note_key(id: RepositoryId, name: &str) -> Vec<u8> {
+    [&id.0[..], b"note-", name.as_bytes()].concat()
 }
 
 fn check_schema(tables: &dyn Tables) -> Result<(), Error> {

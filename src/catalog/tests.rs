@@ -453,6 +453,23 @@ fn a_mode_is_read_back_also_from_a_row_of_the_first_version() {
 }
 
 #[test]
+fn notes_are_kept_until_their_repository_is_forgotten() {
+    let catalog = Catalog::open(&Location::Memory, &Limits::default()).unwrap();
+    let (one, other) = (RepositoryId([1; 16]), RepositoryId([2; 16]));
+    assert_eq!(catalog.note(one, "x").unwrap(), None);
+    for id in [one, other] {
+        catalog.set_note(id, "x", Some(b"1")).unwrap();
+        catalog.set_note(id, "y", Some(b"2")).unwrap();
+    }
+    catalog.set_note(one, "x", None).unwrap();
+    assert_eq!(catalog.note(one, "x").unwrap(), None);
+    assert_eq!(catalog.note(one, "y").unwrap().as_deref(), Some(&b"2"[..]));
+    catalog.forget(one).unwrap();
+    assert_eq!(catalog.note(one, "y").unwrap(), None);
+    assert_eq!(catalog.note(other, "x").unwrap().as_deref(), Some(&b"1"[..]));
+}
+
+#[test]
 fn a_store_is_read_only_until_it_is_not() {
     let catalog = Catalog::open(&Location::Memory, &small_limits()).unwrap();
     assert!(!catalog.is_read_only().unwrap());

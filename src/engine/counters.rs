@@ -9,8 +9,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::scrub::Depth;
 use crate::backend::{Count, Histogram};
-use crate::format::PackKind;
+use crate::format::{PackKind, StoredKind};
 
 /// Counts of one store. They grow only, and begin anew with every start.
 #[derive(Debug, Default)]
@@ -66,6 +67,48 @@ pub struct Counters {
     pub freed_bytes: Count,
     /// Chunks found damaged and set aside.
     pub chunks_quarantined: Count,
+
+    /// What scrubs read and found.
+    pub scrubs: Scrubs,
+}
+
+/// Counts of scrubs.
+#[derive(Debug, Default)]
+pub struct Scrubs {
+    /// Bytes read.
+    pub bytes: Count,
+    /// Stored objects checked.
+    pub stored_objects: Count,
+    damage: [Count; StoredKind::ALL.len()],
+    running: [AtomicU64; Depth::ALL.len()],
+}
+
+impl Scrubs {
+    /// Damage found in stored objects of a kind.
+    pub fn damage(&self, kind: StoredKind) -> &Count {
+        &self.damage[kind as usize]
+    }
+
+    /// Scrubs of a depth that are under way.
+    pub fn running(&self, depth: Depth) -> u64 {
+        self.running[depth as usize].load(Ordering::Relaxed)
+    }
+
+    /// One is under way until this is dropped.
+    pub(crate) fn began(&self, depth: Depth) -> RunningScrub<'_> {
+        let running = &self.running[depth as usize];
+        running.fetch_add(1, Ordering::Relaxed);
+        RunningScrub(running)
+    }
+}
+
+/// A scrub under way.
+pub(crate) struct RunningScrub<'a>(&'a AtomicU64);
+
+impl Drop for RunningScrub<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Counters {

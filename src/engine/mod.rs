@@ -62,7 +62,8 @@ pub use self::read::{ByteRange, ObjectReader};
 pub use self::reclaim::{ReclaimOptions, Reclaimed};
 pub use self::repository::{Metadata, ObjectInfo, Page, PutOptions, PutOutcome, Repository, RepositoryStatus, Upload};
 pub use self::scrub::{
-    Damage, DamagedObject, DamagedRange, Depth, Remedy, ScrubCursor, ScrubOptions, ScrubProgress, ScrubReport,
+    Damage, DamagedObject, DamagedPage, DamagedRange, Depth, Remedy, ScrubCursor, ScrubHistory, ScrubOptions,
+    ScrubProgress, ScrubReport,
 };
 pub use self::status::{
     BackingStoreView, Capacity, CapacityPolicy, Cause, Condition, Mode, Status, code as cause_code,

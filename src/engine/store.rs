@@ -494,6 +494,10 @@ impl Store {
         }
     }
 
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
+    }
+
     pub(crate) fn backend(&self) -> &Backend {
         &self.inner.backend
     }

@@ -103,6 +103,7 @@ impl Metrics {
         collect::engine(&mut samples, store.counters());
         collect::backend(&mut samples, store.backend_counters());
         collect::budget(&mut samples, store);
+        collect::scrubs(&mut samples, store, status);
         collect::status(&mut samples, status);
         TextEncoder::new()
             .encode_to_string(&samples.into_families())
@@ -240,6 +241,26 @@ const REBUILT: Family = Family::counter(
 const PACKS_DROPPED: Family = Family::counter("cairn_packs_dropped_total", &[], "Packs that reclaim deleted.");
 const FREED: Family = Family::counter("cairn_freed_bytes_total", &[], "Bytes of packs that reclaim deleted.");
 
+// Scrubs.
+
+const SCRUB_BYTES: Family = Family::counter("cairn_scrub_bytes_total", &[], "Bytes that scrubs read.");
+const SCRUB_OBJECTS: Family = Family::counter(
+    "cairn_scrub_stored_objects_total",
+    &[],
+    "Packs, keyrings and other objects of the backing store that scrubs checked.",
+);
+const SCRUB_DAMAGE: Family = Family::counter(
+    "cairn_scrub_damage_total",
+    &["kind"],
+    "Damage that scrubs found, by the kind of stored object; found again, it counts again.",
+);
+const SCRUBS_RUNNING: Family = Family::gauge("cairn_scrubs_running", &["depth"], "Scrubs that are under way.");
+const SCRUB_COMPLETED: Family = Family::gauge(
+    "cairn_scrub_completed_timestamp_seconds",
+    &["repository", "depth"],
+    "When a scrub last came to its end, as time since 1970 UTC; a depth that never did has no series.",
+);
+
 // The store: its state, its room, its repositories.
 
 const MODE: Family = Family::gauge(
@@ -342,6 +363,11 @@ pub static FAMILIES: &[&Family] = &[
     &REBUILT,
     &PACKS_DROPPED,
     &FREED,
+    &SCRUB_BYTES,
+    &SCRUB_OBJECTS,
+    &SCRUB_DAMAGE,
+    &SCRUBS_RUNNING,
+    &SCRUB_COMPLETED,
     &MODE,
     &MODE_CAUSE,
     &MODE_SINCE,

@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::caller::{Caller, Grants};
-use super::maintenance::Operations;
+use super::maintenance::{self, Operations};
 use super::observe::{Observer, Unobserved};
+use crate::config::serve::Scrubs;
 use crate::engine::{Error, Reason, Repository, RepositoryHeader, Result, Store};
 
 /// The repository that an empty name means.
@@ -23,6 +24,8 @@ pub struct AgentSettings {
     pub key_provider: KeyProvider,
     /// Most streams on one connection, as the accept loop holds it; told to clients.
     pub streams_max: u32,
+    /// Scrubs that the agent begins by itself, while somebody waits for [`Agent::keep_scrubbing`].
+    pub scrubs: Scrubs,
     /// Who counts calls and bytes.
     pub observer: Arc<dyn Observer>,
 }
@@ -52,6 +55,7 @@ impl Default for AgentSettings {
             stream_idle: Duration::from_secs(60),
             key_provider: KeyProvider::File,
             streams_max: 100,
+            scrubs: Scrubs::default(),
             observer: Arc::new(Unobserved),
         }
     }
@@ -63,6 +67,7 @@ impl fmt::Debug for AgentSettings {
             .field("stream_idle", &self.stream_idle)
             .field("key_provider", &self.key_provider)
             .field("streams_max", &self.streams_max)
+            .field("scrubs", &self.scrubs)
             .finish_non_exhaustive()
     }
 }
@@ -107,6 +112,15 @@ impl Agent {
     pub async fn close(&self) {
         self.shutting_down();
         self.operations.close().await;
+    }
+
+    /// Begins scrubs when they are due, one at a time. Never returns.
+    pub async fn keep_scrubbing(self: Arc<Self>) {
+        tokio::select! {
+            () = maintenance::keep_scrubbing(&self) => {}
+            () = self.down() => {}
+        }
+        std::future::pending().await
     }
 
     pub(super) fn operations(&self) -> &Operations {

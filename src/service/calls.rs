@@ -44,6 +44,7 @@ pub static CALLS: &[Call] = &[
     call("DataPath/Delete", &[Role::Write]),
     call("DataPath/Copy", &[Role::Read, Role::Write]),
     call("DataPath/Verify", &[Role::Read]),
+    call("DataPath/ListDamaged", &[Role::Read]),
     private("Keys/Load", &[Role::Admin]),
     private("Keys/Unload", &[Role::Admin]),
     private("Keys/List", &[Role::Admin]),

@@ -62,6 +62,10 @@ impl repositories_server::Repositories for Repositories {
         let header = self.agent.header(&caller, &repository).await?;
         let store = self.agent.store().clone();
         let id = header.id.to_string();
+        if confirm == id {
+            // A scrub would call damaged what goes away under it.
+            self.agent.operations().end_those_of(header.id).await;
+        }
         to_its_end(async move { store.remove_repository(&id, &confirm).await }).await?;
         tracing::info!(repository = header.name, id = %header.id, "repository removed");
         Ok(Response::new(RepositoriesDeleteResponse {}))

@@ -1,6 +1,7 @@
 //! Commands with `--agent`: what they print, how they fail and what they leave behind is what they do without it.
 
 mod pair;
+mod scrub;
 mod strange;
 
 use std::fs;
@@ -90,6 +91,11 @@ fn failures_are_the_same() {
         (1, &["rm", "some/small", "--repo", "nobody"]),
         (1, &["gc", "--repo", "nobody"]),
         (1, &["rebuild", "--repo", "nobody"]),
+        (1, &["scrub", "--repo", "nobody"]),
+        (1, &["ls", "--damaged", "--repo", "nobody"]),
+        (64, &["scrub", "--from", "1 structure tables"]),
+        (64, &["scrub", "--from", "somewhere"]),
+        (64, &["scrub", "--rate", "0"]),
         (1, &["status", "--expect-head", &unknown_head, "--repo", "nobody"]),
         (65, &["status", "--expect-head", &unknown_head]),
         (1, &["repo", "describe", "nobody"]),

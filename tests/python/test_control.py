@@ -220,9 +220,44 @@ class MaintenanceTest(AgentTest):
         self.assertGreater(ended.rebuild.objects, 0)
         self.assertEqual(self.tcp.get("rebuild")[1], b"rebuild")
 
+    def test_a_scrub_is_watched_and_reports(self):
+        self.tcp.put("scrub", bytes(range(256)) * 4_000 + b"scrub")
+        full = maintenance_pb2.SCRUB_DEPTH_FULL
+        operation = self.start(scrub=maintenance_pb2.ScrubWork(depth=full, rate_bytes=1 << 20))
+        self.assertEqual(operation.kind, agent_pb2.OPERATION_KIND_SCRUB)
+        states = self.watch(operation)
+        done = [state.progress.bytes_done for state in states if state.HasField("progress")]
+        self.assertEqual(done, sorted(done))
+        ended = states[-1]
+        self.assertEqual(ended.state, maintenance_pb2.OPERATION_STATE_DONE, ended)
+        report = ended.scrub
+        self.assertTrue(report.sound and not report.damage and not report.lists_truncated)
+        self.assertEqual((report.depth, report.cursor), (full, ""))
+        self.assertTrue(report.bytes_read > 0 and report.packs > 0 and report.blobs > 0)
+        self.assertEqual(done[-1], report.bytes_read)
+        damaged = self.tcp.data_path.ListDamaged(data_path_pb2.ListDamagedRequest(), timeout=SECONDS)
+        self.assertEqual((list(damaged.objects), damaged.next_page_token), ([], b""))
+
+    def test_a_cancelled_scrub_tells_where_to_go_on(self):
+        self.tcp.put("scrub/slices", b"slices")
+        structure = maintenance_pb2.SCRUB_DEPTH_STRUCTURE
+        work = maintenance_pb2.ScrubWork(depth=structure, limit_bytes=1)
+        cursor = self.done(self.start(scrub=work)).scrub.cursor
+        self.assertTrue(cursor)
+        work = maintenance_pb2.ScrubWork(depth=structure, cursor=cursor, rate_bytes=1)
+        operation = self.start(scrub=work)
+        with self.refused("LIMIT_EXCEEDED"):
+            self.start(scrub=work)
+        request = maintenance_pb2.CancelRequest(operation_id=operation.id)
+        self.tcp.maintenance.Cancel(request, timeout=SECONDS)
+        ended = self.watch(operation)[-1]
+        self.assertEqual(ended.state, maintenance_pb2.OPERATION_STATE_CANCELLED)
+        self.assertEqual((ended.scrub.cursor, ended.progress.cursor), (cursor, cursor))
+        rest = self.done(self.start(scrub=maintenance_pb2.ScrubWork(depth=structure, cursor=cursor)))
+        self.assertEqual(rest.scrub.cursor, "")
+
     def test_what_is_not_done_is_said(self):
         for work in [
-            {"scrub": maintenance_pb2.ScrubWork()},
             {"reseal": maintenance_pb2.ResealWork()},
             {"evacuate": maintenance_pb2.EvacuateWork(to="s3://elsewhere")},
         ]:
@@ -237,6 +272,8 @@ class MaintenanceTest(AgentTest):
             self.start()
         with self.refused("REPOSITORY_NOT_FOUND"):
             self.start(repository="none", reclaim=reclaim)
+        with self.refused("INVALID_ARGUMENT"):
+            self.start(scrub=maintenance_pb2.ScrubWork(cursor="somewhere"))
         with self.refused("PERMISSION_DENIED"):
             self.start(wipe=maintenance_pb2.WipeWork(confirm="x"))
         with self.refused("OPERATION_NOT_FOUND"):

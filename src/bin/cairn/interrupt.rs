@@ -3,12 +3,25 @@
 use std::future::Future;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use crate::failure::Failure;
 
-/// How long a command that was told to stop may take to remove its temporary file.
+/// How long a command that was told to stop may take to remove its temporary file, and to say what it has to.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// What commands that were dropped still have to say.
+static LAST_WORDS: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+
+/// To be called where a command is dropped: the process waits a moment for these before it ends.
+#[cfg(feature = "serve")]
+pub(crate) fn last_words(words: impl Future<Output = ()> + Send + 'static) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        LAST_WORDS.lock().push(runtime.spawn(words));
+    }
+}
 
 /// Runs a command to its end, or drops it when the process is told to stop. Dropping is safe at any moment: what was not
 /// acknowledged never becomes visible.
@@ -23,7 +36,12 @@ where
         number = termination() => number,
     };
     work.abort();
-    let _ = tokio::time::timeout(GRACE, work).await;
+    let ending = async {
+        let _ = work.await;
+        let words = std::mem::take(&mut *LAST_WORDS.lock());
+        futures::future::join_all(words).await;
+    };
+    let _ = tokio::time::timeout(GRACE, ending).await;
     Err(Failure::signalled(signalled))
 }
 

@@ -21,24 +21,44 @@ pub(crate) struct Progress {
 
 /// How much is done: added to by the work, read by the bar.
 #[derive(Clone, Default)]
-pub(crate) struct Counter(Arc<AtomicU64>);
+pub(crate) struct Counter(Arc<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    done: AtomicU64,
+    /// Known only later, if at all; 0 until then.
+    total: AtomicU64,
+}
 
 impl Counter {
     pub(crate) fn add(&self, amount: u64) {
-        self.0.fetch_add(amount, Ordering::Relaxed);
+        self.0.done.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// For work that counts by itself: how much is done of how much, 0 if that is not known.
+    pub(crate) fn set(&self, done: u64, total: u64) {
+        self.0.done.store(done, Ordering::Relaxed);
+        self.0.total.store(total, Ordering::Relaxed);
     }
 
     fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.done.load(Ordering::Relaxed)
+    }
+
+    fn total(&self) -> u64 {
+        self.0.total.load(Ordering::Relaxed)
     }
 }
+
+const BYTES_OF_TOTAL: &str = "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+const BYTES: &str = "{prefix} {spinner} {bytes} {bytes_per_sec}";
 
 impl Progress {
     /// Counts bytes; without a total it shows the amount and the rate.
     pub(crate) fn bytes(doing: &'static str, total: Option<u64>) -> Self {
         let template = match total {
-            Some(_) => "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-            None => "{prefix} {spinner} {bytes} {bytes_per_sec}",
+            Some(_) => BYTES_OF_TOTAL,
+            None => BYTES,
         };
         Self::start(doing, total, template)
     }
@@ -78,6 +98,14 @@ async fn draw(bar: ProgressBar, done: Counter) {
     tokio::time::sleep(DELAY).await;
     bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
     loop {
+        // Only bytes are counted by those who learn late how many there are.
+        if done.total() > 0 {
+            let is_new = bar.length().is_none();
+            bar.set_length(done.total().max(done.value()));
+            if let (true, Ok(style)) = (is_new, ProgressStyle::with_template(BYTES_OF_TOTAL)) {
+                bar.set_style(style);
+            }
+        }
         bar.set_position(done.value());
         bar.tick();
         tokio::time::sleep(REDRAW).await;

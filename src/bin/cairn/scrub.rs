@@ -2,24 +2,23 @@
 
 use std::io::{self, Write};
 use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use cairn_agent::config::Size;
-use cairn_agent::engine::{self, DamagedObject, Remedy, ScrubCursor, ScrubOptions, ScrubProgress, ScrubReport, Store};
+use cairn_agent::engine::{self, DamagedObject, Remedy, ScrubCursor, ScrubOptions};
 
-use crate::failure::{DAMAGED, Failure};
+use crate::failure::{DAMAGED, Failure, note};
 use crate::output::{fields, printable, size, table};
-use crate::progress::Progress;
+use crate::progress::{Counter, Progress};
 use crate::session::Session;
-
-/// How often the bar learns how far the scrub is.
-const TOLD_EVERY: Duration = Duration::from_millis(100);
+use crate::target::{Scrubbed, local};
 
 /// Read and check what is stored; what can be repaired is, the rest is named
+///
+/// With --agent the agent does it; interrupting this command cancels it there.
 #[derive(Args)]
 pub(crate) struct Scrub {
     /// How deep: `bytes` needs no key, looks at all repositories and works beside a running agent; `structure` leaves the
@@ -73,33 +72,23 @@ impl Scrub {
             repair: !self.no_repair,
         };
         let started = Instant::now();
-        let progress = Arc::new(ScrubProgress::default());
         let bar = Progress::bytes("scrub", None);
-        let telling = tokio::spawn(tell(progress.clone(), bar.counter()));
-        let scrubbed = scrub(session, options, &progress).await;
-        telling.abort();
+        let scrubbed = scrub(session, options, &bar.counter()).await;
         drop(bar);
         let view = View::new(&scrubbed?, started.elapsed());
         session.output().print(&view, |out| view.table(out))?;
+        if view.lists_truncated {
+            note("more was found than is listed here; the counts are right");
+        }
         view.complain()
     }
 }
 
-async fn scrub(session: &Session, options: ScrubOptions, progress: &ScrubProgress) -> Result<ScrubReport, Failure> {
+async fn scrub(session: &Session, options: ScrubOptions, counter: &Counter) -> Result<Scrubbed, Failure> {
     if options.depth == engine::Depth::Bytes && !session.is_remote()? {
-        return Ok(Store::scrub_bytes_at(&session.place().location, options, progress).await?);
+        return Ok(local::scrub_bytes_at(&session.place().location, options, counter).await?);
     }
-    Ok(session.repository().await?.scrub(options, progress).await?)
-}
-
-async fn tell(progress: Arc<ScrubProgress>, counter: crate::progress::Counter) {
-    let mut told = 0;
-    loop {
-        let bytes = progress.bytes();
-        counter.add(bytes - told);
-        told = bytes;
-        tokio::time::sleep(TOLD_EVERY).await;
-    }
+    Ok(session.repository().await?.scrub(options, counter).await?)
 }
 
 #[derive(Serialize)]
@@ -122,6 +111,7 @@ struct View {
     vanished: u64,
     released: u64,
     cursor: Option<String>,
+    lists_truncated: bool,
 }
 
 #[derive(Serialize)]
@@ -147,7 +137,7 @@ struct RangeView {
     offset: u64,
     length: u64,
     pack: Option<String>,
-    problem: &'static str,
+    problem: String,
 }
 
 impl From<&DamagedObject> for DamagedView {
@@ -156,7 +146,7 @@ impl From<&DamagedObject> for DamagedView {
             offset: range.offset,
             length: range.length,
             pack: range.pack.clone(),
-            problem: range.problem,
+            problem: range.problem.to_string(),
         });
         Self {
             name: object.name.clone(),
@@ -176,7 +166,7 @@ impl DamagedView {
                     printable(&view.name),
                     range.offset.to_string(),
                     range.length.to_string(),
-                    range.problem.to_owned(),
+                    range.problem.clone(),
                     range.pack.clone().unwrap_or_else(|| "-".to_owned()),
                 ]);
             }
@@ -186,7 +176,8 @@ impl DamagedView {
 }
 
 impl View {
-    fn new(report: &ScrubReport, took: Duration) -> Self {
+    fn new(scrubbed: &Scrubbed, took: Duration) -> Self {
+        let report = &scrubbed.report;
         let damage = report.damage.iter().map(|damage| DamageView {
             path: damage.path.clone(),
             kind: damage.kind.as_str(),
@@ -201,7 +192,7 @@ impl View {
         });
         Self {
             depth: report.depth.to_string(),
-            sound: report.is_sound(),
+            sound: scrubbed.sound,
             stored_objects: report.stored_objects,
             packs: report.packs,
             blobs: report.blobs,
@@ -218,6 +209,7 @@ impl View {
             vanished: report.vanished,
             released: report.released,
             cursor: report.next.as_ref().map(ToString::to_string),
+            lists_truncated: scrubbed.lists_truncated,
         }
     }
 

@@ -6,6 +6,7 @@
 mod address;
 mod machine;
 mod read;
+mod scrub;
 mod settings;
 
 #[cfg(test)]
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use address::{Address, HostPort};
+pub use scrub::Scrubs;
 pub use settings::{Origin, Settings};
 
 use machine::Machine;
@@ -51,6 +53,8 @@ pub struct Serve {
     pub log: Log,
     /// When the agent says that there is little room.
     pub capacity: CapacityPolicy,
+    /// What the agent reads and checks by itself.
+    pub scrubs: Scrubs,
     /// Who may do what; without any, whoever the transport vouches for may do everything.
     pub clients: Vec<Client>,
 }
@@ -228,6 +232,7 @@ impl Serve {
             limits: limits(settings)?,
             log: log(settings)?,
             capacity: settings.one("capacity.preset", word(&PRESETS))?.unwrap_or_default(),
+            scrubs: scrub::scrubs(settings)?,
             clients: clients(settings)?,
         };
         settings.refuse_unknown()?;

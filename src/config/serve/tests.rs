@@ -255,3 +255,15 @@ fn the_budget_is_a_quarter_within_bounds() {
     }
     assert_eq!(resolved("[budget]\nbytes = \"64MiB\"").budget_bytes, 64 << 20);
 }
+
+#[test]
+fn scrubs_are_off_until_somebody_says_how_often() {
+    assert_eq!(resolved("").scrubs, Scrubs::default());
+    let text = "[scrub]\nstructure_every = \"24h\"\nfull_every = \"720h\"\nrate_bytes = \"5MiB\"";
+    let scrubs = resolved(text).scrubs;
+    assert_eq!(scrubs.structure_every, Some(HOUR * 24));
+    assert_eq!(scrubs.full_every, Some(HOUR * 720));
+    assert_eq!(scrubs.rate_bytes.get(), 5 << 20);
+    refused("[scrub]\nfull_every = \"1s\"", &["scrub.full_every", "or off"]);
+    refused("[scrub]\nrate_bytes = \"1\"", &["scrub.rate_bytes", "64.0 KiB"]);
+}

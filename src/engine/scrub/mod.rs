@@ -21,6 +21,7 @@ mod body;
 mod clear;
 mod cursor;
 mod frame;
+mod history;
 mod objects;
 mod pace;
 mod packs;
@@ -34,17 +35,19 @@ mod walk;
 use std::num::NonZeroU64;
 
 pub use self::cursor::ScrubCursor;
-pub use self::report::{Damage, DamagedObject, DamagedRange, Depth, Remedy, ScrubProgress, ScrubReport};
+pub use self::history::ScrubHistory;
+pub use self::report::{Damage, DamagedObject, DamagedPage, DamagedRange, Depth, Remedy, ScrubProgress, ScrubReport};
 
 pub(crate) use self::quarantine::quarantine;
 
 use self::cursor::Place;
 use self::walk::Walk;
-use super::error::Result;
+use super::error::{Error, Reason, Result};
 use super::keyrings;
 use super::repository::Repository;
 use super::store::{Store, attach_existing};
 use crate::backend::{Backend, Location};
+use crate::codec::RepositoryId;
 use crate::format::{Layout, names::METADATA};
 
 /// How a part of a scrub went.
@@ -81,6 +84,20 @@ impl Default for ScrubOptions {
     }
 }
 
+impl ScrubOptions {
+    /// # Errors
+    /// `InvalidArgument` if they contradict each other.
+    pub fn check(&self) -> Result<()> {
+        match &self.from {
+            Some(from) if from.depth != self.depth => {
+                let line = format!("the cursor is of a scrub to depth {}, not {}", from.depth, self.depth);
+                Err(Error::new(Reason::InvalidArgument, line))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Repository {
     /// Reads and checks what is stored of this repository; see the table in the module's documentation for what each
     /// depth sees. Dropping the future ends it; `progress` keeps what was found, and the cursor to go on from.
@@ -90,6 +107,8 @@ impl Repository {
     pub async fn scrub(&self, options: ScrubOptions, progress: &ScrubProgress) -> Result<ScrubReport> {
         let core = self.core().clone();
         core.revocation.check()?;
+        progress.count_in(&core.counters);
+        let _running = core.counters.scrubs.began(options.depth);
         let mut walk = Walk::new(core.backend.clone(), options, progress)?;
         if walk.depth() != Depth::Bytes {
             walk.compare(&core)?;
@@ -98,6 +117,9 @@ impl Repository {
             done = self.scrub_all(&walk) => done?,
             error = core.revocation.revoked() => return Err(error),
         };
+        if paused.is_none() {
+            history::completed(&core.store_catalog, self.id(), walk.depth());
+        }
         Ok(walk.end(paused))
     }
 
@@ -166,7 +188,24 @@ impl Repository {
     /// # Errors
     /// Those of the backend and the catalog.
     pub async fn damaged_objects(&self, prefix: &str) -> Result<Vec<DamagedObject>> {
-        objects::damaged(self, prefix).await
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.damaged_page(prefix, after, usize::MAX).await?;
+            found.extend(page.objects);
+            after = page.next;
+            if after.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// A page of [`Self::damaged_objects`], of at most `limit` objects.
+    ///
+    /// # Errors
+    /// Those of the backend and the catalog.
+    pub async fn damaged_page(&self, prefix: &str, after: Option<[u8; 16]>, limit: usize) -> Result<DamagedPage> {
+        objects::damaged(self, prefix, after, limit).await
     }
 }
 
@@ -176,7 +215,35 @@ impl Store {
     /// # Errors
     /// Those of the backend. Damage is no error: it is in the report.
     pub async fn scrub_bytes(&self, options: ScrubOptions, progress: &ScrubProgress) -> Result<ScrubReport> {
-        scrub_bytes(self.backend(), options, progress).await
+        progress.count_in(self.counters());
+        let _running = self.counters().scrubs.began(Depth::Bytes);
+        let report = scrub_bytes(self.backend(), options, progress).await?;
+        if report.next.is_none() {
+            for id in keyrings::repository_ids(self.backend()).await? {
+                history::completed(self.catalog(), id, Depth::Bytes);
+            }
+        }
+        Ok(report)
+    }
+
+    /// [`Self::scrub_bytes`] of one repository; what all share is left out.
+    ///
+    /// # Errors
+    /// Those of the backend. Damage is no error: it is in the report.
+    pub async fn scrub_bytes_of(
+        &self,
+        repository: RepositoryId,
+        options: ScrubOptions,
+        progress: &ScrubProgress,
+    ) -> Result<ScrubReport> {
+        progress.count_in(self.counters());
+        let _running = self.counters().scrubs.began(Depth::Bytes);
+        let walk = Walk::new(self.backend().clone(), to_bytes(options), progress)?;
+        let paused = clear::check_repository(&walk, &Layout::new(repository), repository).await?;
+        if paused.is_none() {
+            history::completed(self.catalog(), repository, Depth::Bytes);
+        }
+        Ok(walk.end(paused))
     }
 
     /// [`Self::scrub_bytes`] of a store that is not or cannot be opened. Nothing is locked, nothing is written.
@@ -193,11 +260,7 @@ impl Store {
 }
 
 async fn scrub_bytes(backend: &Backend, options: ScrubOptions, progress: &ScrubProgress) -> Result<ScrubReport> {
-    let options = ScrubOptions {
-        depth: Depth::Bytes,
-        ..options
-    };
-    let walk = Walk::new(backend.clone(), options, progress)?;
+    let walk = Walk::new(backend.clone(), to_bytes(options), progress)?;
     for id in keyrings::repository_ids(backend).await? {
         if let Some(place) = clear::check_repository(&walk, &Layout::new(id), id).await? {
             return Ok(walk.end(Some(place)));
@@ -210,4 +273,11 @@ async fn scrub_bytes(backend: &Backend, options: ScrubOptions, progress: &ScrubP
         clear::check_metadata(&walk, &store_ids).await?;
     }
     Ok(walk.end(None))
+}
+
+fn to_bytes(options: ScrubOptions) -> ScrubOptions {
+    ScrubOptions {
+        depth: Depth::Bytes,
+        ..options
+    }
 }

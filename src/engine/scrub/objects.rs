@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::cursor::Place;
-use super::report::{DamagedObject, DamagedRange};
+use super::report::{DamagedObject, DamagedPage, DamagedRange};
 use super::walk::Walk;
 use crate::catalog::{ChunkRow, Lookup};
 use crate::codec::ChunkId;
@@ -16,6 +16,10 @@ use crate::format::{ChunkRef, Content, Leaf, LeafRef, ObjectVersion};
 
 /// Objects read at a time.
 const PAGE: usize = 64;
+/// Objects looked at for one page of damaged ones: a look may read all manifests of an object.
+const LOOKS: usize = 1024;
+/// Ranges after which such a page ends.
+const PAGE_RANGES: usize = 1024;
 /// Pack rows read at a time.
 const PACKS_PAGE: usize = 1024;
 /// What a root costs, about: its own length is not known before it is read.
@@ -54,20 +58,37 @@ pub(super) async fn check(
     }
 }
 
-/// All damaged objects whose names begin with `prefix`.
-pub(super) async fn damaged(repository: &Repository, prefix: &str) -> Result<Vec<DamagedObject>> {
+/// Damaged objects whose names begin with `prefix`, at most `limit`. A page ends early where there is much to tell or much
+/// to look at.
+pub(super) async fn damaged(
+    repository: &Repository,
+    prefix: &str,
+    after: Option<[u8; 16]>,
+    limit: usize,
+) -> Result<DamagedPage> {
     let core = repository.core();
     let look = Look::new(repository)?;
-    let mut found = Vec::new();
-    let mut after = None;
+    let mut found = DamagedPage::default();
+    let mut after = after;
+    let (mut looks, mut ranges) = (LOOKS, 0);
     while look.is_close {
         core.revocation.check()?;
         let page = core.catalog.objects_page(after, PAGE)?;
-        let Some((last, _)) = page.last() else { break };
-        after = Some(*last);
-        for (_, object) in page {
-            if object.name.as_str().starts_with(prefix) {
-                found.extend(look.at(object).await?);
+        if page.is_empty() {
+            break;
+        }
+        for (key, object) in page {
+            if looks == 0 || ranges >= PAGE_RANGES || found.objects.len() >= limit {
+                found.next = after;
+                return Ok(found);
+            }
+            looks -= 1;
+            after = Some(key);
+            if object.name.as_str().starts_with(prefix)
+                && let Some(damaged) = look.at(object).await?
+            {
+                ranges += damaged.ranges.len();
+                found.objects.push(damaged);
             }
         }
     }
@@ -212,7 +233,7 @@ impl Ranges {
                 offset,
                 length,
                 pack,
-                problem,
+                problem: problem.into(),
             }),
         }
     }

@@ -1,12 +1,15 @@
 //! What a scrub tells, while it runs and at its end.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
 use super::cursor::ScrubCursor;
+use crate::engine::counters::Counters;
 use crate::engine::error::{Error, Reason};
 use crate::format::{PackName, StoredKind};
 
@@ -25,13 +28,23 @@ pub enum Depth {
     Full,
 }
 
-impl fmt::Display for Depth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Depth {
+    /// Every depth, from the least.
+    pub const ALL: [Self; 3] = [Self::Bytes, Self::Structure, Self::Full];
+
+    /// The depth as one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Bytes => "bytes",
             Self::Structure => "structure",
             Self::Full => "full",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Depth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -39,15 +52,11 @@ impl FromStr for Depth {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        match text {
-            "bytes" => Ok(Self::Bytes),
-            "structure" => Ok(Self::Structure),
-            "full" => Ok(Self::Full),
-            _ => Err(Error::new(
-                Reason::InvalidArgument,
-                format!("{text:?} is no depth; a scrub goes to bytes, structure or full"),
-            )),
-        }
+        let depth = Self::ALL.into_iter().find(|depth| depth.as_str() == text);
+        depth.ok_or_else(|| {
+            let line = format!("{text:?} is no depth; a scrub goes to bytes, structure or full");
+            Error::new(Reason::InvalidArgument, line)
+        })
     }
 }
 
@@ -102,7 +111,16 @@ pub struct DamagedRange {
     /// Path of the pack it was in; none if that is not known.
     pub pack: Option<String>,
     /// What is wrong.
-    pub problem: &'static str,
+    pub problem: Cow<'static, str>,
+}
+
+/// A part of the damaged objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DamagedPage {
+    /// The objects.
+    pub objects: Vec<DamagedObject>,
+    /// Where the next page begins, unless this was the last. A page may be empty while more follow.
+    pub next: Option<[u8; 16]>,
 }
 
 /// What a scrub found.
@@ -132,6 +150,8 @@ pub struct ScrubReport {
     pub contradictions_count: u64,
     /// Paths in the store that are no objects of ours; at most 10 000 entries.
     pub unknown: Vec<String>,
+    /// How many there are in all.
+    pub unknown_count: u64,
     /// Objects that went away while they were to be read, as they do when space is reclaimed.
     pub vanished: u64,
     /// Packs that the log does not know; `gc` removes them.
@@ -169,6 +189,23 @@ impl ScrubReport {
         let listed_all = self.damage_count == self.damage.len() as u64;
         open == 0 && listed_all && self.objects_count == 0 && self.contradictions_count == 0
     }
+
+    /// Whether its lists hold less than was found.
+    pub fn is_cut(&self) -> bool {
+        let listed = [
+            (self.damage.len(), self.damage_count),
+            (self.objects.len(), self.objects_count),
+            (self.contradictions.len(), self.contradictions_count),
+            (self.unknown.len(), self.unknown_count),
+        ];
+        listed.into_iter().any(|(listed, found)| (listed as u64) < found)
+    }
+
+    /// How much of the listed damage was written anew.
+    pub fn repaired(&self) -> u64 {
+        let damage = self.damage.iter();
+        damage.filter(|damage| damage.remedy == Remedy::Repaired).count() as u64
+    }
 }
 
 /// A scrub under way: shared with whoever watches it, and what remains if it is dropped.
@@ -178,6 +215,8 @@ pub struct ScrubProgress {
     bytes_expected: AtomicU64,
     report: Mutex<ScrubReport>,
     cursor: Mutex<Option<ScrubCursor>>,
+    /// Where the store counts what its scrubs do, once one is under way.
+    counters: OnceLock<Arc<Counters>>,
 }
 
 impl ScrubProgress {
@@ -189,6 +228,11 @@ impl ScrubProgress {
     /// About how many bytes there are to read; 0 if that is not known.
     pub fn bytes_expected(&self) -> u64 {
         self.bytes_expected.load(Ordering::Relaxed)
+    }
+
+    /// How much damage was found so far.
+    pub fn damage_count(&self) -> u64 {
+        self.report.lock().damage_count
     }
 
     /// What was found so far.
@@ -241,12 +285,20 @@ impl ScrubProgress {
         self.report.lock().depth = depth;
     }
 
+    /// What this scrub does is counted there too. A progress belongs to one store.
+    pub(super) fn count_in(&self, counters: &Arc<Counters>) {
+        self.counters.get_or_init(|| counters.clone());
+    }
+
     pub(super) fn expect_bytes(&self, bytes: u64) {
         self.bytes_expected.store(bytes, Ordering::Relaxed);
     }
 
     pub(super) fn read(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(counters) = self.counters.get() {
+            counters.scrubs.bytes.add(bytes);
+        }
     }
 
     pub(super) fn reach(&self, cursor: Option<ScrubCursor>) {
@@ -254,7 +306,17 @@ impl ScrubProgress {
     }
 
     pub(super) fn update<T>(&self, change: impl FnOnce(&mut ScrubReport) -> T) -> T {
-        change(&mut self.report.lock())
+        let mut report = self.report.lock();
+        let before = report.stored_objects;
+        let changed = change(&mut report);
+        if let Some(counters) = self.counters.get() {
+            // Less after a rewind: what is checked again counts again.
+            counters
+                .scrubs
+                .stored_objects
+                .add(report.stored_objects.saturating_sub(before));
+        }
+        changed
     }
 
     pub(super) fn found(&self, damage: Damage) {
@@ -265,6 +327,9 @@ impl ScrubProgress {
             problem = %damage.problem,
             "stored data is damaged"
         );
+        if let Some(counters) = self.counters.get() {
+            counters.scrubs.damage(damage.kind).add(1);
+        }
         self.update(|report| {
             report.damage_count += 1;
             list(&mut report.damage, damage);
@@ -295,7 +360,10 @@ impl ScrubProgress {
     }
 
     pub(super) fn unknown(&self, path: &str) {
-        self.update(|report| list(&mut report.unknown, path.to_owned()));
+        self.update(|report| {
+            report.unknown_count += 1;
+            list(&mut report.unknown, path.to_owned());
+        });
     }
 }
 

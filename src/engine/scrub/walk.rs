@@ -49,15 +49,7 @@ pub(super) enum Read {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(backend: Backend, options: ScrubOptions, progress: &'a ScrubProgress) -> Result<Self> {
-        if let Some(from) = &options.from
-            && from.depth != options.depth
-        {
-            let line = format!(
-                "the cursor is of a scrub to depth {}, not {}",
-                from.depth, options.depth
-            );
-            return Err(Error::new(Reason::InvalidArgument, line));
-        }
+        options.check()?;
         progress.begin(options.depth);
         progress.reach(options.from.clone());
         Ok(Self {

@@ -7,8 +7,8 @@ use super::calls::CallCounts;
 use super::samples::Samples;
 use super::*;
 use crate::backend::{self, Count, Operation, Outcome};
-use crate::engine::{Capacity, Counters, Mode, RepositoryStatus};
-use crate::format::PackKind;
+use crate::engine::{Capacity, Counters, Depth, Mode, RepositoryStatus};
+use crate::format::{PackKind, StoredKind};
 
 pub(super) fn process(samples: &mut Samples, metrics: &Metrics) {
     samples.number(&BUILD, &[env!("CARGO_PKG_VERSION")], 1.0);
@@ -84,7 +84,27 @@ fn counts(counters: &Counters) -> Vec<Row<'_>> {
         (&REBUILT, &[], &counters.catalogs_rebuilt),
         (&PACKS_DROPPED, &[], &counters.packs_dropped),
         (&FREED, &[], &counters.freed_bytes),
+        (&SCRUB_BYTES, &[], &counters.scrubs.bytes),
+        (&SCRUB_OBJECTS, &[], &counters.scrubs.stored_objects),
     ]
+}
+
+pub(super) fn scrubs(samples: &mut Samples, store: &Store, status: &Status) {
+    let counted = &store.counters().scrubs;
+    for kind in StoredKind::ALL {
+        samples.number(&SCRUB_DAMAGE, &[kind.as_str()], counted.damage(kind).value() as f64);
+    }
+    for depth in Depth::ALL {
+        samples.number(&SCRUBS_RUNNING, &[depth.as_str()], counted.running(depth) as f64);
+        for repository in &status.repositories {
+            // A catalog that cannot be read is told of elsewhere.
+            let history = store.scrub_history(repository.id, depth).unwrap_or_default();
+            if let Some(ms) = history.completed_ms {
+                let labels = [repository.name.as_str(), depth.as_str()];
+                samples.number(&SCRUB_COMPLETED, &labels, ms as f64 / 1000.0);
+            }
+        }
+    }
 }
 
 pub(super) fn backend(samples: &mut Samples, counters: &backend::Counters) {

@@ -1,7 +1,9 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::engine::{ByteRange, NewRepository, Precondition, PutOptions, StoreOptions};
+use crate::engine::{
+    ByteRange, Depth, NewRepository, Precondition, PutOptions, ScrubOptions, ScrubProgress, StoreOptions,
+};
 
 /// A store on which everything that is counted has happened, and a process that has served calls.
 async fn busy(name: &str) -> (Store, Metrics) {
@@ -14,6 +16,11 @@ async fn busy(name: &str) -> (Store, Metrics) {
     let mut reader = repository.get("a", ByteRange::All).await.unwrap();
     while reader.next().await.unwrap().is_some() {}
     repository.delete("a", Precondition::None).await.unwrap();
+    let scrub = ScrubOptions {
+        depth: Depth::Structure,
+        ..ScrubOptions::default()
+    };
+    repository.scrub(scrub, &ScrubProgress::default()).await.unwrap();
     let metrics = Metrics::new();
     metrics.call_ended("DataPath/Put", "OK", 0.25);
     metrics.operation_started("RECLAIM");
@@ -85,4 +92,39 @@ async fn calls_are_counted_by_name_and_code() {
     ] {
         assert_eq!(value(&text, gauge), 0.0);
     }
+}
+
+#[tokio::test]
+async fn scrubs_are_counted_while_they_run_and_remembered_when_they_end() {
+    let (store, metrics) = busy("metrics-scrubs").await;
+    let status = store.status().await.unwrap();
+    let text = metrics.render_status(&store, &status);
+    let read = value(&text, "cairn_scrub_bytes_total");
+    assert!(read > 0.0 && value(&text, "cairn_scrub_stored_objects_total") > 1.0);
+    for kind in ["metadata", "keyring", "owner", "pack", "checkpoint"] {
+        assert_eq!(
+            value(&text, &format!("cairn_scrub_damage_total{{kind=\"{kind}\"}}")),
+            0.0
+        );
+    }
+    let completed = "cairn_scrub_completed_timestamp_seconds{depth=\"structure\",repository=\"first\"}";
+    let since = store.status().await.unwrap().since_ms as f64 / 1000.0;
+    assert!(value(&text, completed) >= since);
+    assert!(!text.contains("cairn_scrub_completed_timestamp_seconds{depth=\"full\""));
+
+    // One that does not come to its end: it is polled once, and waits for its rate.
+    let repository = store.repository("first").await.unwrap();
+    let scrub = ScrubOptions {
+        rate_bytes: std::num::NonZeroU64::new(1),
+        ..ScrubOptions::default()
+    };
+    let progress = ScrubProgress::default();
+    let mut standing = Box::pin(repository.scrub(scrub, &progress));
+    assert!(futures::poll!(&mut standing).is_pending());
+    let text = metrics.render_status(&store, &status);
+    assert_eq!(value(&text, "cairn_scrubs_running{depth=\"full\"}"), 1.0);
+    drop(standing);
+    let text = metrics.render_status(&store, &status);
+    assert_eq!(value(&text, "cairn_scrubs_running{depth=\"full\"}"), 0.0);
+    assert!(!text.contains("cairn_scrub_completed_timestamp_seconds{depth=\"full\""));
 }

@@ -4,12 +4,14 @@
 
 mod object;
 mod repository;
+mod scrub;
 mod status;
 
 pub use self::object::{
     byte_range, byte_range_message, metadata, page_token, precondition, precondition_message, put_id,
 };
 pub use self::repository::{head, repository, repository_header, repository_status};
+pub use self::scrub::{RANGES_MAX, cursor, damaged_object, scrub_report, scrub_work, without_lists};
 pub use self::status::status;
 
 use prost_types::Timestamp;

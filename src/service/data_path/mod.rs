@@ -15,7 +15,8 @@ use super::convert;
 use super::proto::data_path_server;
 use super::proto::{
     CopyRequest, CopyResponse, DeleteOutcome, DeleteRequest, DeleteResponse, DeleteResult, GetRequest, GetResponse,
-    ListRequest, ListResponse, PutRequest, PutResponse, StatRequest, StatResponse, VerifyRequest, VerifyResponse,
+    ListDamagedRequest, ListDamagedResponse, ListRequest, ListResponse, PutRequest, PutResponse, StatRequest,
+    StatResponse, VerifyRequest, VerifyResponse,
 };
 use super::stream::Produced;
 use crate::engine::{Error, Precondition, PutOptions, Reason, Repository, Result};
@@ -108,17 +109,17 @@ impl data_path_server::DataPath for DataPath {
         let object = Some(repository.verify(&name).await?.into());
         Ok(Response::new(VerifyResponse { object }))
     }
+
+    async fn list_damaged(&self, request: Request<ListDamagedRequest>) -> Answer<ListDamagedResponse> {
+        let caller = caller_of(&request)?;
+        let request = request.into_inner();
+        let repository = self.agent.repository(&caller, &request.repository).await?;
+        Ok(Response::new(list_damaged(&repository, &request).await?))
+    }
 }
 
 async fn list(repository: &Repository, request: ListRequest) -> Result<ListResponse> {
-    let limit = match request.page_size {
-        0 => LIST_PAGE,
-        size if size <= LIST_PAGE_MAX => size,
-        size => {
-            let line = format!("a page of {size} objects is too large; at most {LIST_PAGE_MAX} are given");
-            return Err(Error::new(Reason::InvalidArgument, line));
-        }
-    } as usize;
+    let limit = page_limit(request.page_size)?;
     let mut after = convert::page_token(&request.page_token)?;
     let mut response = ListResponse::default();
     let mut bytes = 0;
@@ -136,6 +137,29 @@ async fn list(repository: &Repository, request: ListRequest) -> Result<ListRespo
     }
     response.next_page_token = after.map(|after| after.to_vec().into()).unwrap_or_default();
     Ok(response)
+}
+
+/// # Errors
+/// `InvalidArgument` for more objects than a page may have.
+fn page_limit(asked: u32) -> Result<usize> {
+    match asked {
+        0 => Ok(LIST_PAGE as usize),
+        asked if asked <= LIST_PAGE_MAX => Ok(asked as usize),
+        asked => {
+            let line = format!("a page of {asked} objects is too large; at most {LIST_PAGE_MAX} are given");
+            Err(Error::new(Reason::InvalidArgument, line))
+        }
+    }
+}
+
+async fn list_damaged(repository: &Repository, request: &ListDamagedRequest) -> Result<ListDamagedResponse> {
+    let limit = page_limit(request.page_size)?;
+    let after = convert::page_token(&request.page_token)?;
+    let page = repository.damaged_page(&request.prefix, after, limit).await?;
+    Ok(ListDamagedResponse {
+        objects: page.objects.iter().map(convert::damaged_object).collect(),
+        next_page_token: page.next.map(|next| next.to_vec().into()).unwrap_or_default(),
+    })
 }
 
 async fn delete(repository: &Repository, request: DeleteRequest) -> Result<DeleteResponse> {

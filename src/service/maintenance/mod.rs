@@ -1,6 +1,8 @@
 //! `cairn.v1.Maintenance`: long work on a store.
 
 mod operations;
+mod schedule;
+mod scrub;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use tonic::{Request, Response};
 
 pub(super) use self::operations::Operations;
 use self::operations::{Interruption, Operation, Work};
+pub(super) use self::schedule::keep_scrubbing;
 use super::Answer;
 use super::agent::Agent;
 use super::caller::{Caller, caller_of};
@@ -24,7 +27,7 @@ use super::stream::{Updates, follow};
 use crate::engine::{Error, Reason, ReclaimOptions, Repository, Result};
 
 /// What this version runs.
-pub(super) const KINDS: [OperationKind; 2] = [OperationKind::Reclaim, OperationKind::Rebuild];
+pub(super) const KINDS: [OperationKind; 3] = [OperationKind::Reclaim, OperationKind::Scrub, OperationKind::Rebuild];
 /// How often a watcher hears of an operation that does not change: a sign of life.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -49,10 +52,12 @@ impl maintenance_server::Maintenance for Maintenance {
         if let Wanted::Wipe(_) = wanted {
             caller.transport.require_private("a wipe")?;
         }
-        let repository = self.agent.repository(&caller, &repository).await?;
-        let work = work_on(repository.clone(), wanted)?;
+        let work = match wanted {
+            Wanted::Scrub(wanted) => scrub::work(&self.agent, &caller, &repository, &wanted).await?,
+            wanted => work_on(self.agent.repository(&caller, &repository).await?, &wanted)?,
+        };
         let observer = self.agent.settings().observer.clone();
-        let operation = self.agent.operations().start(repository.id(), work, observer)?.now();
+        let operation = self.agent.operations().start(work, observer)?.now();
         Ok(Response::new(StartResponse {
             operation: Some(operation),
         }))
@@ -79,7 +84,7 @@ impl maintenance_server::Maintenance for Maintenance {
         let mut operations = Vec::new();
         for operation in self.agent.operations().all() {
             if self.may_see(&caller, &operation).await {
-                operations.push(operation.now());
+                operations.push(operation.outline());
             }
         }
         Ok(Response::new(MaintenanceListResponse { operations }))
@@ -109,28 +114,35 @@ impl Maintenance {
     }
 
     async fn may_see(&self, caller: &Caller, operation: &Operation) -> bool {
-        let id = operation.repository().to_string();
-        self.agent.permit(caller, &id).await.is_ok()
+        match operation.repository() {
+            Some(id) => self.agent.permit(caller, &id.to_string()).await.is_ok(),
+            None => caller.grants.repositories.is_none(),
+        }
     }
 }
 
 /// # Errors
 /// `Unsupported` for what this version does not run.
-fn work_on(repository: Repository, wanted: Wanted) -> Result<Work> {
+fn work_on(repository: Repository, wanted: &Wanted) -> Result<Work> {
+    let id = Some(repository.id());
     match wanted {
         Wanted::Reclaim(ReclaimWork { dry_run }) => Ok(Work {
             kind: OperationKind::Reclaim,
+            repository: id,
             interruption: Interruption::AtOnce,
-            task: reclaim(repository, ReclaimOptions { dry_run }).boxed(),
+            task: reclaim(repository, ReclaimOptions { dry_run: *dry_run }).boxed(),
+            scrub: None,
         }),
         Wanted::Rebuild(_) => Ok(Work {
             kind: OperationKind::Rebuild,
+            repository: id,
             // Half a catalog would hide objects until the next start.
             interruption: Interruption::Never,
             task: rebuild(repository).boxed(),
+            scrub: None,
         }),
         Wanted::Scrub(_) | Wanted::Reseal(_) | Wanted::Evacuate(_) | Wanted::Wipe(_) => {
-            let line = "this agent runs reclaim and rebuild only";
+            let line = "this agent runs reclaim, scrub and rebuild only";
             Err(Error::new(Reason::Unsupported, line))
         }
     }

@@ -3,29 +3,39 @@
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::MissedTickBehavior;
 
 use crate::codec::RepositoryId;
-use crate::engine::{Error, Reason, Result, random};
+use crate::engine::{Error, Reason, Result, ScrubProgress, random};
 use crate::service::Observer;
-use crate::service::convert::timestamp;
+use crate::service::convert::{cursor, scrub_report, timestamp, without_lists};
 use crate::service::proto::operation::Report;
-use crate::service::proto::{self, OperationKind, OperationState};
+use crate::service::proto::{self, OperationKind, OperationProgress, OperationState};
 
 /// Most operations under way.
 const RUNNING_MAX: usize = 100;
 /// Operations that are remembered after they ended.
 const ENDED_MAX: usize = 100;
+/// Scrubs among them whose reports keep their lists: each may take megabytes.
+const LISTED_MAX: usize = 4;
+/// How often watchers are told how far an operation is.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// What an operation does.
 pub(super) struct Work {
     pub(super) kind: OperationKind,
+    /// The repository; none if it is about all of them.
+    pub(super) repository: Option<RepositoryId>,
     pub(super) interruption: Interruption,
     pub(super) task: BoxFuture<'static, Result<Report>>,
+    /// Where a scrub tells how far it is.
+    pub(super) scrub: Option<Arc<ScrubProgress>>,
 }
 
 /// Where work may be left off with everything whole.
@@ -39,7 +49,7 @@ pub(super) enum Interruption {
 
 /// An operation.
 pub(in crate::service) struct Operation {
-    repository: RepositoryId,
+    repository: Option<RepositoryId>,
     state: watch::Sender<proto::Operation>,
     cancelled: Notify,
     interruption: Interruption,
@@ -56,22 +66,17 @@ impl Operations {
     /// Begins an operation.
     ///
     /// # Errors
-    /// `LimitExceeded` if too many are under way.
-    pub(super) fn start(
-        &self,
-        repository: RepositoryId,
-        work: Work,
-        observer: Arc<dyn Observer>,
-    ) -> Result<Arc<Operation>> {
+    /// `LimitExceeded` if too many are under way, or a scrub of the same.
+    pub(super) fn start(&self, work: Work, observer: Arc<dyn Observer>) -> Result<Arc<Operation>> {
         let operation = Arc::new(Operation {
-            repository,
-            state: watch::Sender::new(begun(repository, work.kind)?),
+            repository: work.repository,
+            state: watch::Sender::new(begun(work.repository, work.kind)?),
             cancelled: Notify::new(),
             interruption: work.interruption,
         });
         self.admit(operation.clone())?;
         observer.operation_started(work.kind);
-        tokio::spawn(operation.clone().run(work.task, observer));
+        tokio::spawn(operation.clone().run(work.task, work.scrub, observer));
         Ok(operation)
     }
 
@@ -82,11 +87,22 @@ impl Operations {
             let line = format!("{running} operations are under way; wait for one to end or cancel one");
             return Err(Error::new(Reason::LimitExceeded, line));
         }
+        if let Some(other) = all.iter().find(|other| operation.is_another_scrub_beside(other)) {
+            let line = format!(
+                "operation {} scrubs the same already; wait for its end or cancel it",
+                other.id()
+            );
+            return Err(Error::new(Reason::LimitExceeded, line));
+        }
         let mut ended = 0;
         all.retain(|operation| {
             ended += usize::from(!operation.is_running());
             operation.is_running() || ended <= ENDED_MAX
         });
+        let scrubs = all
+            .iter()
+            .filter(|operation| operation.is_scrub() && !operation.is_running());
+        scrubs.skip(LISTED_MAX).for_each(|operation| operation.forget_lists());
         all.push_front(operation);
         Ok(())
     }
@@ -97,29 +113,53 @@ impl Operations {
     }
 
     /// The operation of this id.
-    pub(super) fn find(&self, id: &str) -> Option<Arc<Operation>> {
+    pub(in crate::service) fn find(&self, id: &str) -> Option<Arc<Operation>> {
         let all = self.all.lock();
-        all.iter().find(|operation| operation.state.borrow().id == id).cloned()
+        all.iter().find(|operation| operation.id() == id).cloned()
     }
 
     /// Asks all to end, and returns when they have.
     pub(in crate::service) async fn close(&self) {
-        for operation in self.all() {
-            operation.cancel();
-            operation.ended().await;
-        }
+        end(self.all()).await;
+    }
+
+    /// The same with those that work on one repository.
+    pub(in crate::service) async fn end_those_of(&self, repository: RepositoryId) {
+        let mut operations = self.all();
+        operations.retain(|operation| operation.repository == Some(repository));
+        end(operations).await;
+    }
+}
+
+async fn end(operations: Vec<Arc<Operation>>) {
+    operations.iter().for_each(|operation| operation.cancel());
+    for operation in operations {
+        operation.ended().await;
     }
 }
 
 impl Operation {
-    /// The repository it works on.
-    pub(super) fn repository(&self) -> RepositoryId {
+    /// The repository it works on; none if on all.
+    pub(super) fn repository(&self) -> Option<RepositoryId> {
         self.repository
     }
 
+    fn id(&self) -> String {
+        self.state.borrow().id.clone()
+    }
+
     /// How it stands.
-    pub(super) fn now(&self) -> proto::Operation {
+    pub(in crate::service) fn now(&self) -> proto::Operation {
         self.state.borrow().clone()
+    }
+
+    /// How it stands, without what only grows with what was found.
+    pub(super) fn outline(&self) -> proto::Operation {
+        let mut state = self.now();
+        if let Some(Report::Scrub(report)) = &mut state.report {
+            without_lists(report);
+        }
+        state
     }
 
     /// How it stands, whenever that changes.
@@ -138,20 +178,39 @@ impl Operation {
         !has_ended(&self.state.borrow())
     }
 
-    async fn ended(&self) {
+    pub(super) async fn ended(&self) {
         let mut state = self.state.subscribe();
         // The sender lives in `self`, so this ends only by the value.
         let _ = state.wait_for(has_ended).await;
     }
 
-    async fn run(self: Arc<Self>, task: BoxFuture<'static, Result<Report>>, observer: Arc<dyn Observer>) {
-        let ended = tokio::select! {
-            // What has ended is not cancelled.
-            biased;
-            ended = AssertUnwindSafe(task).catch_unwind() => Some(ended.unwrap_or_else(|_| Err(panicked()))),
-            () = self.cancelled.notified() => None,
-        };
-        self.state.send_modify(|state| settle(state, ended));
+    fn is_scrub(&self) -> bool {
+        self.state.borrow().kind() == OperationKind::Scrub
+    }
+
+    /// Two scrubs of the same would only take from each other, and neither would keep its rate.
+    fn is_another_scrub_beside(&self, other: &Self) -> bool {
+        self.is_scrub() && other.is_scrub() && other.is_running() && self.repository == other.repository
+    }
+
+    /// Nobody is told: those who watch an operation that has ended were told all of it.
+    fn forget_lists(&self) {
+        self.state.send_if_modified(|state| {
+            if let Some(Report::Scrub(report)) = &mut state.report {
+                without_lists(report);
+            }
+            false
+        });
+    }
+
+    async fn run(
+        self: Arc<Self>,
+        task: BoxFuture<'static, Result<Report>>,
+        scrub: Option<Arc<ScrubProgress>>,
+        observer: Arc<dyn Observer>,
+    ) {
+        let ended = self.outcome(task, scrub.as_deref()).await;
+        self.state.send_modify(|state| settle(state, ended, scrub.as_deref()));
         let state = self.state.borrow();
         observer.operation_ended(state.kind(), state.state());
         tracing::info!(
@@ -162,6 +221,44 @@ impl Operation {
             "operation ended"
         );
     }
+
+    /// What came of it; `None` if it was cancelled. The work is gone when this returns.
+    async fn outcome(
+        &self,
+        task: BoxFuture<'static, Result<Report>>,
+        scrub: Option<&ScrubProgress>,
+    ) -> Option<Result<Report>> {
+        let mut task = AssertUnwindSafe(task).catch_unwind();
+        let mut ticks = tokio::time::interval(TELL_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                // What has ended is not cancelled.
+                biased;
+                ended = &mut task => return Some(ended.unwrap_or_else(|_| Err(panicked()))),
+                () = self.cancelled.notified() => return None,
+                _ = ticks.tick(), if scrub.is_some() => self.tell(scrub),
+            }
+        }
+    }
+
+    fn tell(&self, scrub: Option<&ScrubProgress>) {
+        let progress = scrub.map(progress);
+        self.state.send_if_modified(|state| {
+            let is_news = state.progress != progress;
+            state.progress = progress;
+            is_news
+        });
+    }
+}
+
+fn progress(scrub: &ScrubProgress) -> OperationProgress {
+    OperationProgress {
+        bytes_done: scrub.bytes(),
+        bytes_expected: scrub.bytes_expected(),
+        cursor: cursor(scrub.cursor().as_ref()),
+        damage_count: scrub.damage_count(),
+    }
 }
 
 /// Whether an operation in this state does nothing any more.
@@ -169,20 +266,24 @@ pub(super) fn has_ended(state: &proto::Operation) -> bool {
     state.state() != OperationState::Running
 }
 
-fn begun(repository: RepositoryId, kind: OperationKind) -> Result<proto::Operation> {
+fn begun(repository: Option<RepositoryId>, kind: OperationKind) -> Result<proto::Operation> {
     Ok(proto::Operation {
         id: hex::encode(random::<8>()?),
         kind: kind.into(),
-        repository_id: repository.to_string(),
+        repository_id: repository.map(|id| id.to_string()).unwrap_or_default(),
         state: OperationState::Running.into(),
         started: Some(now()),
         ..proto::Operation::default()
     })
 }
 
-/// Writes down how it ended; `None` if it was cancelled.
-fn settle(state: &mut proto::Operation, ended: Option<Result<Report>>) {
+/// Writes down how it ended; `None` if it was cancelled. What a scrub found until then is not lost.
+fn settle(state: &mut proto::Operation, ended: Option<Result<Report>>, scrub: Option<&ScrubProgress>) {
     state.ended = Some(now());
+    state.progress = scrub.map(progress);
+    if !matches!(ended, Some(Ok(_))) {
+        state.report = scrub.map(|scrub| Report::Scrub(scrub_report(&scrub.report())));
+    }
     match ended {
         Some(Ok(report)) => {
             state.set_state(OperationState::Done);
@@ -214,8 +315,10 @@ mod tests {
     fn work(interruption: Interruption, task: BoxFuture<'static, Result<Report>>) -> Work {
         Work {
             kind: OperationKind::Reclaim,
+            repository: Some(RepositoryId([1; 16])),
             interruption,
             task,
+            scrub: None,
         }
     }
 
@@ -224,7 +327,7 @@ mod tests {
     }
 
     fn start(operations: &Operations, work: Work) -> Result<Arc<Operation>> {
-        operations.start(RepositoryId([1; 16]), work, Arc::new(Unobserved))
+        operations.start(work, Arc::new(Unobserved))
     }
 
     #[tokio::test]
@@ -258,6 +361,35 @@ mod tests {
         let operation = start(&operations, broken).unwrap();
         operation.ended().await;
         assert_eq!(operation.now().reason, "INTERNAL");
+    }
+
+    #[tokio::test]
+    async fn the_last_scrubs_keep_the_lists_of_their_reports() {
+        let operations = Operations::default();
+        let found = || {
+            Report::Scrub(proto::ScrubReport {
+                unknown: vec!["something".to_owned()],
+                unknown_count: 1,
+                ..proto::ScrubReport::default()
+            })
+        };
+        for _ in 0..LISTED_MAX + 2 {
+            let mut scrub = work(Interruption::AtOnce, async move { Ok(found()) }.boxed());
+            scrub.kind = OperationKind::Scrub;
+            start(&operations, scrub).unwrap().ended().await;
+        }
+        let whole = |operation: &Arc<Operation>| operation.now().report == Some(found());
+        let all = operations.all();
+        let kept = all.iter().filter(|operation| whole(operation)).count();
+        assert_eq!(
+            kept,
+            LISTED_MAX + 1,
+            "those that had ended when the newest began, and it"
+        );
+        let Some(Report::Scrub(oldest)) = all[LISTED_MAX + 1].now().report else {
+            panic!("no report");
+        };
+        assert!(oldest.lists_truncated && oldest.unknown.is_empty() && oldest.unknown_count == 1);
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use crate::service::proto::{
 use crate::service::{AgentSettings, KeyProvider};
 
 /// An agent at an empty place, without any key.
-async fn keyless(name: &str) -> World {
+pub(super) async fn keyless(name: &str) -> World {
     let mut options = StoreOptions::in_memory(name).unwrap();
     options.keks.clear();
     let settings = AgentSettings {
@@ -23,7 +23,7 @@ async fn keyless(name: &str) -> World {
     World::over(Store::open_or_empty(options).await.unwrap(), settings)
 }
 
-async fn load(world: &World, key_id: &str, key: &'static [u8]) -> Result<LoadResponse, tonic::Status> {
+pub(super) async fn load(world: &World, key_id: &str, key: &'static [u8]) -> Result<LoadResponse, tonic::Status> {
     let request = LoadRequest {
         key_id: key_id.to_owned(),
         key: Bytes::from_static(key),
@@ -32,7 +32,7 @@ async fn load(world: &World, key_id: &str, key: &'static [u8]) -> Result<LoadRes
     Ok(client.load(request).await?.into_inner())
 }
 
-async fn unload(world: &World, key_id: &str) -> bool {
+pub(super) async fn unload(world: &World, key_id: &str) -> bool {
     let request = UnloadRequest {
         key_id: key_id.to_owned(),
     };
@@ -40,7 +40,7 @@ async fn unload(world: &World, key_id: &str) -> bool {
     client.unload(request).await.unwrap().into_inner().was_loaded
 }
 
-async fn create_default(world: &World) -> Result<(), tonic::Status> {
+pub(super) async fn create_default(world: &World) -> Result<(), tonic::Status> {
     let request = CreateRequest {
         name: "default".to_owned(),
         ..CreateRequest::default()

@@ -8,10 +8,10 @@ use crate::service::proto::operation::Report;
 use crate::service::proto::start_request::Work;
 use crate::service::proto::{
     CancelRequest, DeleteRequest, MaintenanceListRequest, Operation, OperationState, RebuildWork, ReclaimWork,
-    ScrubWork, StartRequest, WatchRequest,
+    ResealWork, StartRequest, WatchRequest,
 };
 
-async fn start(world: &World, work: Work) -> Result<Operation, tonic::Status> {
+pub(super) async fn start(world: &World, work: Work) -> Result<Operation, tonic::Status> {
     let request = StartRequest {
         work: Some(work),
         ..StartRequest::default()
@@ -21,7 +21,7 @@ async fn start(world: &World, work: Work) -> Result<Operation, tonic::Status> {
 }
 
 /// How an operation ended, as its watcher saw it.
-async fn ended(world: &World, id: &str) -> Operation {
+pub(super) async fn ended(world: &World, id: &str) -> Operation {
     let request = WatchRequest {
         operation_id: id.to_owned(),
     };
@@ -76,8 +76,8 @@ async fn reclaim_and_rebuild_run_and_report() {
 #[tokio::test]
 async fn what_this_version_does_not_run_is_said() {
     let world = World::new("service unsupported").await;
-    let scrub = start(&world, Work::Scrub(ScrubWork::default())).await;
-    assert_eq!(reason(scrub), Reason::Unsupported);
+    let reseal = start(&world, Work::Reseal(ResealWork {})).await;
+    assert_eq!(reason(reseal), Reason::Unsupported);
     let mut client = MaintenanceClient::new(world.connect());
     assert_eq!(
         reason(client.start(StartRequest::default()).await),

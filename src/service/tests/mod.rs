@@ -7,6 +7,8 @@ mod maintenance;
 mod objects;
 mod put;
 mod repositories;
+mod schedule;
+mod scrub;
 mod status;
 mod streams;
 mod world;

@@ -36,11 +36,11 @@ fn named(name: &str) -> PutHeader {
     }
 }
 
-fn data(bytes: Bytes) -> put_request::Part {
+pub(super) fn data(bytes: Bytes) -> put_request::Part {
     put_request::Part::Data(bytes)
 }
 
-fn finish() -> put_request::Part {
+pub(super) fn finish() -> put_request::Part {
     put_request::Part::Finish(PutFinish::default())
 }
 
@@ -80,7 +80,7 @@ impl Put {
         Ok(answer.part.expect("a part"))
     }
 
-    async fn accepted(&mut self) {
+    pub(super) async fn accepted(&mut self) {
         let answer = self.answer().await.unwrap();
         let put_response::Part::Accepted(accepted) = answer else {
             panic!("{answer:?}");

@@ -15,8 +15,8 @@ use crate::engine;
 use crate::engine::Reason;
 use crate::service::proto::agent_client::AgentClient;
 use crate::service::proto::{
-    CheckHeadRequest, GetCapabilitiesRequest, GetStatusRequest, Mode, SetModeRequest, Status, WatchStatusRequest,
-    WatchStatusResponse,
+    CheckHeadRequest, GetCapabilitiesRequest, GetStatusRequest, Mode, OperationKind, SetModeRequest, Status,
+    WatchStatusRequest, WatchStatusResponse,
 };
 
 async fn status(world: &World) -> Status {
@@ -168,7 +168,8 @@ async fn an_agent_says_what_it_can_do() {
         .await
         .unwrap()
         .into_inner();
-    assert_eq!(can.operations.len(), 2);
+    assert_eq!(can.operations.len(), 3);
+    assert!(can.operations().any(|kind| kind == OperationKind::Scrub));
     assert_eq!(
         (can.max_frame_bytes, can.delete_names_max, can.list_page_max),
         (1 << 20, 1000, 10_000)

@@ -324,4 +324,8 @@ impl DataPath for Strange {
     async fn verify(&self, _: Request<proto::VerifyRequest>) -> Answer<proto::VerifyResponse> {
         Err(Status::unimplemented(""))
     }
+
+    async fn list_damaged(&self, _: Request<proto::ListDamagedRequest>) -> Answer<proto::ListDamagedResponse> {
+        Err(Status::unimplemented(""))
+    }
 }

@@ -181,6 +181,7 @@ async fn serve(configuration: serve::Serve) -> Result<(), Failure> {
     tasks.spawn(async move { watched.monitor().await });
     state.set_metrics(rendering(&metrics, &store));
     let agent = Agent::new(store.clone(), agent_settings(&configuration, &metrics));
+    tasks.spawn(agent.clone().keep_scrubbing());
     tell_start(&configuration, &sockets.grpc, http);
     if !Secret::memory_is_locked() {
         tracing::warn!(
@@ -228,6 +229,7 @@ fn agent_settings(configuration: &serve::Serve, metrics: &Arc<Metrics>) -> Agent
             KeySource::File(_) => KeyProvider::File,
             KeySource::Core => KeyProvider::Core,
         },
+        scrubs: configuration.scrubs,
         observer: metrics.clone(),
     }
 }

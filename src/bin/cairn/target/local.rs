@@ -2,25 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
+use cairn_agent::backend::Location;
 use cairn_agent::codec::RepositoryId;
 use cairn_agent::engine::{
     self, Blocking, ByteRange, DamagedObject, NewRepository, ObjectInfo, ObjectReader, Precondition, PutOptions,
     PutOutcome, ReclaimOptions, Reclaimed, RepositoryHeader, RepositoryStatus, Result, Salvage, ScrubOptions,
-    ScrubProgress, ScrubReport, Status,
+    ScrubProgress, Status,
 };
 use cairn_agent::format::Hash32;
 
-use super::{Description, Input, Key};
+use super::{Description, Input, Key, Scrubbed};
+use crate::progress::Counter;
 
 /// Objects asked for at once.
 const PAGE: usize = 10_000;
 /// Deletes under way at once: together they share commits.
 const DELETES_MAX: usize = 256;
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a bar learns how far a scrub is.
+const TELL_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 pub(crate) struct Store(pub(crate) engine::Store);
@@ -133,8 +138,10 @@ impl Repository {
         self.repository.rebuild().await
     }
 
-    pub(crate) async fn scrub(&self, options: ScrubOptions, progress: &ScrubProgress) -> Result<ScrubReport> {
-        self.repository.scrub(options, progress).await
+    pub(crate) async fn scrub(&self, options: ScrubOptions, counter: &Counter) -> Result<Scrubbed> {
+        let progress = Arc::new(ScrubProgress::default());
+        let _telling = Telling::start(&progress, counter);
+        Ok(self.repository.scrub(options, &progress).await?.into())
     }
 
     pub(crate) async fn damaged_objects(&self, prefix: &str) -> Result<Vec<DamagedObject>> {
@@ -162,6 +169,36 @@ impl Watch {
     pub(crate) async fn next(&mut self) -> Result<Status> {
         self.interval.tick().await;
         self.store.status().await
+    }
+}
+
+/// A scrub without keys of a store that nobody needs to open.
+pub(crate) async fn scrub_bytes_at(location: &Location, options: ScrubOptions, counter: &Counter) -> Result<Scrubbed> {
+    let progress = Arc::new(ScrubProgress::default());
+    let _telling = Telling::start(&progress, counter);
+    Ok(engine::Store::scrub_bytes_at(location, options, &progress)
+        .await?
+        .into())
+}
+
+/// A bar is told how far a scrub is, until this is dropped.
+struct Telling(tokio::task::JoinHandle<()>);
+
+impl Telling {
+    fn start(progress: &Arc<ScrubProgress>, counter: &Counter) -> Self {
+        let (progress, counter) = (progress.clone(), counter.clone());
+        Self(tokio::spawn(async move {
+            loop {
+                counter.set(progress.bytes(), progress.bytes_expected());
+                tokio::time::sleep(TELL_EVERY).await;
+            }
+        }))
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

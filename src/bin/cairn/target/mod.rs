@@ -14,9 +14,11 @@ use bytes::Bytes;
 use cairn_agent::codec::RepositoryId;
 use cairn_agent::engine::{
     ByteRange, DamagedObject, NewRepository, ObjectInfo, PutOptions, PutOutcome, ReclaimOptions, Reclaimed,
-    RepositoryHeader, RepositoryStatus, Result, ScrubOptions, ScrubProgress, ScrubReport, Status,
+    RepositoryHeader, RepositoryStatus, Result, ScrubOptions, ScrubReport, Status,
 };
 use cairn_agent::format::Hash32;
+
+use crate::progress::Counter;
 
 /// A store.
 #[derive(Clone)]
@@ -76,6 +78,25 @@ pub(crate) struct Key {
     pub(crate) loaded_at_ms: Option<i64>,
     /// Repositories whose newest keyring needs it.
     pub(crate) repositories: Vec<RepositoryId>,
+}
+
+/// A scrub that has ended, well or early.
+pub(crate) struct Scrubbed {
+    pub(crate) report: ScrubReport,
+    /// Whether nothing is wrong with what was checked, or nothing any more.
+    pub(crate) sound: bool,
+    /// Whether the lists of the report lack something.
+    pub(crate) lists_truncated: bool,
+}
+
+impl From<ScrubReport> for Scrubbed {
+    fn from(report: ScrubReport) -> Self {
+        Self {
+            sound: report.is_sound(),
+            lists_truncated: report.is_cut(),
+            report,
+        }
+    }
 }
 
 /// Names in one delete.
@@ -183,28 +204,14 @@ impl Repository {
         either!(self, Repository, repository => repository.rebuild().await)
     }
 
-    /// Reads and checks what is stored.
-    ///
-    /// # Errors
-    /// `Unsupported` with an agent.
-    pub(crate) async fn scrub(&self, options: ScrubOptions, progress: &ScrubProgress) -> Result<ScrubReport> {
-        match self {
-            Self::Local(repository) => repository.scrub(options, progress).await,
-            #[cfg(feature = "serve")]
-            Self::Remote(_) => Err(not_through_an_agent("a scrub")),
-        }
+    /// Reads and checks what is stored. Dropping this ends the work, wherever it is done.
+    pub(crate) async fn scrub(&self, options: ScrubOptions, counter: &Counter) -> Result<Scrubbed> {
+        either!(self, Repository, repository => repository.scrub(options, counter).await)
     }
 
     /// Objects of which something is known to be damaged.
-    ///
-    /// # Errors
-    /// `Unsupported` with an agent.
     pub(crate) async fn damaged_objects(&self, prefix: &str) -> Result<Vec<DamagedObject>> {
-        match self {
-            Self::Local(repository) => repository.damaged_objects(prefix).await,
-            #[cfg(feature = "serve")]
-            Self::Remote(_) => Err(not_through_an_agent("a list of damaged objects")),
-        }
+        either!(self, Repository, repository => repository.damaged_objects(prefix).await)
     }
 
     pub(crate) async fn describe(&self) -> Result<Description> {
@@ -215,12 +222,6 @@ impl Repository {
     pub(crate) async fn check_head(&self, log_number: u64, head: Hash32) -> Result<bool> {
         either!(self, Repository, repository => repository.check_head(log_number, head).await)
     }
-}
-
-#[cfg(feature = "serve")]
-fn not_through_an_agent(what: &str) -> cairn_agent::engine::Error {
-    let line = format!("{what} cannot be had through an agent; name the store with --store, `cairn scrub --depth bytes` works beside one");
-    cairn_agent::engine::Error::new(cairn_agent::engine::Reason::Unsupported, line)
 }
 
 impl Reader {

@@ -1,14 +1,20 @@
-//! Long work that the agent does while we watch. Breaking off only ends the watching.
+//! Long work that the agent does while we watch. Breaking off only ends the watching, but for a scrub, which it cancels.
 
-use cairn_agent::engine::{Error, Reason, ReclaimOptions, Reclaimed, Result};
+use tonic::transport::Channel;
+
+use cairn_agent::engine::{Depth, Error, Reason, ReclaimOptions, Reclaimed, Result, ScrubOptions};
+use cairn_agent::service::convert::scrub_work;
 use cairn_agent::service::proto;
-use proto::OperationState;
 use proto::maintenance_client::MaintenanceClient;
 use proto::operation::Report;
 use proto::start_request::Work;
+use proto::{Operation, OperationState};
 
 use super::convert::{self, needed, nonsense};
 use super::{MESSAGE_BYTES_MAX, Repository};
+use crate::interrupt::last_words;
+use crate::progress::Counter;
+use crate::target::Scrubbed;
 
 pub(super) async fn reclaim(repository: &Repository, options: ReclaimOptions) -> Result<Reclaimed> {
     let work = proto::ReclaimWork {
@@ -16,7 +22,7 @@ pub(super) async fn reclaim(repository: &Repository, options: ReclaimOptions) ->
     };
     match run(repository, Work::Reclaim(work)).await? {
         Report::Reclaim(report) => Ok(convert::reclaimed(report)),
-        Report::Rebuild(_) => Err(nonsense("it reports on other work than it was given")),
+        _ => Err(other_work()),
     }
 }
 
@@ -24,31 +30,87 @@ pub(super) async fn rebuild(repository: &Repository) -> Result<()> {
     run(repository, Work::Rebuild(proto::RebuildWork {})).await.map(drop)
 }
 
+/// A scrub, as a local one would do it: to depth bytes over all repositories.
+pub(super) async fn scrub(repository: &Repository, options: &ScrubOptions, counter: &Counter) -> Result<Scrubbed> {
+    let work = scrub_work(options, options.depth == Depth::Bytes);
+    let operation = start(repository, Work::Scrub(work)).await?;
+    let mut cancelling = Cancelling {
+        client: client(repository),
+        operation_id: Some(operation.id.clone()),
+    };
+    let ended = watch(repository, operation, |operation| {
+        if let Some(progress) = &operation.progress {
+            counter.set(progress.bytes_done, progress.bytes_expected);
+        }
+    });
+    let ended = ended.await?;
+    cancelling.operation_id = None;
+    match report(repository, ended)? {
+        Report::Scrub(report) => convert::scrubbed(report),
+        _ => Err(other_work()),
+    }
+}
+
+/// Cancels an operation if it is dropped before the end is known.
+struct Cancelling {
+    client: MaintenanceClient<Channel>,
+    operation_id: Option<String>,
+}
+
+impl Drop for Cancelling {
+    fn drop(&mut self) {
+        if let Some(operation_id) = self.operation_id.take() {
+            let mut client = self.client.clone();
+            last_words(async move {
+                // Nobody is left to be told of a failure.
+                let _ = client.cancel(proto::CancelRequest { operation_id }).await;
+            });
+        }
+    }
+}
+
 /// Starts the work and waits for its end.
 async fn run(repository: &Repository, work: Work) -> Result<Report> {
-    let failed = |status: tonic::Status| repository.failed(&status);
-    let channel = repository.agent.channel.clone();
-    let mut client = MaintenanceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let operation = start(repository, work).await?;
+    let ended = watch(repository, operation, |_| ()).await?;
+    report(repository, ended)
+}
+
+async fn start(repository: &Repository, work: Work) -> Result<Operation> {
     let request = proto::StartRequest {
         repository: repository.name(),
         work: Some(work),
     };
-    let started = client.start(request).await.map_err(failed)?.into_inner();
-    let mut operation = needed(started.operation)?;
+    let started = client(repository).start(request).await;
+    needed(
+        started
+            .map_err(|status| repository.failed(&status))?
+            .into_inner()
+            .operation,
+    )
+}
+
+/// The operation as it was told last.
+async fn watch(repository: &Repository, operation: Operation, told: impl Fn(&Operation)) -> Result<Operation> {
+    let failed = |status: tonic::Status| repository.failed(&status);
     let request = proto::WatchRequest {
         operation_id: operation.id.clone(),
     };
-    let mut changes = client.watch(request).await.map_err(failed)?.into_inner();
+    let mut operation = operation;
+    let mut changes = client(repository).watch(request).await.map_err(failed)?.into_inner();
     while let Some(change) = changes.message().await.map_err(failed)? {
         operation = needed(change.operation)?;
+        told(&operation);
     }
+    Ok(operation)
+}
+
+/// What came of an operation.
+fn report(repository: &Repository, operation: Operation) -> Result<Report> {
     match operation.state() {
         OperationState::Done => needed(operation.report),
         OperationState::Failed => Err(reported(&operation.reason, operation.message)),
-        OperationState::Cancelled => {
-            let line = format!("operation {} was cancelled", operation.id);
-            Err(Error::new(Reason::Cancelled, line))
-        }
+        OperationState::Cancelled => Err(Error::new(Reason::Cancelled, cancelled(&operation))),
         _ => {
             let line = format!(
                 "the agent at {} tells no longer how its operation {} goes; it may go on",
@@ -57,6 +119,25 @@ async fn run(repository: &Repository, work: Work) -> Result<Report> {
             Err(Error::new(Reason::ShuttingDown, line))
         }
     }
+}
+
+fn cancelled(operation: &Operation) -> String {
+    let line = format!("operation {} was cancelled", operation.id);
+    match &operation.report {
+        Some(Report::Scrub(report)) if !report.cursor.is_empty() => {
+            format!("{line}; go on with --from '{}'", report.cursor)
+        }
+        _ => line,
+    }
+}
+
+fn client(repository: &Repository) -> MaintenanceClient<Channel> {
+    let channel = repository.agent.channel.clone();
+    MaintenanceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+fn other_work() -> Error {
+    nonsense("it reports on other work than it was given")
 }
 
 /// A failure that comes inside of an answer, by its word.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tonic::transport::Channel;
 
 use cairn_agent::engine::{
-    ByteRange, Error, ObjectInfo, PutOptions, PutOutcome, Reason, ReclaimOptions, Reclaimed, RepositoryStatus, Result,
+    ByteRange, DamagedObject, Error, ObjectInfo, PutOptions, PutOutcome, Reason, ReclaimOptions, Reclaimed,
+    RepositoryStatus, Result, ScrubOptions,
 };
 use cairn_agent::format::Hash32;
 use cairn_agent::service::proto;
@@ -15,7 +16,9 @@ use proto::data_path_client::DataPathClient;
 
 use super::convert::{needed, nonsense};
 use super::{Agent, MESSAGE_BYTES_MAX, Reader, convert, maintenance, put};
-use crate::target::{Description, Input};
+use crate::failure::note;
+use crate::progress::Counter;
+use crate::target::{Description, Input, Scrubbed};
 
 /// Objects asked for at once.
 const PAGE: u32 = 10_000;
@@ -119,6 +122,34 @@ impl Repository {
     pub(crate) async fn rebuild(&self) -> Result<RepositoryStatus> {
         maintenance::rebuild(self).await?;
         Ok(self.describe().await?.totals)
+    }
+
+    pub(crate) async fn scrub(&self, options: ScrubOptions, counter: &Counter) -> Result<Scrubbed> {
+        maintenance::scrub(self, &options, counter).await
+    }
+
+    pub(crate) async fn damaged_objects(&self, prefix: &str) -> Result<Vec<DamagedObject>> {
+        let mut objects = Vec::new();
+        let mut request = proto::ListDamagedRequest {
+            repository: self.name(),
+            prefix: prefix.to_owned(),
+            page_size: PAGE,
+            ..proto::ListDamagedRequest::default()
+        };
+        loop {
+            let answer = self.client().list_damaged(request.clone()).await;
+            let page = answer.map_err(|status| self.failed(&status))?.into_inner();
+            for object in page.objects {
+                if object.ranges_truncated {
+                    note(&format!("more of {:?} is damaged than is listed here", object.name));
+                }
+                objects.push(DamagedObject::from(object));
+            }
+            if page.next_page_token.is_empty() {
+                return Ok(objects);
+            }
+            request.page_token = page.next_page_token;
+        }
     }
 
     pub(crate) async fn describe(&self) -> Result<Description> {
