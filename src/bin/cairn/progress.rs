@@ -12,6 +12,15 @@ use tokio::task::JoinHandle;
 const DELAY: Duration = Duration::from_secs(1);
 const REDRAW: Duration = Duration::from_millis(100);
 
+/// What work in steps does now, and how far that is.
+pub(crate) struct Step {
+    /// In a word or two.
+    pub(crate) doing: &'static str,
+    pub(crate) done: u64,
+    /// 0 if that is not known.
+    pub(crate) of: u64,
+}
+
 /// Shows how far the work is until it is dropped.
 pub(crate) struct Progress {
     done: Counter,
@@ -53,11 +62,35 @@ impl Progress {
         Self::start(doing, None, "{prefix} {spinner} {elapsed}")
     }
 
+    /// Shows the step that `step` tells, whenever it draws.
+    pub(crate) fn steps(doing: &'static str, step: impl Fn() -> Step + Send + 'static) -> Self {
+        let template = "{prefix} {msg} {wide_bar} {pos}/{len} {elapsed}";
+        Self::start_with(doing, None, template, |_, _| {
+            Box::new(move |bar| {
+                let step = step();
+                bar.set_message(step.doing);
+                bar.set_length(step.of);
+                bar.set_position(step.done);
+            })
+        })
+    }
+
     pub(crate) fn counter(&self) -> Counter {
         self.done.clone()
     }
 
     fn start(doing: &'static str, total: Option<u64>, template: &'static str) -> Self {
+        Self::start_with(doing, total, template, |_, done| {
+            Box::new(move |bar| bar.set_position(done.value()))
+        })
+    }
+
+    fn start_with(
+        doing: &'static str,
+        total: Option<u64>,
+        template: &'static str,
+        tell: impl FnOnce(&ProgressBar, Counter) -> Tell,
+    ) -> Self {
         let done = Counter::default();
         let bar = ProgressBar::hidden();
         let drawing = io::stderr().is_terminal().then(|| {
@@ -68,17 +101,20 @@ impl Progress {
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
-            tokio::spawn(draw(bar.clone(), done.clone()))
+            tokio::spawn(draw(bar.clone(), tell(&bar, done.clone())))
         });
         Self { done, bar, drawing }
     }
 }
 
-async fn draw(bar: ProgressBar, done: Counter) {
+/// Tells a bar how far the work is.
+type Tell = Box<dyn Fn(&ProgressBar) + Send>;
+
+async fn draw(bar: ProgressBar, tell: Tell) {
     tokio::time::sleep(DELAY).await;
     bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
     loop {
-        bar.set_position(done.value());
+        tell(&bar);
         bar.tick();
         tokio::time::sleep(REDRAW).await;
     }

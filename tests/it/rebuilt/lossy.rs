@@ -18,7 +18,10 @@ const NAMES: [(&str, u64, usize); 3] = [("a", 1, 3 << 20), ("b", 2, 300 << 10), 
 
 async fn put(repository: &Repository, (name, seed, len): (&str, u64, usize)) {
     let bytes = noise(&mut rng(seed), len);
-    repository.put(name, bytes.as_slice(), PutOptions::default()).await.unwrap();
+    repository
+        .put(name, bytes.as_slice(), PutOptions::default())
+        .await
+        .unwrap();
 }
 
 /// A store with three objects, and a checkpoint after each commit if `checkpoints`.

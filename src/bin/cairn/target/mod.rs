@@ -13,8 +13,8 @@ use bytes::Bytes;
 
 use cairn_agent::codec::RepositoryId;
 use cairn_agent::engine::{
-    ByteRange, DamagedObject, NewRepository, ObjectInfo, PutOptions, PutOutcome, ReclaimOptions, Reclaimed,
-    RepositoryHeader, RepositoryStatus, Result, ScrubOptions, ScrubProgress, ScrubReport, Status,
+    ByteRange, DamagedObject, NewRepository, ObjectInfo, PutOptions, PutOutcome, RebuildProgress, ReclaimOptions,
+    Reclaimed, RepositoryHeader, RepositoryStatus, Result, ScrubOptions, ScrubProgress, ScrubReport, Status,
 };
 use cairn_agent::format::Hash32;
 
@@ -179,8 +179,13 @@ impl Repository {
         either!(self, Repository, repository => repository.reclaim(options).await)
     }
 
-    pub(crate) async fn rebuild(&self) -> Result<RepositoryStatus> {
-        either!(self, Repository, repository => repository.rebuild().await)
+    /// Makes the catalog anew. An agent does not tell how far it is.
+    pub(crate) async fn rebuild(&self, progress: &RebuildProgress) -> Result<RepositoryStatus> {
+        match self {
+            Self::Local(repository) => repository.rebuild(progress).await,
+            #[cfg(feature = "serve")]
+            Self::Remote(repository) => repository.rebuild().await,
+        }
     }
 
     /// Reads and checks what is stored.
@@ -219,7 +224,9 @@ impl Repository {
 
 #[cfg(feature = "serve")]
 fn not_through_an_agent(what: &str) -> cairn_agent::engine::Error {
-    let line = format!("{what} cannot be had through an agent; name the store with --store, `cairn scrub --depth bytes` works beside one");
+    let line = format!(
+        "{what} cannot be had through an agent; name the store with --store, `cairn scrub --depth bytes` works beside one"
+    );
     cairn_agent::engine::Error::new(cairn_agent::engine::Reason::Unsupported, line)
 }
 
