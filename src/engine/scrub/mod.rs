@@ -166,7 +166,13 @@ impl Repository {
     /// # Errors
     /// Those of the backend and the catalog.
     pub async fn damaged_objects(&self, prefix: &str) -> Result<Vec<DamagedObject>> {
-        objects::damaged(self, prefix).await
+        let state = self.core().catalog_state()?;
+        let damaged = objects::damaged(self, prefix).await;
+        // While the catalog is made anew everything looks damaged.
+        if self.core().catalog_state()? != state {
+            return Box::pin(self.damaged_objects(prefix)).await;
+        }
+        damaged
     }
 }
 
