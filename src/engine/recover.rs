@@ -18,6 +18,21 @@ pub(crate) async fn catch_up(core: &Arc<Core>) -> Result<TipRow> {
     Ok(follow(core).await?.0)
 }
 
+/// Applies what others wrote since the catalog's tip. Damage is nobody's writing: a log that ends before the tip, or that
+/// cannot be read behind it, leaves the catalog as it is.
+pub(crate) async fn follow_others(core: &Arc<Core>) -> Result<()> {
+    let tip = core.catalog.tip()?.unwrap_or_default();
+    let followed = match find_beyond(core, tip.tip.as_ref()).await {
+        Ok(Continuation::Unbroken(beyond)) if beyond.entries.is_empty() => return Ok(()),
+        Ok(_) => catch_up(core).await.map(drop),
+        Err(error) => Err(error),
+    };
+    match followed {
+        Err(error) if error.reason() == Reason::DataLoss => Ok(()),
+        followed => followed,
+    }
+}
+
 /// Adopts the log for a new owner: after this, all that it says is durable, and packs that are not on it are named.
 ///
 /// What a former process acknowledged was durable when it did, and the catalog records how far that goes. What lies

@@ -598,7 +598,7 @@ impl Repository {
         let epoch = self.inner.writer.lock().await.as_ref().map(|writer| writer.epoch);
         match epoch {
             Some(epoch) => check_fence(self.core(), epoch).await,
-            None => recover::catch_up(self.core()).await.map(drop),
+            None => recover::follow_others(self.core()).await,
         }
     }
 

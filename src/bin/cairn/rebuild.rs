@@ -1,19 +1,22 @@
 //! `cairn rebuild`: the catalog is made anew from the store.
 
-use cairn_agent::engine::Salvage;
+use std::sync::Arc;
+
+use cairn_agent::engine::{RebuildPhase, RebuildProgress, Salvage};
 use clap::Args;
 use serde::Serialize;
 
 use crate::failure::{Failure, note};
 use crate::output::fields;
-use crate::progress::Progress;
+use crate::progress::{Progress, Step};
 use crate::session::Session;
 use crate::status::RepositoryView;
 use crate::target::Store;
 
 /// Make the catalog of a repository anew from the store alone
 ///
-/// With --agent the agent does it, and goes on if this command is interrupted.
+/// What an interrupted rebuild has read is not read again. With --agent the agent does it, and goes on if this command is
+/// interrupted.
 #[derive(Args)]
 pub(crate) struct Rebuild {
     /// Go on without commits that are missing or cannot be read: what they recorded is lost, all else comes back
@@ -53,9 +56,16 @@ impl Rebuild {
         if self.salvage {
             return salvage(session).await;
         }
+        let watched = Arc::new(RebuildProgress::default());
+        let progress = match session.is_remote()? {
+            true => Progress::unmeasured("rebuild"),
+            false => Progress::steps("rebuild", {
+                let watched = watched.clone();
+                move || step(&watched)
+            }),
+        };
         let repository = session.repository().await?;
-        let progress = Progress::unmeasured("rebuild");
-        let view = RepositoryView::from(repository.rebuild().await?);
+        let view = RepositoryView::from(repository.rebuild(&watched).await?);
         drop(progress);
         session.output().print(&view, |out| fields(out, &view.lines()))
     }
@@ -86,4 +96,13 @@ async fn salvage(session: &Session) -> Result<(), Failure> {
             .iter()
             .try_for_each(|path| writeln!(out, "given up         {path}"))
     })
+}
+
+fn step(progress: &RebuildProgress) -> Step {
+    let (doing, done, of) = match progress.phase() {
+        RebuildPhase::Log => ("reading the log", 0, 0),
+        RebuildPhase::Packs => ("packs", progress.packs(), progress.packs_expected()),
+        RebuildPhase::Objects | RebuildPhase::Done => ("objects", progress.objects(), progress.objects_expected()),
+    };
+    Step { doing, done, of }
 }
