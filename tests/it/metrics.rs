@@ -4,7 +4,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use cairn_agent::engine::{ByteRange, Precondition, PutOptions, ReclaimOptions, Repository, Store};
+use cairn_agent::engine::{
+    ByteRange, Precondition, PutOptions, ReclaimOptions, Repository, ScrubOptions, ScrubProgress, Store,
+};
 use cairn_agent::http::metrics::{FAMILIES, Family, Metrics};
 
 use crate::agent::{self, http_get};
@@ -207,6 +209,8 @@ async fn the_tool_of_prometheus_finds_nothing_to_say() {
     let mut told = Told::default();
     told.put(&repository, "a", &random_bytes(5, 300_000)).await;
     read(&repository, "a", ByteRange::All).await.unwrap();
+    let scrub = repository.scrub(ScrubOptions::default(), &ScrubProgress::default());
+    assert!(scrub.await.unwrap().is_sound());
     store.set_read_only(true).await.unwrap();
     let metrics = Metrics::new();
     metrics.call_ended("DataPath/Put", "OK", 0.25);

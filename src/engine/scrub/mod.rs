@@ -85,6 +85,8 @@ impl Default for ScrubOptions {
 }
 
 impl ScrubOptions {
+    /// To be asked where they come from outside; every scrub asks itself.
+    ///
     /// # Errors
     /// `InvalidArgument` if they contradict each other.
     pub fn check(&self) -> Result<()> {

@@ -107,10 +107,10 @@ async fn scrubs_are_counted_while_they_run_and_remembered_when_they_end() {
             0.0
         );
     }
-    let completed = "cairn_scrub_completed_timestamp_seconds{depth=\"structure\",repository=\"first\"}";
+    let completed = "cairn_scrub_completed_timestamp_seconds{repository=\"first\",depth=\"structure\"}";
     let since = store.status().await.unwrap().since_ms as f64 / 1000.0;
     assert!(value(&text, completed) >= since);
-    assert!(!text.contains("cairn_scrub_completed_timestamp_seconds{depth=\"full\""));
+    assert!(!text.contains("cairn_scrub_completed_timestamp_seconds{repository=\"first\",depth=\"full\""));
 
     // One that does not come to its end: it is polled once, and waits for its rate.
     let repository = store.repository("first").await.unwrap();
@@ -126,5 +126,5 @@ async fn scrubs_are_counted_while_they_run_and_remembered_when_they_end() {
     drop(standing);
     let text = metrics.render_status(&store, &status);
     assert_eq!(value(&text, "cairn_scrubs_running{depth=\"full\"}"), 0.0);
-    assert!(!text.contains("cairn_scrub_completed_timestamp_seconds{depth=\"full\""));
+    assert!(!text.contains("cairn_scrub_completed_timestamp_seconds{repository=\"first\",depth=\"full\""));
 }
