@@ -209,7 +209,8 @@ async fn the_tool_of_prometheus_finds_nothing_to_say() {
     let mut told = Told::default();
     told.put(&repository, "a", &random_bytes(5, 300_000)).await;
     read(&repository, "a", ByteRange::All).await.unwrap();
-    let scrub = repository.scrub(ScrubOptions::default(), &ScrubProgress::default());
+    let progress = ScrubProgress::default();
+    let scrub = repository.scrub(ScrubOptions::default(), &progress);
     assert!(scrub.await.unwrap().is_sound());
     store.set_read_only(true).await.unwrap();
     let metrics = Metrics::new();
