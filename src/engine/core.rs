@@ -1,9 +1,10 @@
 //! What every part of the engine shares for one repository.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::budget::Budget;
 use super::compute::Compute;
@@ -16,7 +17,7 @@ use super::revocation::Revocation;
 use super::write::{Compressors, Slabs};
 use crate::backend::Backend;
 use crate::catalog::{Catalog, Locality, RepositoryCatalog};
-use crate::format::{Layout, Secrets};
+use crate::format::{Layout, PackName, Secrets};
 
 /// The open repository, without its writer.
 pub(crate) struct Core {
@@ -45,6 +46,10 @@ pub(crate) struct Core {
     pub(crate) rebuilds: AtomicU64,
     /// Set when the log turned out to lack what this agent had seen on it.
     pub(crate) rolled_back: AtomicBool,
+    /// Set while a salvage is under way: until a checkpoint of its own has left behind what is lost.
+    pub(crate) salvaging: AtomicBool,
+    /// Packs that cannot be read and that it goes on without.
+    pub(crate) given_up: Mutex<HashSet<PackName>>,
     /// Held while the catalog is changed: log order is the order of its holders.
     pub(crate) apply: tokio::sync::Mutex<()>,
 }
@@ -54,6 +59,14 @@ pub(crate) struct Core {
 pub(crate) struct CatalogState(u64);
 
 impl Core {
+    pub(crate) fn is_salvaging(&self) -> bool {
+        self.salvaging.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_given_up(&self, pack: &PackName) -> bool {
+        self.given_up.lock().contains(pack)
+    }
+
     /// To be asked before something is looked up that may not be there.
     ///
     /// # Errors

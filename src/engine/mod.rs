@@ -56,6 +56,7 @@ pub use self::key_chain::KeyState;
 pub use self::keyrings::RepositoryHeader;
 pub use self::log::rebuild::{RebuildPhase, RebuildProgress};
 pub use self::log::requests::Precondition;
+pub use self::log::salvage::Salvage;
 pub use self::options::Options;
 pub use self::read::{ByteRange, ObjectReader};
 pub use self::reclaim::{ReclaimOptions, Reclaimed};

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::core::Core;
-use super::error::Result;
+use super::error::{Reason, Result};
 use super::log::rebuild::{self, RebuildProgress};
-use super::log::replay::{Continuation, LogEntry, apply_entries, find_beyond, introduced};
+use super::log::replay::{Continuation, LogEntry, Survey, apply_entries, find_beyond, introduced, survey};
+use super::log::salvage::{Salvage, follow_gaps};
+use super::packs::read_directory;
 use crate::backend::ErrorKind;
 use crate::catalog::{Lookup, TipRow};
 use crate::format::{Hash32, PackName, Tip};
@@ -16,6 +18,21 @@ pub(crate) async fn catch_up(core: &Arc<Core>) -> Result<TipRow> {
     Ok(follow(core).await?.0)
 }
 
+/// Applies what others wrote since the catalog's tip. Damage is nobody's writing: a log that ends before the tip, or that
+/// cannot be read behind it, leaves the catalog as it is.
+pub(crate) async fn follow_others(core: &Arc<Core>) -> Result<()> {
+    let tip = core.catalog.tip()?.unwrap_or_default();
+    let followed = match find_beyond(core, tip.tip.as_ref()).await {
+        Ok(Continuation::Unbroken(beyond)) if beyond.entries.is_empty() => return Ok(()),
+        Ok(_) => catch_up(core).await.map(drop),
+        Err(error) => Err(error),
+    };
+    match followed {
+        Err(error) if error.reason() == Reason::DataLoss => Ok(()),
+        followed => followed,
+    }
+}
+
 /// Adopts the log for a new owner: after this, all that it says is durable, and packs that are not on it are named.
 ///
 /// What a former process acknowledged was durable when it did, and the catalog records how far that goes. What lies
@@ -23,7 +40,11 @@ pub(crate) async fn catch_up(core: &Arc<Core>) -> Result<TipRow> {
 /// a failed fsync the kernel may call the same pages clean.)
 pub(crate) async fn adopt(core: &Arc<Core>) -> Result<(TipRow, Vec<PackName>)> {
     core.backend.sync().await?;
-    let (mut tip, strays, doubtful) = follow(core).await?;
+    let (mut tip, mut strays, doubtful) = follow(core).await?;
+    if core.is_salvaging() {
+        // Commits that nobody can read may have introduced them.
+        strays.clear();
+    }
     for name in doubtful {
         core.backend.rewrite(&core.layout.pack(&name)).await?;
     }
@@ -43,7 +64,12 @@ pub(crate) async fn adopt(core: &Arc<Core>) -> Result<(TipRow, Vec<PackName>)> {
 /// to be durable.
 async fn follow(core: &Arc<Core>) -> Result<(TipRow, Vec<PackName>, Vec<PackName>)> {
     let _applying = core.apply.lock().await;
-    let tip = core.catalog.tip()?;
+    let mut tip = core.catalog.tip()?;
+    if tip.is_some() && core.catalog.is_rebuilding()? && !core.is_salvaging() {
+        tracing::warn!("a salvage was interrupted; making its catalog anew");
+        core.store_catalog.forget(core.secrets.repository())?;
+        tip = None;
+    }
     let fresh = tip.is_none();
     let tip = tip.unwrap_or_default();
     if fresh && rebuild::is_worthwhile(core).await? {
@@ -78,8 +104,56 @@ async fn continuation(core: &Core, tip: Option<&Tip>) -> Result<Continuation> {
     }
     match core.backend.size(&core.layout.pack(&tip.pack)).await {
         Ok(_) => Ok(found),
+        Err(error) if error.kind() == ErrorKind::NotFound && core.is_given_up(&tip.pack) => Ok(found),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Continuation::Elsewhere),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Brings the catalog to the end of a log that lacks commits, and says what it had to go on without. The catalog is the
+/// best witness there is: where the log continues it, nothing that it knows is lost.
+pub(crate) async fn salvage(core: &Arc<Core>) -> Result<Salvage> {
+    core.salvaging.store(true, Ordering::Release);
+    if let Some(salvage) = salvage_beyond_catalog(core).await? {
+        return Ok(salvage);
+    }
+    let _applying = core.apply.lock().await;
+    rebuild::salvage(core).await
+}
+
+/// None if the catalog and what can be read of the log do not fit together.
+async fn salvage_beyond_catalog(core: &Arc<Core>) -> Result<Option<Salvage>> {
+    if core.catalog.is_rebuilding()? {
+        return Ok(None);
+    }
+    let Some(tip) = core.catalog.tip()?.and_then(|tip| tip.tip) else {
+        return Ok(None);
+    };
+    let Survey { commits, unreadable, .. } = survey(core, Some(&tip)).await?;
+    let readable = follow_gaps(commits, Some(&tip));
+    let first = readable.entries.first().map(|entry| entry.section().previous);
+    if !readable.lost.is_empty() || first.is_some_and(|previous| previous != tip.trailer_hash) {
+        return Ok(None);
+    }
+    let is_introduced = |name: &PackName| {
+        let mut packs = readable.entries.iter().flat_map(|entry| introduced(entry.section()));
+        packs.any(|pack| pack.name == *name)
+    };
+    let mut given_up: Vec<_> = unreadable.into_iter().map(|(name, _)| name).collect();
+    given_up.retain(|name| !is_introduced(name));
+    match read_directory(core, &tip.pack).await {
+        Err(error) if error.reason() == Reason::DataLoss => given_up.push(tip.pack),
+        read => drop(read?),
+    }
+    let salvage = Salvage {
+        given_up: given_up.iter().map(|name| core.layout.pack(name)).collect(),
+        ..Salvage::default()
+    };
+    core.given_up.lock().extend(given_up);
+    match follow(core).await {
+        Ok(_) => Ok(Some(salvage)),
+        Err(error) if error.reason() == Reason::DataLoss => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -113,10 +187,10 @@ async fn rebuilt(core: &Arc<Core>) -> Result<(TipRow, Vec<PackName>, Vec<PackNam
 }
 
 async fn tip_packs(core: &Arc<Core>, tip: &TipRow) -> Result<Vec<PackName>> {
-    let Some(newest) = &tip.tip else {
+    let Some(newest) = tip.tip.filter(|tip| !core.is_given_up(&tip.pack)) else {
         return Ok(Vec::new());
     };
-    let (pack, directory) = super::packs::read_directory(core, &newest.pack).await?;
+    let (pack, directory) = read_directory(core, &newest.pack).await?;
     Ok(doubtful(&[LogEntry { pack, directory }]))
 }
 

@@ -18,7 +18,7 @@ use super::read::{ByteRange, ObjectReader, hold, manifest_leaves};
 use super::reclaim::{self, ReclaimOptions, Reclaimed};
 use super::recover;
 use super::write::{Draft, Ledger, ManifestBuilder, Packer, PutProgress, Source, ingest_stream, upload};
-use crate::catalog::{Lookup, Stats};
+use crate::catalog::{DirtyKey, Lookup, Stats};
 use crate::codec::RepositoryId;
 use crate::format::record::{METADATA_LEN_MAX, metadata_len};
 use crate::format::{
@@ -403,6 +403,38 @@ impl Repository {
         self.status()
     }
 
+    /// The end of a salvage: commits and writes two checkpoints, so that no rebuild comes by what is lost any more.
+    pub(crate) async fn leave_lost_behind(&self) -> Result<()> {
+        let core = self.core();
+        if core.is_salvaging() {
+            self.write_checkpoints(&[]).await?;
+            let mut tx = core.catalog.begin();
+            tx.end_rebuilding();
+            tx.commit()?;
+            core.store_catalog.persist()?;
+            core.given_up.lock().clear();
+            core.salvaging.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Writes the `dirty` parts of the tables anew: two checkpoints, so that none of those that are kept refers to what
+    /// was there before.
+    pub(crate) async fn write_checkpoints(&self, dirty: &[DirtyKey]) -> Result<()> {
+        let core = self.core();
+        let access = self.write_access().await?;
+        {
+            let _applying = core.apply.lock().await;
+            let mut tx = core.catalog.begin();
+            dirty.iter().for_each(|part| tx.mark_dirty(*part));
+            tx.commit()?;
+        }
+        for _ in 0..2 {
+            access.ask(|reply| Request::Checkpoint { reply }).await?;
+        }
+        Ok(())
+    }
+
     /// Totals of the repository.
     pub fn status(&self) -> Result<RepositoryStatus> {
         let core = self.core();
@@ -566,7 +598,7 @@ impl Repository {
         let epoch = self.inner.writer.lock().await.as_ref().map(|writer| writer.epoch);
         match epoch {
             Some(epoch) => check_fence(self.core(), epoch).await,
-            None => recover::catch_up(self.core()).await.map(drop),
+            None => recover::follow_others(self.core()).await,
         }
     }
 

@@ -18,6 +18,7 @@ use super::budget::{Budget, Paid};
 use super::compute::Compute;
 use super::core::Core;
 use super::counters::Counters;
+use super::log::salvage::Salvage;
 use super::error::{Error, Reason, Result};
 use super::gate::Gate;
 use super::in_flight::InFlight;
@@ -311,7 +312,43 @@ impl Store {
         Ok(repository)
     }
 
+    /// Opens a repository whose log lacks commits, or has some that cannot be read: with all that the rest leads to. What
+    /// those commits recorded is lost: objects that they put, deletes, replacements. One that lacks nothing is opened as
+    /// it is.
+    ///
+    /// # Errors
+    /// Those of [`Self::repository`]; `DataLoss` if no commit and no checkpoint can be read.
+    pub async fn salvage(&self, name_or_id: &str) -> Result<(Repository, Salvage)> {
+        match self.repository(name_or_id).await {
+            Ok(repository) => return Ok((repository, Salvage::default())),
+            Err(error) if error.reason() == Reason::DataLoss => {}
+            Err(error) => return Err(error),
+        }
+        let header = self.header(name_or_id).await?;
+        let mut open = self.inner.open.lock().await;
+        let core = self.open_core(&header).await?;
+        let salvage = recover::salvage(&core).await?;
+        let repository = self.with_fence(header.id, core);
+        if let Err(error) = repository.leave_lost_behind().await {
+            repository.close().await;
+            return Err(error);
+        }
+        open.insert(header.id, repository.clone());
+        Ok((repository, salvage))
+    }
+
     async fn open_repository(&self, header: &RepositoryHeader) -> Result<Repository> {
+        let core = self.open_core(header).await?;
+        recover::catch_up(&core).await?;
+        Ok(self.with_fence(header.id, core))
+    }
+
+    fn with_fence(&self, id: RepositoryId, core: Arc<Core>) -> Repository {
+        let fenced = self.inner.fences.lock().entry(id).or_default().clone();
+        Repository::new(core, fenced)
+    }
+
+    async fn open_core(&self, header: &RepositoryHeader) -> Result<Arc<Core>> {
         let inner = &self.inner;
         let kek = inner.keys.key_of(header)?;
         let revocation = Arc::new(Revocation::default());
@@ -320,10 +357,7 @@ impl Store {
         // An unload that came before the entry above did not see it.
         inner.keys.key_of(header)?;
         let secrets = open_keyring(&inner.backend, header, &kek).await?;
-        let core = Arc::new(self.core(secrets, revocation));
-        recover::catch_up(&core).await?;
-        let fenced = inner.fences.lock().entry(header.id).or_default().clone();
-        Ok(Repository::new(core, fenced))
+        Ok(Arc::new(self.core(secrets, revocation)))
     }
 
     /// Gives the store a key, and returns the repositories that it opens. The same key again is fine.
@@ -488,6 +522,8 @@ impl Store {
             gate: inner.gate.clone(),
             rebuilds: Default::default(),
             rolled_back: Default::default(),
+            salvaging: Default::default(),
+            given_up: Default::default(),
             apply: Mutex::new(()),
             revocation,
             secrets: Arc::new(secrets),

@@ -37,6 +37,7 @@ mod python;
 mod rebuilt;
 #[cfg(feature = "serve")]
 mod remote;
+mod salvage;
 #[cfg(feature = "serve")]
 mod serve;
 mod stale;

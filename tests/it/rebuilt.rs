@@ -10,8 +10,10 @@
 //! | meta | `durable_log_number`: a rebuild reads, and does not know what a process saw become durable |
 //! | dirty, meta | after a crash between a checkpoint and its row the rebuild knows the newer one |
 
+mod lossy;
 mod requests;
 mod resumed;
+mod scrubbed;
 mod tables;
 
 use std::collections::BTreeMap;

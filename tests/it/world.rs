@@ -99,8 +99,15 @@ impl Agent {
         self
     }
 
-    /// Opens the store. One that was dropped while its writer ended in the background is held for a moment longer.
+    /// Opens the store and its repository.
     pub(crate) async fn open(&self, place: &Place) -> Result<(Store, Repository)> {
+        let store = self.open_store(place).await?;
+        let repository = store.repository("default").await?;
+        Ok((store, repository))
+    }
+
+    /// Opens the store. One that was dropped while its writer ended in the background is held for a moment longer.
+    pub(crate) async fn open_store(&self, place: &Place) -> Result<Store> {
         let backend = place.backend().await;
         let started = Instant::now();
         loop {
@@ -108,11 +115,7 @@ impl Agent {
                 Err(error) if error.reason() == Reason::StoreHeld && started.elapsed() < HELD_MAX => {
                     tokio::task::yield_now().await;
                 }
-                Err(error) => return Err(error),
-                Ok(store) => {
-                    let repository = store.repository("default").await?;
-                    return Ok((store, repository));
-                }
+                opened => return opened,
             }
         }
     }

@@ -12,6 +12,15 @@ use tokio::task::JoinHandle;
 const DELAY: Duration = Duration::from_secs(1);
 const REDRAW: Duration = Duration::from_millis(100);
 
+/// What work in steps does now, and how far that is.
+pub(crate) struct Step {
+    /// In a word or two.
+    pub(crate) doing: &'static str,
+    pub(crate) done: u64,
+    /// 0 if that is not known.
+    pub(crate) of: u64,
+}
+
 /// Shows how far the work is until it is dropped.
 pub(crate) struct Progress {
     done: Counter,
@@ -73,11 +82,45 @@ impl Progress {
         Self::start(doing, None, "{prefix} {spinner} {elapsed}")
     }
 
+    /// Shows the step that `step` tells, whenever it draws.
+    pub(crate) fn steps(doing: &'static str, step: impl Fn() -> Step + Send + 'static) -> Self {
+        let template = "{prefix} {msg} {wide_bar} {pos}/{len} {elapsed}";
+        Self::start_with(doing, None, template, |_, _| {
+            Box::new(move |bar| {
+                let step = step();
+                bar.set_message(step.doing);
+                bar.set_length(step.of);
+                bar.set_position(step.done);
+            })
+        })
+    }
+
     pub(crate) fn counter(&self) -> Counter {
         self.done.clone()
     }
 
     fn start(doing: &'static str, total: Option<u64>, template: &'static str) -> Self {
+        Self::start_with(doing, total, template, |_, done| {
+            Box::new(move |bar| {
+                // Only bytes are counted by those who learn late how many there are.
+                if done.total() > 0 {
+                    let is_new = bar.length().is_none();
+                    bar.set_length(done.total().max(done.value()));
+                    if let (true, Ok(style)) = (is_new, ProgressStyle::with_template(BYTES_OF_TOTAL)) {
+                        bar.set_style(style);
+                    }
+                }
+                bar.set_position(done.value());
+            })
+        })
+    }
+
+    fn start_with(
+        doing: &'static str,
+        total: Option<u64>,
+        template: &'static str,
+        tell: impl FnOnce(&ProgressBar, Counter) -> Tell,
+    ) -> Self {
         let done = Counter::default();
         let bar = ProgressBar::hidden();
         let drawing = io::stderr().is_terminal().then(|| {
@@ -88,25 +131,20 @@ impl Progress {
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
-            tokio::spawn(draw(bar.clone(), done.clone()))
+            tokio::spawn(draw(bar.clone(), tell(&bar, done.clone())))
         });
         Self { done, bar, drawing }
     }
 }
 
-async fn draw(bar: ProgressBar, done: Counter) {
+/// Tells a bar how far the work is.
+type Tell = Box<dyn Fn(&ProgressBar) + Send>;
+
+async fn draw(bar: ProgressBar, tell: Tell) {
     tokio::time::sleep(DELAY).await;
     bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
     loop {
-        // Only bytes are counted by those who learn late how many there are.
-        if done.total() > 0 {
-            let is_new = bar.length().is_none();
-            bar.set_length(done.total().max(done.value()));
-            if let (true, Ok(style)) = (is_new, ProgressStyle::with_template(BYTES_OF_TOTAL)) {
-                bar.set_style(style);
-            }
-        }
-        bar.set_position(done.value());
+        tell(&bar);
         bar.tick();
         tokio::time::sleep(REDRAW).await;
     }

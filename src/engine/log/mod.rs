@@ -19,3 +19,4 @@ pub(crate) mod ownership;
 pub(crate) mod rebuild;
 pub(crate) mod replay;
 pub(crate) mod requests;
+pub(crate) mod salvage;

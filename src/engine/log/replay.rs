@@ -61,14 +61,22 @@ pub(crate) enum Continuation {
     Elsewhere,
 }
 
+impl Survey {
+    /// Without those that a salvage goes on without.
+    pub(super) fn but_given_up(mut self, core: &Core) -> Self {
+        self.unreadable.retain(|(name, _)| !core.is_given_up(name));
+        self
+    }
+}
+
 /// The packs that were created after a tip.
 #[derive(Default)]
-pub(super) struct Survey {
+pub(crate) struct Survey {
     pub(super) heads: Vec<PackHead>,
     /// The commit packs among them, by the hash that names them in the next.
-    pub(super) commits: HashMap<Hash32, LogEntry>,
+    pub(crate) commits: HashMap<Hash32, LogEntry>,
     /// Those that may be commit packs and cannot be read.
-    pub(super) unreadable: Vec<(PackName, Error)>,
+    pub(crate) unreadable: Vec<(PackName, Error)>,
 }
 
 /// Finds what follows `tip` in the store.
@@ -76,7 +84,7 @@ pub(super) struct Survey {
 /// # Errors
 /// `DataLoss` if a commit pack on the log is missing or unreadable.
 pub(crate) async fn find_beyond(core: &Core, tip: Option<&Tip>) -> Result<Continuation> {
-    continuation(survey(core, tip).await?, tip)
+    continuation(survey(core, tip).await?.but_given_up(core), tip)
 }
 
 /// How the packs of the store that were created after `tip` continue it.
@@ -91,7 +99,7 @@ pub(super) fn continuation(survey: Survey, tip: Option<&Tip>) -> Result<Continua
     } = survey;
     let Some(newest) = take_newest(&mut commits) else {
         if let Some((_, error)) = unreadable.into_iter().next() {
-            return Err(error);
+            return Err(lacking(&error));
         }
         let strays = heads.into_iter().map(|head| head.name).collect();
         return Ok(Continuation::Unbroken(Beyond {
@@ -103,7 +111,7 @@ pub(super) fn continuation(survey: Survey, tip: Option<&Tip>) -> Result<Continua
     let walked = walk_back(commits, newest, tip);
     // What is said of a pack that is there says more than that a commit is missing.
     let hidden = unreadable.iter().find(|(name, _)| name.number < end);
-    let Some(entries) = walked.map_err(|missing| hidden.map_or(missing, |(_, error)| error.clone()))? else {
+    let Some(entries) = walked.map_err(|missing| lacking(hidden.map_or(&missing, |(_, error)| error)))? else {
         return Ok(Continuation::Elsewhere);
     };
     refuse_hidden_commits(unreadable, end, &entries)?;
@@ -120,11 +128,18 @@ fn refuse_hidden_commits(unreadable: Vec<(PackName, Error)>, end: PackNumber, en
     };
     for (name, error) in unreadable {
         if name.number > end && !is_introduced(&name) {
-            return Err(error);
+            return Err(lacking(&error));
         }
         tracing::warn!(%error, "a pack cannot be read");
     }
     Ok(())
+}
+
+/// A log that cannot be followed, and what can be done.
+pub(super) fn lacking(problem: &Error) -> Error {
+    Error::data_loss(format!(
+        "{problem}; bring the pack back from a copy of the store, or go on without what it recorded: `cairn rebuild --salvage`"
+    ))
 }
 
 /// The packs that were created after `tip`, with their sizes.
@@ -138,7 +153,7 @@ pub(super) async fn list_packs(core: &Core, tip: Option<&Tip>) -> Result<Vec<(Pa
 }
 
 /// Reads the headers of all packs that were created after `tip`, and the commit packs among them.
-async fn survey(core: &Core, tip: Option<&Tip>) -> Result<Survey> {
+pub(crate) async fn survey(core: &Core, tip: Option<&Tip>) -> Result<Survey> {
     let packs = list_packs(core, tip).await?;
     let reads = stream::iter(packs).map(async |(name, size)| (name, read_head(core, name, size).await));
     let mut reads = reads.buffered(READS_MAX);
@@ -318,7 +333,5 @@ async fn with_children(core: &Core, pack: PackRef, kind: PackKind, directory: &D
 }
 
 fn missing_commit(number: u64) -> Error {
-    Error::data_loss(format!(
-        "commit {number} of the log is missing; restore its pack from a copy of the store, or roll the store back as a whole"
-    ))
+    Error::data_loss(format!("commit {number} of the log is missing"))
 }

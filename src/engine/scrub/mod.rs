@@ -207,7 +207,13 @@ impl Repository {
     /// # Errors
     /// Those of the backend and the catalog.
     pub async fn damaged_page(&self, prefix: &str, after: Option<[u8; 16]>, limit: usize) -> Result<DamagedPage> {
-        objects::damaged(self, prefix, after, limit).await
+        let state = self.core().catalog_state()?;
+        let damaged = objects::damaged(self, prefix, after, limit).await;
+        // While the catalog is made anew everything looks damaged.
+        if self.core().catalog_state()? != state {
+            return Box::pin(self.damaged_page(prefix, after, limit)).await;
+        }
+        damaged
     }
 }
 

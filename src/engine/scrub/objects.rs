@@ -1,6 +1,7 @@
 //! Objects: what each refers to is there, and which bytes of which objects are concerned where it is not.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cursor::Place;
 use super::report::{DamagedObject, DamagedPage, DamagedRange};
@@ -103,6 +104,8 @@ struct Look<'a> {
     repository: &'a Repository,
     core: &'a Arc<Core>,
     is_close: bool,
+    /// Whether the log was followed already: once is enough for what has been damaged for long.
+    has_followed: AtomicBool,
 }
 
 impl<'a> Look<'a> {
@@ -126,6 +129,7 @@ impl<'a> Look<'a> {
             repository,
             core,
             is_close,
+            has_followed: AtomicBool::new(false),
         }
     }
 
@@ -135,7 +139,9 @@ impl<'a> Look<'a> {
             Ok(ranges) => ranges,
             Err(error) if error.reason() == Reason::DataLoss => {
                 // Another agent may have deleted it, and its packs.
-                self.repository.follow_others().await?;
+                if !self.has_followed.swap(true, Ordering::Relaxed) {
+                    self.repository.follow_others().await?;
+                }
                 let mut ranges = Ranges::default();
                 ranges.add(object.size, None, "its manifest cannot be read");
                 ranges.found

@@ -54,16 +54,17 @@ async fn check_pack(repository: &Repository, walk: &Walk<'_>, row: &PackRow, log
     core.revocation.check()?;
     walk.check_current()?;
     let number = row.name.number;
-    // Held, it is not reclaimed meanwhile; what cannot be held or is gone by now is no concern of ours.
+    // Held, it is not reclaimed meanwhile; what cannot be held or is gone by now is no concern of ours. As a commit it
+    // was on the log all the same.
     let holder = core.in_flight.holder();
     if !holder.pin(number) {
-        return Ok(());
+        return log.follow(core, row, None, walk);
     }
-    let (Some(row), Some(entries)) = (core.catalog.pack(number)?, core.catalog.entries(number)?) else {
-        return Ok(());
+    let (Some(present), Some(entries)) = (core.catalog.pack(number)?, core.catalog.entries(number)?) else {
+        return log.follow(core, row, None, walk);
     };
-    if row.condemned_at != 0 {
-        return Ok(());
+    if present.condemned_at != 0 {
+        return log.follow(core, row, None, walk);
     }
     walk.progress.update(|report| {
         report.stored_objects += 1;
@@ -73,8 +74,8 @@ async fn check_pack(repository: &Repository, walk: &Walk<'_>, row: &PackRow, log
         repository,
         core,
         walk,
-        path: core.layout.pack(&row.name),
-        row,
+        path: core.layout.pack(&present.name),
+        row: present,
         entries: Arc::new(entries),
     };
     pack.check(log).await
@@ -93,11 +94,11 @@ impl Pack<'_> {
     async fn check(&self, log: &mut LogChain) -> Result<()> {
         let repository = self.core.secrets.repository();
         let Some(mut frame) = Frame::read(self.walk, &self.path, repository, &self.row.name).await? else {
+            log.follow(self.core, &self.row, None, self.walk)?;
             if self.was_reclaimed().await? {
                 self.walk.progress.update(|report| report.vanished += 1);
                 return Ok(());
             }
-            log.follow(self.core, &self.row, None, self.walk)?;
             let remedy = self.quarantine_all().await?;
             self.walk.found(&self.path, 0..0, "it is missing", remedy);
             return Ok(());

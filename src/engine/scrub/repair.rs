@@ -6,7 +6,6 @@ use super::tables::Damaged;
 use super::walk::Walk;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::keyrings::restore_copies;
-use crate::engine::log::requests::Request;
 use crate::engine::repository::Repository;
 use crate::format::marker::Metadata;
 use crate::format::names::METADATA;
@@ -46,25 +45,10 @@ pub(super) async fn checkpoints(repository: &Repository, walk: &Walk<'_>, damage
     if !walk.backend.is_volume() && !repository.has_writer().await {
         return Ok(());
     }
-    match write_two(repository, &damaged).await {
+    match repository.write_checkpoints(&damaged.parts).await {
         Ok(()) => damaged.paths.iter().for_each(|path| walk.progress.repaired(path)),
         Err(error) if error.reason() == Reason::KeysUnavailable => return Err(error),
         Err(error) => not_repaired(&error),
-    }
-    Ok(())
-}
-
-async fn write_two(repository: &Repository, damaged: &Damaged) -> Result<()> {
-    let core = repository.core();
-    let access = repository.write_access().await?;
-    {
-        let _applying = core.apply.lock().await;
-        let mut tx = core.catalog.begin();
-        damaged.parts.iter().for_each(|part| tx.mark_dirty(*part));
-        tx.commit()?;
-    }
-    for _ in 0..2 {
-        access.ask(|reply| Request::Checkpoint { reply }).await?;
     }
     Ok(())
 }

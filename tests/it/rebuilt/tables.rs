@@ -148,7 +148,8 @@ fn compare_tips(went_on: &Dump, rebuilt: &Dump, what: &str) {
             .map(|slot| slot.map(|(name, number)| (name.epoch, name.log_number, number)))
     };
     if places(known)[0] == places(found)[0] {
-        assert_eq!(places(known), places(found), "{what}");
+        // The crash may have come between a second one at this commit and its row.
+        assert!(places(known)[1] <= places(found)[1], "{what}: {known:?}, {found:?}");
         assert_eq!(went_on.dirty, rebuilt.dirty, "{what}");
     } else {
         assert!(places(known)[0] < places(found)[0], "{what}: {known:?}, {found:?}");

@@ -11,8 +11,8 @@ use cairn_agent::backend::Location;
 use cairn_agent::codec::RepositoryId;
 use cairn_agent::engine::{
     self, Blocking, ByteRange, DamagedObject, NewRepository, ObjectInfo, ObjectReader, Precondition, PutOptions,
-    PutOutcome, ReclaimOptions, Reclaimed, RepositoryHeader, RepositoryStatus, Result, ScrubOptions, ScrubProgress,
-    Status,
+    PutOutcome, RebuildProgress, ReclaimOptions, Reclaimed, RepositoryHeader, RepositoryStatus, Result, Salvage,
+    ScrubOptions, ScrubProgress, Status,
 };
 use cairn_agent::format::Hash32;
 
@@ -48,6 +48,11 @@ impl Store {
             repository: self.0.repository(name_or_id).await?,
             store: self.0.clone(),
         })
+    }
+
+    pub(crate) async fn salvage(&self, name_or_id: &str) -> Result<(RepositoryStatus, Salvage)> {
+        let (repository, salvage) = self.0.salvage(name_or_id).await?;
+        Ok((repository.status()?, salvage))
     }
 
     pub(crate) async fn repositories(&self) -> Result<Vec<RepositoryHeader>> {
@@ -129,8 +134,12 @@ impl Repository {
         self.repository.reclaim(options).await
     }
 
-    pub(crate) async fn rebuild(&self) -> Result<RepositoryStatus> {
-        self.repository.rebuild().await
+    /// Makes the catalog anew, unless that was just done: a repository whose catalog is lost is opened by a rebuild.
+    pub(crate) async fn rebuild(&self, progress: &RebuildProgress) -> Result<RepositoryStatus> {
+        match self.store.counters().catalogs_rebuilt.value() {
+            0 => self.repository.rebuild_watched(progress).await,
+            _ => self.repository.status(),
+        }
     }
 
     pub(crate) async fn scrub(&self, options: ScrubOptions, counter: &Counter) -> Result<Scrubbed> {

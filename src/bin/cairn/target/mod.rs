@@ -13,8 +13,8 @@ use bytes::Bytes;
 
 use cairn_agent::codec::RepositoryId;
 use cairn_agent::engine::{
-    ByteRange, DamagedObject, NewRepository, ObjectInfo, PutOptions, PutOutcome, ReclaimOptions, Reclaimed,
-    RepositoryHeader, RepositoryStatus, Result, ScrubOptions, ScrubReport, Status,
+    ByteRange, DamagedObject, NewRepository, ObjectInfo, PutOptions, PutOutcome, RebuildProgress, ReclaimOptions,
+    Reclaimed, RepositoryHeader, RepositoryStatus, Result, ScrubOptions, ScrubReport, Status,
 };
 use cairn_agent::format::Hash32;
 
@@ -200,8 +200,13 @@ impl Repository {
         either!(self, Repository, repository => repository.reclaim(options).await)
     }
 
-    pub(crate) async fn rebuild(&self) -> Result<RepositoryStatus> {
-        either!(self, Repository, repository => repository.rebuild().await)
+    /// Makes the catalog anew. An agent does not tell how far it is.
+    pub(crate) async fn rebuild(&self, progress: &RebuildProgress) -> Result<RepositoryStatus> {
+        match self {
+            Self::Local(repository) => repository.rebuild(progress).await,
+            #[cfg(feature = "serve")]
+            Self::Remote(repository) => repository.rebuild().await,
+        }
     }
 
     /// Reads and checks what is stored. Dropping this ends the work, wherever it is done.

@@ -98,7 +98,7 @@ impl Directories {
                 Seen::Gone => {}
             }
         }
-        Ok(survey)
+        Ok(survey.but_given_up(&self.core))
     }
 
     async fn see(&self, name: PackName, size: u64) -> Result<Seen> {

@@ -22,6 +22,7 @@ mod progress;
 mod resume;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -33,11 +34,16 @@ pub use self::progress::{RebuildPhase, RebuildProgress};
 use self::directories::Directories;
 use super::apply::{Change, HEADS_MAX};
 use super::checkpoint::{self, read_objects, read_packs, read_root};
-use super::replay::{Beyond, Continuation, LogEntry, READS_MAX, continuation, introduced, last_sequence};
+use super::salvage::{Readable, Salvage, follow_gaps, not_condemned};
+use super::replay::{Beyond, Continuation, LogEntry, READS_MAX, continuation, introduced, lacking, last_sequence};
 use crate::catalog::{DirtyKey, Lookup, PutIdRow, TipRow};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
+use crate::engine::packs::read_known;
 use crate::format::{BlobKind, CheckpointName, CheckpointRoot, PackKind, PackName, PackNumber, PackRef, Record, Tip};
+
+/// More records than any log between two checkpoints has: versions after a salvage are above those that were given.
+const SEQUENCES_LOST_MAX: u64 = 1 << 32;
 
 /// What a rebuild found.
 pub(crate) struct Rebuilt {
@@ -61,6 +67,19 @@ pub(crate) async fn is_worthwhile(core: &Core) -> Result<bool> {
 /// # Errors
 /// `DataLoss` if the log is broken. A catalog that was whole stays as it was until a base and the log after it were found.
 pub(crate) async fn run(core: &Arc<Core>, progress: &RebuildProgress) -> Result<Rebuilt> {
+    Ok(make(core, progress, false).await?.0)
+}
+
+/// As [`run`], of a log that lacks commits. The catalog stays marked as a rebuild's, until a checkpoint has been written:
+/// without one the log still lacks them.
+///
+/// # Errors
+/// `DataLoss` if nothing can be read.
+pub(crate) async fn salvage(core: &Arc<Core>) -> Result<Salvage> {
+    Ok(make(core, &RebuildProgress::default(), true).await?.1)
+}
+
+async fn make(core: &Arc<Core>, progress: &RebuildProgress, salvages: bool) -> Result<(Rebuilt, Salvage)> {
     progress.begin();
     let directories = Directories::new(core);
     let mut search = Search {
@@ -69,6 +88,8 @@ pub(crate) async fn run(core: &Arc<Core>, progress: &RebuildProgress) -> Result<
         progress,
         roots: checkpoint::roots(core).await?,
         newest_failed: false,
+        salvages,
+        left: None,
     };
     let mut goes_on = resume::is_interrupted(core);
     let (mut state, beyond) = loop {
@@ -76,7 +97,7 @@ pub(crate) async fn run(core: &Arc<Core>, progress: &RebuildProgress) -> Result<
             mark_begun(core);
             goes_on = resume::keep_read(core).is_ok();
         }
-        let (base, beyond) = search.base().await?;
+        let (base, beyond) = search.base_or_what_is_left().await?;
         if !goes_on {
             mark_begun(core);
             resume::begin(core)?;
@@ -104,6 +125,10 @@ pub(crate) async fn run(core: &Arc<Core>, progress: &RebuildProgress) -> Result<
     for entry in &beyond.entries {
         state.follow(entry)?;
     }
+    let salvage = match search.left.take() {
+        Some(left) => state.keep_what_is_left(left).await?,
+        None => Salvage::default(),
+    };
     directories.take_over(beyond.entries);
     state.find_older_checkpoint(&search.roots).await?;
     let tip = state.complete().await?;
@@ -111,10 +136,8 @@ pub(crate) async fn run(core: &Arc<Core>, progress: &RebuildProgress) -> Result<
     core.rebuilds.fetch_add(1, Ordering::AcqRel);
     core.counters.catalogs_rebuilt.add(1);
     progress.reach(RebuildPhase::Done);
-    Ok(Rebuilt {
-        tip,
-        strays: beyond.strays,
-    })
+    let strays = beyond.strays;
+    Ok((Rebuilt { tip, strays }, salvage))
 }
 
 /// From here on the catalog says nothing about what is missing. One that did not come to its end has left the number odd.
@@ -132,6 +155,20 @@ struct Search<'a> {
     /// Those that were not tried in vain, newest first.
     roots: Vec<CheckpointName>,
     newest_failed: bool,
+    /// Whether a log that lacks commits is followed all the same.
+    salvages: bool,
+    /// What such a log leaves.
+    left: Option<Left>,
+}
+
+/// What is left of a log that lacks commits, beside those that can be read.
+struct Left {
+    lost: Vec<RangeInclusive<u64>>,
+    /// Packs that may be commits.
+    unreadable: Vec<PackName>,
+    /// The commit pack that the checkpoint was written at, if it cannot be read.
+    tip: Option<PackName>,
+    chunk_packs: Vec<PackName>,
 }
 
 impl Search<'_> {
@@ -162,14 +199,58 @@ impl Search<'_> {
                 check_reaches(None, &beyond, newest)?;
                 Ok((None, beyond))
             }
-            Continuation::Elsewhere => Err(Error::data_loss(
-                "the log does not begin with its first commit and no checkpoint covers the gap; restore the store from a copy",
-            )),
+            Continuation::Elsewhere => Err(lacking(&Error::data_loss(
+                "the log does not begin with its first commit and no checkpoint covers the gap",
+            ))),
         }
     }
 
     async fn beyond(&self, tip: Option<&Tip>) -> Result<Continuation> {
         continuation(self.directories.survey(tip, self.progress).await?, tip)
+    }
+
+    async fn base_or_what_is_left(&mut self) -> Result<(Option<Base>, Beyond)> {
+        self.left = None;
+        match self.base().await {
+            Err(error) if self.salvages && error.reason() == Reason::DataLoss => {
+                tracing::error!(%error, "the log lacks commits; going on with what is left");
+                self.what_is_left().await
+            }
+            found => found,
+        }
+    }
+
+    /// The newest checkpoint that can be read, and what can be read of the log after it.
+    async fn what_is_left(&mut self) -> Result<(Option<Base>, Beyond)> {
+        let mut base = None;
+        for name in &self.roots {
+            match read_root(self.core, name).await {
+                Ok(root) => {
+                    base = Some((*name, root));
+                    break;
+                }
+                Err(error) if error.reason() == Reason::DataLoss => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let tip = base.as_ref().map(|(_, root)| root.tip);
+        let survey = self.directories.survey(None, self.progress).await?;
+        let has_tip = match &tip {
+            Some(tip) => self.directories.has_tip(tip).await?,
+            None => true,
+        };
+        let Readable { entries, lost } = follow_gaps(survey.commits, tip.as_ref());
+        if base.is_none() && entries.is_empty() {
+            return Err(Error::data_loss("no commit and no checkpoint can be read; restore the store from a copy"));
+        }
+        self.left = Some(Left {
+            lost,
+            chunk_packs: not_condemned(&survey.heads, &entries),
+            unreadable: survey.unreadable.into_iter().map(|(name, _)| name).collect(),
+            tip: tip.filter(|_| !has_tip).map(|tip| tip.pack),
+        });
+        let strays = Vec::new();
+        Ok((base, Beyond { entries, strays }))
     }
 }
 
@@ -179,10 +260,11 @@ fn check_reaches(base: Option<&Tip>, beyond: &Beyond, checkpoint: Option<Tip>) -
     let rank = |tip: &Tip| (tip.pack.number.epoch, tip.log_number);
     let end = beyond.entries.last().map(LogEntry::tip).or(base.copied());
     match checkpoint {
-        Some(checkpoint) if end.is_none_or(|end| rank(&end) < rank(&checkpoint)) => Err(Error::data_loss(format!(
-            "commit {} of the log, at which a checkpoint was written, is missing; restore its pack from a copy of the store",
-            checkpoint.log_number
-        ))),
+        Some(checkpoint) if end.is_none_or(|end| rank(&end) < rank(&checkpoint)) => {
+            let number = checkpoint.log_number;
+            let line = format!("commit {number} of the log, at which a checkpoint was written, is missing");
+            Err(lacking(&Error::data_loss(line)))
+        }
         _ => Ok(()),
     }
 }
@@ -196,6 +278,8 @@ struct Rebuild<'a> {
     packs: BTreeMap<PackNumber, Listed>,
     /// The pack that lost blobs hang on.
     bearer: Option<PackNumber>,
+    /// Whether the log lacks commits.
+    is_salvage: bool,
     /// Manifests that were read with others.
     manifests: Arc<Mutex<manifests::Remembered>>,
 }
@@ -218,6 +302,7 @@ impl<'a> Rebuild<'a> {
             objects: 0,
             packs: BTreeMap::new(),
             bearer: None,
+            is_salvage: false,
             manifests: Arc::default(),
         }
     }
@@ -303,6 +388,37 @@ impl<'a> Rebuild<'a> {
         Ok(())
     }
 
+    /// Takes over packs that lost commits may have introduced, and leaves room for the versions that these gave.
+    async fn keep_what_is_left(&mut self, left: Left) -> Result<Salvage> {
+        let mut salvage = Salvage {
+            lost_commits: left.lost,
+            ..Salvage::default()
+        };
+        let mut tx = self.core.catalog.begin();
+        for name in left.chunk_packs {
+            if self.packs.contains_key(&name.number) {
+                continue;
+            }
+            match read_known(&self.core, &name).await {
+                Ok(known) => {
+                    self.list(known.pack, PackKind::Chunk, 0);
+                    tx.mark_dirty(DirtyKey::of_pack(name.number));
+                    salvage.kept_packs += 1;
+                }
+                Err(error) if error.reason() == Reason::DataLoss => {}
+                Err(error) => return Err(error),
+            }
+        }
+        tx.commit()?;
+        let unknown = left.unreadable.into_iter().filter(|name| !self.packs.contains_key(&name.number));
+        let given_up: Vec<_> = unknown.chain(left.tip).collect();
+        salvage.given_up = given_up.iter().map(|name| self.core.layout.pack(name)).collect();
+        *self.core.given_up.lock() = given_up.into_iter().collect();
+        self.tip.sequence += SEQUENCES_LOST_MAX;
+        self.is_salvage = true;
+        Ok(salvage)
+    }
+
     /// The checkpoint before the one this began with, if the log after it is still whole: it is kept beside the newest.
     async fn find_older_checkpoint(&mut self, roots: &[CheckpointName]) -> Result<()> {
         let Some((newest, log_number)) = self.tip.checkpoints[0] else {
@@ -367,7 +483,9 @@ impl<'a> Rebuild<'a> {
             self.tip.stats = change.keep()?;
         }
         let mut tx = self.core.catalog.begin();
-        tx.end_rebuilding();
+        if !self.is_salvage {
+            tx.end_rebuilding();
+        }
         tx.set_tip(&self.tip);
         tx.commit()?;
         Ok(self.tip)
