@@ -210,8 +210,8 @@ async fn the_tool_of_prometheus_finds_nothing_to_say() {
     told.put(&repository, "a", &random_bytes(5, 300_000)).await;
     read(&repository, "a", ByteRange::All).await.unwrap();
     let progress = ScrubProgress::default();
-    let scrub = repository.scrub(ScrubOptions::default(), &progress);
-    assert!(scrub.await.unwrap().is_sound());
+    let scrubbed = repository.scrub(ScrubOptions::default(), &progress).await;
+    assert!(scrubbed.unwrap().is_sound());
     store.set_read_only(true).await.unwrap();
     let metrics = Metrics::new();
     metrics.call_ended("DataPath/Put", "OK", 0.25);

@@ -72,11 +72,14 @@ pub(super) async fn damaged(
     let mut found = DamagedPage::default();
     let mut after = after;
     let (mut looks, mut ranges) = (LOOKS, 0);
-    while look.is_close {
+    if !look.is_close {
+        return Ok(found);
+    }
+    loop {
         core.revocation.check()?;
         let page = core.catalog.objects_page(after, PAGE)?;
         if page.is_empty() {
-            break;
+            return Ok(found);
         }
         for (key, object) in page {
             if looks == 0 || ranges >= PAGE_RANGES || found.objects.len() >= limit {
@@ -93,7 +96,6 @@ pub(super) async fn damaged(
             }
         }
     }
-    Ok(found)
 }
 
 /// How objects are looked at: down to their chunks only if something is known to be damaged. Chunks without damage are
