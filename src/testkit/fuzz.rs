@@ -10,6 +10,7 @@
 //! | [`damage`] | a stored object that differs from what was written is refused, or reads as what was written |
 //! | [`names`] | a path that is taken for an object's is the path of that object |
 //! | [`metadata`] | `metadata.yaml` may say anything |
+//! | [`operations`] | a store that is used, disturbed and killed holds what was acknowledged, as a model does |
 //!
 //! The bytes are decisions: sizes, edits, lengths of runs. So a few of them make a long stream or a nearly valid object,
 //! and a change of one is a small change of what is tried. `fuzz/` makes targets of the bodies; their tests run each for a
@@ -22,6 +23,7 @@ mod damage;
 mod golden;
 mod input;
 mod names;
+mod operations;
 mod structures;
 
 pub use catalog::catalog_rows;
@@ -29,6 +31,7 @@ pub use chunker::{chunker, lanes};
 pub use compression::decompression;
 pub use damage::damage;
 pub use names::{metadata, names};
+pub use operations::operations;
 pub use structures::structures;
 
 #[cfg(test)]

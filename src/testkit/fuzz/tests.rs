@@ -99,3 +99,8 @@ fn hashes_of_what_is_intact_need_no_fixing() {
         assert!(pack == golden.bytes);
     }
 }
+
+#[test]
+fn a_store_holds_what_the_model_does() {
+    run(operations, 60);
+}
