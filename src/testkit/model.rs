@@ -87,9 +87,7 @@ impl Model {
     }
 
     async fn put(&mut self, repository: &Repository, name: &str, bytes: &Arc<Vec<u8>>) -> Result<()> {
-        let outcome = repository
-            .put(name, bytes.as_slice(), PutOptions::default())
-            .await?;
+        let outcome = repository.put(name, bytes.as_slice(), PutOptions::default()).await?;
         assert_eq!(outcome.object.bytes, bytes.len() as u64);
         self.objects.insert(name.to_owned(), bytes.clone());
         Ok(())
