@@ -9,7 +9,7 @@ use tonic::{Code, Status as Answer};
 use super::input::Input;
 use super::texts::reads_back;
 use crate::config::serve::{Address, HostPort, Serve, Who};
-use crate::engine::{Error, NewRepository, ObjectInfo, PutOutcome, Status};
+use crate::engine::{Error, NewRepository, ObjectInfo, PutOutcome, Reason, RepositoryHeader, Status};
 use crate::service::{convert, errors, proto};
 
 /// Any message ends in values or an error, and values that are sent on arrive as what they were.
@@ -22,8 +22,15 @@ pub fn messages(data: &[u8]) {
         1 => arrives(&mut input, NewRepository::try_from, |new| {
             proto::CreateRequest::from(&new)
         }),
-        2 => arrives(&mut input, Status::try_from, |status| {
-            let headers: Vec<_> = status.closed.clone();
+        2 => arrives(&mut input, different_repositories, |status| {
+            let open = status.repositories.iter().map(|totals| RepositoryHeader {
+                id: totals.id,
+                name: totals.name.clone(),
+                store_id: [0; 16],
+                key_id: String::new(),
+                generation: 0,
+            });
+            let headers: Vec<_> = open.chain(status.closed.iter().cloned()).collect();
             convert::status(&status, &headers)
         }),
         3 => arrives(
@@ -76,6 +83,17 @@ where
     assert_eq!(again.ok(), Some(text));
 }
 
+/// As an agent sends it, which knows each repository once.
+fn different_repositories(message: proto::Status) -> Result<Status, Error> {
+    let mut ids: Vec<_> = message.repositories.iter().map(|one| one.id.clone()).collect();
+    ids.sort();
+    ids.dedup();
+    if ids.len() < message.repositories.len() {
+        return Err(Error::new(Reason::InvalidArgument, "a repository comes twice"));
+    }
+    Status::try_from(message)
+}
+
 fn ids(bytes: &[u8]) {
     assert_eq!(convert::head(bytes).is_ok(), bytes.len() == 32);
     let is_id = matches!(bytes.len(), 0 | 16);
@@ -93,6 +111,13 @@ fn refusal(input: &mut Input<'_>) {
     let sent = errors::status(&error);
     assert!(!sent.message().contains(char::is_control));
     assert_eq!(errors::error(&sent).reason(), error.reason());
+}
+
+/// The details of an error as an agent sends them.
+#[cfg(test)]
+pub(super) fn details_of_a_refusal() -> Vec<u8> {
+    let error = Error::new(Reason::ObjectNotFound, "no such object");
+    errors::status(&error).details().to_vec()
 }
 
 /// Any configuration is an agent's or is refused in one line; and an agent that anybody could reach says so.
