@@ -56,8 +56,6 @@ struct Run {
     open: Option<(Store, Repository)>,
     model: Model,
     earlier: Vec<Arc<Vec<u8>>>,
-    /// Halves of objects may lie about.
-    is_torn: bool,
 }
 
 impl Run {
@@ -70,7 +68,6 @@ impl Run {
             open: None,
             model: Model::default(),
             earlier: Vec::new(),
-            is_torn: false,
         };
         run.open().await;
         run
@@ -163,7 +160,7 @@ impl Run {
 
     async fn apply(&mut self, operation: &Operation) {
         let done = self.attempt(operation).await;
-        done.unwrap_or_else(|error| panic!("{operation:.80?}: {error:?}"));
+        done.unwrap_or_else(|error| panic!("{}: {error:?}", short(operation)));
         if matches!(operation, Operation::Reclaim | Operation::Rebuild) {
             self.model.check(self.repository()).await;
         }
@@ -174,8 +171,7 @@ impl Run {
         let bytes_max = Some(1 + u64::from(input.u16())).filter(|bytes| bytes.is_multiple_of(2));
         let report = scrub(self.repository(), depth, bytes_max).await;
         let report = report.expect("a scrub comes to its end");
-        let intact = report.objects_count == 0 && report.contradictions_count == 0;
-        assert!(intact && (self.is_torn || report.is_sound()), "{report:?}");
+        assert!(report.is_sound(), "{report:?}");
     }
 
     async fn open(&mut self) {
@@ -210,17 +206,15 @@ impl Run {
         self.settle(&operation, outcome).await;
     }
 
-    /// One operation of the store or of the catalog fails, and it goes on.
+    /// One or two operations of the store or of the catalog fail, and it goes on. No put leaves half an object: that is
+    /// damage, and stores do not do it.
     async fn disturb(&mut self, input: &mut Input<'_>) {
         let operation = self.operation(input);
         let at = usize::from(input.u8() % 24);
         match input.u8() % 5 {
             0 => self.store.order([Fault::Refuse(at)]),
             1 => self.store.order([Fault::LoseAnswer(at)]),
-            2 => {
-                self.is_torn = true;
-                self.store.order([Fault::Tear(at)]);
-            }
+            2 => self.store.order([Fault::Refuse(at), Fault::Refuse(at + 1)]),
             3 => self.tables.order(Some(Stop::At(at % 8))),
             _ => self.tables.order(Some(Stop::LoseAnswer(at % 8))),
         }
@@ -242,7 +236,7 @@ impl Run {
         }
         // A writer that failed has ended; the next one finds out what became durable.
         let probe = self.repository().put(PROBE, &b"!"[..], PutOptions::default()).await;
-        probe.unwrap_or_else(|error| panic!("after {operation:.80?}: {error:?}"));
+        probe.unwrap_or_else(|error| panic!("after {}: {error:?}", short(operation)));
         self.model.objects.insert(PROBE.to_owned(), Arc::new(b"!".to_vec()));
         if let Some((name, wrote)) = change {
             let found = read(self.repository(), &name, ByteRange::All).await;
@@ -259,6 +253,11 @@ impl Run {
         }
         self.model.check(self.repository()).await;
     }
+}
+
+/// Without all of the bytes it puts.
+fn short(operation: &Operation) -> String {
+    format!("{operation:?}").chars().take(80).collect()
 }
 
 fn name(input: &mut Input<'_>) -> String {

@@ -141,7 +141,11 @@ impl Seeds {
             let index = Decisions::new().u8(index as u8);
             self.add("structures", name.clone(), index.clone());
             if structure.sample.len() <= 4096 {
-                self.add("structures", format!("{name}-as-bytes"), index.replace(&structure.sample));
+                self.add(
+                    "structures",
+                    format!("{name}-as-bytes"),
+                    index.replace(&structure.sample),
+                );
             }
         }
     }
@@ -341,9 +345,15 @@ impl Seeds {
                 step(in_reclaim, &large),
             );
         }
-        for (how, name) in ["refused", "unanswered", "torn", "catalog-refuses", "catalog-unanswered"]
-            .into_iter()
-            .enumerate()
+        for (how, name) in [
+            "refused",
+            "unanswered",
+            "refused-twice",
+            "catalog-refuses",
+            "catalog-unanswered",
+        ]
+        .into_iter()
+        .enumerate()
         {
             let how = how as u8;
             let one = disturb(disturb(used.clone(), &put(3, 4, 100_000), 1, how), &delete(0), 0, how);
