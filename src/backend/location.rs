@@ -43,7 +43,14 @@ impl Location {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Directory(root) => root.display().fmt(f),
+            Self::Directory(root) => match root.to_str() {
+                Some(text) if !text.contains("://") => f.write_str(text),
+                // A path that as text would be read as a URL, or that is no text.
+                _ => match url::Url::from_file_path(root) {
+                    Ok(url) => f.write_str(url.as_str()),
+                    Err(()) => root.display().fmt(f),
+                },
+            },
             Self::Memory(name) => write!(f, "memory://{name}"),
             Self::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
             Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),

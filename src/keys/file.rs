@@ -108,6 +108,12 @@ pub fn load_key_file(path: &Path) -> Result<FileKek, Error> {
     Ok(kek(secret))
 }
 
+/// The key in the contents of a key file.
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) fn kek_in(contents: &[u8]) -> Result<FileKek, Error> {
+    parse(Path::new("contents"), contents).map(kek)
+}
+
 /// Makes a fresh key and writes it as hex to a file of its own, mode 0600; it survives a power cut when this returns.
 ///
 /// The file appears whole: a process killed on the way leaves no key file, at worst a `.new` file that nobody reads.

@@ -9,4 +9,6 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) use file::kek_in;
 pub use file::{Error, FileKek, create_key_file, load_key_file};

@@ -2,5 +2,6 @@
 
 pub mod faulty;
 pub mod fuzz;
+pub mod model;
 #[cfg(feature = "s3")]
 pub mod s3_server;

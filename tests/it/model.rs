@@ -2,17 +2,17 @@
 //!
 //! `CAIRN_SEED` repeats a run, `CAIRN_STEPS` makes it longer; a failure prints its seed.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, Read};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cairn_agent::engine::{Blocking, ByteRange, Precondition, PutOptions, Reason, ReclaimOptions, Repository, Store};
+use cairn_agent::engine::{ByteRange, Depth, Precondition, ReclaimOptions, Repository, Store};
+use cairn_agent::testkit::model::{Model, Operation};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use crate::support::{Announce, seed};
-use crate::world::{Agent, Place, edited, names, noise, read, rng};
+use crate::world::{Agent, Place, edited, noise, rng};
 
 fn steps(default: u64) -> u64 {
     let given = std::env::var("CAIRN_STEPS").ok();
@@ -77,8 +77,6 @@ impl Contents {
     }
 }
 
-type Model = BTreeMap<String, Arc<Vec<u8>>>;
-
 /// One agent that does one thing after the other.
 struct Run<'a> {
     place: &'a Place,
@@ -98,13 +96,9 @@ impl<'a> Run<'a> {
             agent,
             rng: rng(seed),
             contents: Contents::new(rng(seed ^ 0x5eed)),
-            model: Model::new(),
+            model: Model::default(),
             open: Some(open),
         }
-    }
-
-    fn repository(&self) -> &Repository {
-        &self.open.as_ref().expect("closed only while it is opened again").1
     }
 
     fn name(&mut self) -> String {
@@ -112,97 +106,46 @@ impl<'a> Run<'a> {
     }
 
     async fn step(&mut self) {
-        match self.rng.random_range(0..1000) {
-            0..420 => self.put().await,
-            420..500 => self.copy().await,
-            500..700 => self.get().await,
-            700..860 => self.delete().await,
-            860..900 => self.fail_a_put().await,
-            900..955 => self.reclaim().await,
-            955..980 => self.reopen().await,
-            980..990 => self.rebuild().await,
+        let operation = match self.rng.random_range(0..1000) {
+            0..420 => Operation::Put(self.name(), self.contents.next()),
+            420..500 => Operation::Copy(self.name(), self.name()),
+            500..700 => {
+                let name = self.name();
+                let range = self.range(&name);
+                Operation::Get(name, range)
+            }
+            700..860 => Operation::Delete(self.name()),
+            860..900 => broken_put(self.name(), self.contents.next(), &mut self.rng),
+            900..955 => Operation::Reclaim,
+            955..980 => return self.reopen().await,
+            980..985 => Operation::Rebuild,
+            985..990 => Operation::Scrub(Depth::Full, None),
             _ => {
                 self.close().await;
                 self.agent.forget();
-                self.open_again().await;
+                return self.open_again().await;
             }
-        }
-    }
-
-    async fn put(&mut self) {
-        let (name, bytes) = (self.name(), self.contents.next());
-        let outcome = self
-            .repository()
-            .put(&name, bytes.as_slice(), PutOptions::default())
-            .await
-            .unwrap();
-        assert_eq!(outcome.object.bytes, bytes.len() as u64);
-        self.model.insert(name, bytes);
-    }
-
-    async fn copy(&mut self) {
-        let (from, to) = (self.name(), self.name());
-        let copied = self.repository().copy(&from, &to, PutOptions::default()).await;
-        match self.model.get(&from).cloned() {
-            Some(bytes) => {
-                assert_eq!(copied.unwrap().object.bytes, bytes.len() as u64);
-                self.model.insert(to, bytes);
-            }
-            None => assert_eq!(copied.unwrap_err().reason(), Reason::ObjectNotFound),
-        }
-    }
-
-    async fn get(&mut self) {
-        let name = self.name();
-        let Some(bytes) = self.model.get(&name).cloned() else {
-            let error = read(self.repository(), &name, ByteRange::All).await.unwrap_err();
-            assert_eq!(error.reason(), Reason::ObjectNotFound);
-            return;
         };
-        if bytes.is_empty() {
-            return;
+        self.apply(operation).await;
+    }
+
+    async fn apply(&mut self, operation: Operation) {
+        let (_, repository) = self.open.as_ref().expect("closed only while it is opened again");
+        self.model.apply(repository, &operation).await.unwrap();
+        if matches!(operation, Operation::Reclaim | Operation::Rebuild) {
+            self.model.check(repository).await;
         }
-        let first = self.rng.random_range(0..bytes.len());
-        let last = self.rng.random_range(first..bytes.len());
-        let range = ByteRange::Inclusive {
-            first: first as u64,
-            last: last as u64,
-        };
-        let found = read(self.repository(), &name, range).await.unwrap();
-        assert!(found == bytes[first..=last], "{name:?} {first}..={last} differs");
     }
 
-    async fn delete(&mut self) {
-        let name = self.name();
-        let deleted = self.repository().delete(&name, Precondition::None).await.unwrap();
-        assert_eq!(deleted, self.model.remove(&name).is_some());
-    }
-
-    async fn fail_a_put(&mut self) {
-        let (name, bytes) = (self.name(), self.contents.next());
-        let source = Blocking::new(Broken::after(bytes, &mut self.rng));
-        let error = self
-            .repository()
-            .put(&name, source, PutOptions::default())
-            .await
-            .unwrap_err();
-        assert_eq!(error.reason(), Reason::SourceFailed);
-    }
-
-    async fn reclaim(&mut self) {
-        self.repository().reclaim(ReclaimOptions::default()).await.unwrap();
-        self.check().await;
-    }
-
-    async fn rebuild(&mut self) {
-        // Packs of a put that failed may still be on their way; a commit that brings them in would change the numbers.
-        self.repository().close().await;
-        self.repository().reclaim(ReclaimOptions::default()).await.unwrap();
-        let before = self.repository().status().unwrap();
-        assert!(before.unique_bytes <= before.logical_bytes, "{before:?}");
-        let after = self.repository().rebuild().await.unwrap();
-        assert_eq!(before, after);
-        self.check().await;
+    /// A part of an object that has any.
+    fn range(&mut self, name: &str) -> ByteRange {
+        let len = self.model.objects.get(name).map_or(0, |bytes| bytes.len() as u64);
+        if len == 0 {
+            return ByteRange::All;
+        }
+        let first = self.rng.random_range(0..len);
+        let last = self.rng.random_range(first..len);
+        ByteRange::Inclusive { first, last }
     }
 
     async fn reopen(&mut self) {
@@ -223,56 +166,16 @@ impl<'a> Run<'a> {
     }
 
     async fn open_again(&mut self) {
-        self.open = Some(self.agent.open(self.place).await.unwrap());
-        self.check().await;
-    }
-
-    async fn check(&self) {
-        check(self.repository(), &self.model).await;
+        let (store, repository) = self.agent.open(self.place).await.unwrap();
+        self.model.check(&repository).await;
+        self.open = Some((store, repository));
     }
 }
 
-/// The repository holds exactly what the model does.
-async fn check(repository: &Repository, model: &Model) {
-    assert_eq!(names(repository).await, model.keys().cloned().collect::<Vec<_>>());
-    for (name, bytes) in model {
-        let found = read(repository, name, ByteRange::All)
-            .await
-            .unwrap_or_else(|error| panic!("{name:?}: {error:?}"));
-        assert!(found == bytes.as_slice(), "{name:?} differs");
-    }
-    let status = repository.status().unwrap();
-    assert_eq!(status.objects, model.len() as u64);
-    assert_eq!(
-        status.logical_bytes,
-        model.values().map(|bytes| bytes.len() as u64).sum::<u64>()
-    );
-}
-
-/// A source that fails somewhere on its way.
-struct Broken {
-    bytes: Arc<Vec<u8>>,
-    at: usize,
-    end: usize,
-}
-
-impl Broken {
-    fn after(bytes: Arc<Vec<u8>>, rng: &mut ChaCha8Rng) -> Self {
-        let end = rng.random_range(0..=bytes.len());
-        Self { bytes, at: 0, end }
-    }
-}
-
-impl Read for Broken {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.end {
-            return Err(io::Error::other("the cable is out"));
-        }
-        let len = buffer.len().min(self.end - self.at);
-        buffer[..len].copy_from_slice(&self.bytes[self.at..self.at + len]);
-        self.at += len;
-        Ok(len)
-    }
+/// A put whose source fails somewhere on its way.
+fn broken_put(name: String, bytes: Arc<Vec<u8>>, rng: &mut ChaCha8Rng) -> Operation {
+    let end = rng.random_range(0..=bytes.len());
+    Operation::FailPut(name, bytes, end)
 }
 
 async fn one_after_the_other(place: Place, seed: u64, steps: u64) {
@@ -281,14 +184,13 @@ async fn one_after_the_other(place: Place, seed: u64, steps: u64) {
     for _ in 0..steps {
         run.step().await;
     }
-    run.rebuild().await;
-    let names: Vec<_> = run.model.keys().cloned().collect();
+    run.apply(Operation::Rebuild).await;
+    let names: Vec<_> = run.model.objects.keys().cloned().collect();
     for name in names {
-        run.repository().delete(&name, Precondition::None).await.unwrap();
+        run.apply(Operation::Delete(name)).await;
     }
-    run.model.clear();
-    run.rebuild().await;
-    let status = run.repository().status().unwrap();
+    run.apply(Operation::Rebuild).await;
+    let status = run.open.unwrap().1.status().unwrap();
     assert_eq!(
         (status.chunks, status.unique_bytes, status.garbage_bytes),
         (0, 0, 0),
@@ -328,21 +230,25 @@ impl Task {
             rng: rng(seed ^ number << 32),
             // The same for every task: they bring the same content at about the same time.
             contents: Contents::new(rng(seed)),
-            model: Model::new(),
+            model: Model::default(),
         }
     }
 
     async fn run(mut self, steps: u64) -> Model {
         for _ in 0..steps {
-            match self.rng.random_range(0..100) {
-                0..45 => self.put().await,
-                45..55 => self.copy().await,
-                55..65 => self.get().await,
-                65..85 => self.delete().await,
-                85..90 => self.abandon_a_put().await,
-                90..95 => self.read_while_it_is_deleted().await,
-                _ => drop(self.repository.reclaim(ReclaimOptions::default()).await.unwrap()),
-            }
+            let operation = match self.rng.random_range(0..100) {
+                0..45 => Operation::Put(self.name(), self.contents.next()),
+                45..55 => Operation::Copy(self.name(), self.name()),
+                55..65 => Operation::Get(self.name(), ByteRange::All),
+                65..85 => Operation::Delete(self.name()),
+                85..90 => broken_put(self.name(), self.contents.next(), &mut self.rng),
+                90..95 => {
+                    self.read_while_it_is_deleted().await;
+                    continue;
+                }
+                _ => Operation::Reclaim,
+            };
+            self.model.apply(&self.repository, &operation).await.unwrap();
         }
         self.model
     }
@@ -351,49 +257,9 @@ impl Task {
         format!("task {} object {}", self.number, self.rng.random_range(0..8))
     }
 
-    async fn put(&mut self) {
-        let (name, bytes) = (self.name(), self.contents.next());
-        self.repository
-            .put(&name, bytes.as_slice(), PutOptions::default())
-            .await
-            .unwrap();
-        self.model.insert(name, bytes);
-    }
-
-    async fn copy(&mut self) {
-        let (from, to) = (self.name(), self.name());
-        if let Some(bytes) = self.model.get(&from).cloned() {
-            self.repository.copy(&from, &to, PutOptions::default()).await.unwrap();
-            self.model.insert(to, bytes);
-        }
-    }
-
-    async fn get(&mut self) {
-        let name = self.name();
-        if let Some(bytes) = self.model.get(&name) {
-            let found = read(&self.repository, &name, ByteRange::All).await.unwrap();
-            assert!(found == bytes.as_slice(), "{name:?} differs");
-        }
-    }
-
-    async fn delete(&mut self) {
-        let name = self.name();
-        let deleted = self.repository.delete(&name, Precondition::None).await.unwrap();
-        assert_eq!(deleted, self.model.remove(&name).is_some());
-    }
-
-    async fn abandon_a_put(&mut self) {
-        let (name, bytes) = (self.name(), self.contents.next());
-        let source = Blocking::new(Broken::after(bytes, &mut self.rng));
-        self.repository
-            .put(&name, source, PutOptions::default())
-            .await
-            .unwrap_err();
-    }
-
     async fn read_while_it_is_deleted(&mut self) {
         let name = self.name();
-        let Some(bytes) = self.model.remove(&name) else {
+        let Some(bytes) = self.model.objects.remove(&name) else {
             return;
         };
         let mut reader = self.repository.get(&name, ByteRange::All).await.unwrap();
@@ -433,22 +299,22 @@ async fn all_at_once(place: Place, seed: u64, steps: u64) {
     let tasks: Vec<_> = (0..TASKS)
         .map(|number| tokio::spawn(Task::new(number, repository.clone(), seed).run(steps)))
         .collect();
-    let mut model = Model::new();
+    let mut model = Model::default();
     for task in tasks {
-        model.extend(task.await.unwrap());
+        model.objects.extend(task.await.unwrap().objects);
     }
     done.store(true, Ordering::Relaxed);
     reclaiming.await.unwrap();
-    check(&repository, &model).await;
+    model.check(&repository).await;
     repository.close().await;
     repository.reclaim(ReclaimOptions::default()).await.unwrap();
     let before = repository.status().unwrap();
     assert_eq!(repository.rebuild().await.unwrap(), before);
-    check(&repository, &model).await;
+    model.check(&repository).await;
     store.close().await;
     drop((store, repository));
     let (_store, repository) = agent.open(&place).await.unwrap();
-    check(&repository, &model).await;
+    model.check(&repository).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use cairn_agent::backend::{Attach, Backend, Location};
 use cairn_agent::catalog;
 use cairn_agent::codec::{ChunkSizes, Level, Secret};
-use cairn_agent::engine::{ByteRange, NewRepository, Options, Reason, Repository, Result, Store, StoreOptions};
+use cairn_agent::engine::{NewRepository, Options, Reason, Repository, Result, Store, StoreOptions};
 use cairn_agent::format::Kek;
 use cairn_agent::testkit::faulty::{Faulty, FaultyTables};
+use cairn_agent::testkit::model;
+pub(crate) use cairn_agent::testkit::model::read;
 use cairn_agent::testkit::s3_server::S3Server;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -188,26 +190,7 @@ pub(crate) fn edited(rng: &mut ChaCha8Rng, bytes: &[u8]) -> Vec<u8> {
     copy
 }
 
-pub(crate) async fn read(repository: &Repository, name: &str, range: ByteRange) -> Result<Vec<u8>> {
-    let mut reader = repository.get(name, range).await?;
-    let mut all = Vec::with_capacity(reader.range_bytes() as usize);
-    while let Some(part) = reader.next().await? {
-        all.extend_from_slice(&part);
-    }
-    Ok(all)
-}
-
 /// Every name of a repository, sorted.
 pub(crate) async fn names(repository: &Repository) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut after = None;
-    loop {
-        let page = repository.list("", after, 7).await.unwrap();
-        names.extend(page.objects.into_iter().map(|object| object.name));
-        after = page.next;
-        if after.is_none() {
-            names.sort();
-            return names;
-        }
-    }
+    model::names(repository).await.unwrap()
 }

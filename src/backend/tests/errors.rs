@@ -28,6 +28,10 @@ fn locations_print_as_they_are_parsed() {
         location("file:///some/di%20r"),
         Location::Directory("/some/di r".into())
     );
+    // Not every path is a text that would be read as one.
+    for text in ["file:///a:/%2fb", "file:///a%3A//b", "file:///%ff"] {
+        assert_eq!(location(&location(text).to_string()), location(text), "{text}");
+    }
     assert_eq!(location("s3://bucket/"), location("s3://bucket"));
     assert_eq!(location("s3://bucket/prefix/"), location("s3://bucket/prefix"));
 }

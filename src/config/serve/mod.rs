@@ -215,6 +215,15 @@ impl Serve {
         Self::from_settings(&mut settings, flags.place)
     }
 
+    /// What a configuration file with this text and these variables give, without flags.
+    #[cfg(any(test, feature = "testkit"))]
+    pub(crate) fn from_text(text: &str, environment: Vec<(OsString, OsString)>) -> Result<Self, Error> {
+        let mut settings = Settings::default();
+        settings.add_text(text, std::path::Path::new("cairn.toml"))?;
+        settings.add_environment(environment.into_iter())?;
+        Self::from_settings(&mut settings, PlaceFlags::default())
+    }
+
     fn from_settings(settings: &mut Settings, flags: PlaceFlags) -> Result<Self, Error> {
         let key_flag = flags.key_file.is_some();
         let place = place(settings, flags)?;

@@ -201,6 +201,8 @@ impl Settings {
 
 impl Origin {
     fn refuse(&self, key: &str, problem: &str) -> Error {
+        // Any text can be a key of TOML in quotes.
+        let key = key.escape_debug();
         let line = match self {
             Self::File(path) => format!("{}: {key} {problem}", path.display()),
             Self::Variable(name) => format!("{name} ({key}) {problem}"),

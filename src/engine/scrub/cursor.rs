@@ -92,6 +92,10 @@ fn parse(text: &str) -> Option<ScrubCursor> {
 }
 
 fn key(text: &str) -> Option<[u8; 16]> {
+    // The crate takes upper case too; there is one spelling, as of names.
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return None;
+    }
     let mut key = [0; 16];
     hex::decode_to_slice(text, &mut key).ok()?;
     Some(key)
@@ -124,6 +128,7 @@ mod tests {
             "1 bytes tables",
             "1 structure counters",
             "1 full packs 12",
+            "1 full packs 0000000000000003000000000000004D",
             "1 full x",
         ] {
             assert!(wrong.parse::<ScrubCursor>().is_err(), "{wrong:?}");

@@ -28,11 +28,9 @@ pub fn timestamp(ms: i64) -> Timestamp {
 
 /// The same in milliseconds; what is absent or beyond all time is 1970.
 pub fn milliseconds(time: Option<&Timestamp>) -> i64 {
-    let ms = |time: &Timestamp| {
-        let whole = time.seconds.checked_mul(1000)?;
-        whole.checked_add(i64::from(time.nanos / 1_000_000))
-    };
-    time.and_then(ms).unwrap_or_default()
+    // Whole seconds of the earliest times lie beyond what is counted here, and come back with their nanoseconds.
+    let ms = |time: &Timestamp| i128::from(time.seconds) * 1000 + i128::from(time.nanos / 1_000_000);
+    time.and_then(|time| i64::try_from(ms(time)).ok()).unwrap_or_default()
 }
 
 /// A part of an agent's answer that every agent sends.
@@ -45,4 +43,21 @@ pub fn required<T>(part: Option<T>, what: &str) -> Result<T> {
 
 fn invalid(line: impl Into<String>) -> Error {
     Error::new(Reason::InvalidArgument, line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_arrives_as_it_was() {
+        for ms in [0, -1, 1, 1_700_000_000_123, i64::MAX, i64::MIN, i64::MIN + 999] {
+            assert_eq!(milliseconds(Some(&timestamp(ms))), ms);
+        }
+        let beyond = Timestamp {
+            seconds: i64::MAX,
+            nanos: 0,
+        };
+        assert_eq!((milliseconds(Some(&beyond)), milliseconds(None)), (0, 0));
+    }
 }

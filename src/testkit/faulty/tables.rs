@@ -102,29 +102,42 @@ impl FaultyTables {
         committed - persisted + 1
     }
 
-    /// One of those states: 0 is everything committed, each further one lacks one commit more.
+    /// One of those states: 0 is everything committed, each further one lacks one commit more. It has the same history up
+    /// to there, and what is in it survives from then on.
     pub fn state_at(&self, at: usize, older: usize) -> Self {
         let state = self.inner.state.lock();
         let (persisted, committed) = state.until(at);
         let kept = committed.saturating_sub(older).max(persisted);
         let rows = MemoryTables::default();
-        let batches = state.history.iter().filter_map(|(_, change)| match change {
-            Change::Batch(batch) => Some(batch),
-            Change::Persisted => None,
-        });
-        for batch in batches.take(kept) {
+        let mut history = Vec::new();
+        for (moment, batch) in state.batches().take(kept) {
             rows.commit(batch.clone()).expect("memory takes everything");
+            history.push((moment, Change::Batch(batch.clone())));
         }
+        let timeline = self.inner.timeline.clone();
+        history.push((timeline.now(), Change::Persisted));
         Self {
             inner: Arc::new(Inner {
                 rows,
-                ..Inner::default()
+                timeline,
+                state: Mutex::new(State {
+                    history,
+                    ..State::default()
+                }),
             }),
         }
     }
 }
 
 impl State {
+    /// Every batch that was committed, and when.
+    fn batches(&self) -> impl Iterator<Item = (usize, &Batch)> {
+        self.history.iter().filter_map(|(at, change)| match change {
+            Change::Batch(batch) => Some((*at, batch)),
+            Change::Persisted => None,
+        })
+    }
+
     /// Commits that were persisted, and all commits, before a moment.
     fn until(&self, at: usize) -> (usize, usize) {
         let (mut persisted, mut committed) = (0, 0);

@@ -20,6 +20,7 @@ pub fn chunker(data: &[u8]) {
     let sizes = sizes(&mut input);
     let table = Arc::new(table(&mut input));
     let arrivals = arrivals(sizes, &mut input);
+    let edit = Edit::of(&mut input);
     let stream = stream(&mut input);
 
     let expected = lengths_by_fastcdc(sizes, &table, &stream);
@@ -30,6 +31,11 @@ pub fn chunker(data: &[u8]) {
         "{sizes:?}, arriving at {arrivals:?}"
     );
     check_limits(sizes, &stream, &expected);
+
+    let edited = edit.of_stream(&stream);
+    let others = lengths(sizes, &table, &edited, &[]);
+    check_limits(sizes, &edited, &others);
+    check_alike((&stream, &expected), (&edited, &others));
 }
 
 /// The lanes of the chunker, where the CPU has them, find the place a scan by bytes finds: for masks of few bits too, which
@@ -187,6 +193,69 @@ fn lengths(sizes: ChunkSizes, table: &Arc<GearTable>, stream: &[u8], arrivals: &
     }
     assert_eq!(start, stream.len(), "bytes of the stream are in no chunk");
     lengths
+}
+
+/// Some bytes of a stream give way to others.
+struct Edit {
+    at: usize,
+    removed: usize,
+    inserted: Vec<u8>,
+}
+
+impl Edit {
+    fn of(input: &mut Input<'_>) -> Self {
+        let (at, removed) = (input.below(STREAM_LEN_MAX), input.u16() >> (input.u8() % 16));
+        let len = usize::from(input.u16() >> (input.u8() % 16));
+        Self {
+            at,
+            removed: removed.into(),
+            inserted: seeded(input.u8().into(), len),
+        }
+    }
+
+    fn of_stream(&self, stream: &[u8]) -> Vec<u8> {
+        let at = self.at.min(stream.len());
+        let end = (at + self.removed).min(stream.len());
+        [&stream[..at], &self.inserted, &stream[end..]].concat()
+    }
+}
+
+/// Cuts depend on content alone, and only on that since the cut before: two streams are cut alike as long as they are
+/// alike, and again from the first place on where both are cut and nothing but the same follows. That there is such a
+/// place is likely and no promise.
+fn check_alike(a: (&[u8], &[usize]), b: (&[u8], &[usize])) {
+    /// A cut may look at this many bytes behind it.
+    const AHEAD: usize = 2;
+    let alike = |a: &mut dyn Iterator<Item = &u8>, b: &mut dyn Iterator<Item = &u8>| {
+        a.zip(b).take_while(|(one, other)| one == other).count()
+    };
+    let before = alike(&mut a.0.iter(), &mut b.0.iter());
+    let behind = alike(&mut a.0.iter().rev(), &mut b.0.iter().rev());
+    let [ends_a, ends_b] = [a.1, b.1].map(|lengths| {
+        let ends = lengths.iter().scan(0, |end, len| {
+            *end += len;
+            Some(*end)
+        });
+        ends.collect::<Vec<usize>>()
+    });
+    let first = |ends: &[usize]| {
+        ends.iter()
+            .copied()
+            .filter(|end| end + AHEAD <= before)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(first(&ends_a), first(&ends_b), "{before} bytes are the same");
+
+    // Counted from the end, where the same bytes have the same places.
+    let last = |ends: &[usize], len: usize| {
+        let from_end = ends.iter().map(|end| len - end).filter(|end| *end <= behind);
+        from_end.collect::<Vec<_>>()
+    };
+    let (last_a, last_b) = (last(&ends_a, a.0.len()), last(&ends_b, b.0.len()));
+    if let Some(from) = last_a.iter().find(|end| last_b.contains(end)) {
+        let rest = |ends: &[usize]| ends.iter().copied().filter(|end| end <= from).collect::<Vec<_>>();
+        assert_eq!(rest(&last_a), rest(&last_b), "both are cut {from} bytes before the end");
+    }
 }
 
 fn check_limits(sizes: ChunkSizes, stream: &[u8], lengths: &[usize]) {

@@ -2,28 +2,37 @@
 
 use std::sync::LazyLock;
 
-use super::golden::{CHECKPOINTS, GoldenCheckpoint, KEK, KEYRING, OWNER, PACKS, SECRETS};
+use super::golden::{CHECKPOINTS, GoldenCheckpoint, KEK, KEYRING, METADATA, OWNER, PACKS, SECRETS};
 use super::input::Input;
+use super::names::metadata;
 use crate::codec::{Decompressor, TAG_LEN};
 use crate::format::checkpoint::{CHECKPOINT_HEADER_LEN, MESSAGE_LEN, open_checkpoint_file, seal_checkpoint_file};
 use crate::format::keyring::{open_keyring, open_keyring_directory};
 use crate::format::marker::Owner;
 use crate::format::pack::{BLOCK_LEN, HEADER_LEN, TRAILER_LEN, open_pack_directory, parse_trailer, verify_pack};
 use crate::format::wire::Reader;
-use crate::format::{Birth, BlobKind, BlobOpener, CheckpointKind, Directory, Entry, Hash32, KeyringHeader, Secrets};
+use crate::format::{
+    Birth, BlobKind, BlobOpener, CheckpointKind, Directory, Entry, Hash32, KeyringHeader, Secrets, StoredKind,
+};
 
 /// Any change of a stored object is noticed, also by who can compute all hashes and has no key; and what is read of a
 /// changed object is what was written, or nothing.
 pub fn damage(data: &[u8]) {
     let mut input = Input::new(data);
-    match input.u8() % 7 {
-        0 => keyring(&mut input),
-        1 => pack(&mut input),
-        2 => blobs_of_a_changed_pack(&mut input),
-        3 => blob_with_another_description(&mut input),
-        4 => checkpoint(&mut input),
-        5 => messages_of_a_checkpoint(&mut input),
-        _ => owner(&mut input),
+    match input.choice(&StoredKind::ALL) {
+        // Not sealed, for nothing depends on it: it may say anything.
+        StoredKind::Metadata => metadata(&input.edited(METADATA)),
+        StoredKind::Keyring => keyring(&mut input),
+        StoredKind::Owner => owner(&mut input),
+        StoredKind::Pack => match input.u8() % 3 {
+            0 => pack(&mut input),
+            1 => blobs_of_a_changed_pack(&mut input),
+            _ => blob_with_another_description(&mut input),
+        },
+        StoredKind::Checkpoint => match input.u8() % 2 {
+            0 => checkpoint(&mut input),
+            _ => messages_of_a_checkpoint(&mut input),
+        },
     }
 }
 

@@ -14,6 +14,7 @@ macro_rules! golden {
 
 pub(super) const KEYRING: &[u8] = golden!("keyring");
 pub(super) const OWNER: &[u8] = golden!("owner");
+pub(super) const METADATA: &[u8] = golden!("metadata.yaml");
 
 pub(super) static KEK: LazyLock<Kek> = LazyLock::new(|| Kek {
     id: "file:golden".into(),

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::codec::RepositoryId;
 use crate::format::marker::Metadata;
 use crate::format::names::{parse_checkpoint, parse_keyring, parse_owner, parse_pack};
-use crate::format::{Hash32, Layout, ObjectName, RepositoryName};
+use crate::format::{Hash32, Layout, ObjectName, RepositoryName, StoredKind, StoredName};
 
 const LAYOUT_OF: RepositoryId = RepositoryId([0xab; 16]);
 
@@ -33,6 +33,10 @@ fn check_text<T: FromStr + Display>(text: &str) {
 }
 
 fn check_path(path: &str) {
+    if let Some(name) = StoredName::parse(path) {
+        assert_eq!(name.path(), path);
+        assert!(StoredKind::ALL.contains(&name.kind()));
+    }
     let layout = Layout::new(LAYOUT_OF);
     let last = |path: &str| path.rsplit('/').next().map(str::to_owned);
     if let Some(name) = parse_pack(path) {

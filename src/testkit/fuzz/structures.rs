@@ -27,6 +27,8 @@ pub fn structures(data: &[u8]) {
 }
 
 pub(super) struct Structure {
+    #[cfg_attr(not(test), expect(dead_code, reason = "seeds are named after it"))]
+    pub(super) name: &'static str,
     /// A valid one.
     pub(super) sample: Vec<u8>,
     /// Panics if a claim does not hold for the bytes; tells whether the decoder took them.
@@ -34,7 +36,8 @@ pub(super) struct Structure {
 }
 
 pub(super) static STRUCTURES: LazyLock<Vec<Structure>> = LazyLock::new(|| {
-    let of = |sample: &[u8], check| Structure {
+    let of = |name, sample: &[u8], check| Structure {
+        name,
         sample: sample.to_vec(),
         check,
     };
@@ -43,21 +46,25 @@ pub(super) static STRUCTURES: LazyLock<Vec<Structure>> = LazyLock::new(|| {
         open_checkpoint_file(&SECRETS, golden.kind, &golden.name, golden.bytes).expect("golden checkpoints are intact")
     });
     let mut all = vec![
-        of(&pack[..HEADER_LEN], pack_header),
-        of(pack, pack_trailer),
-        of(pack, block_sums),
-        of(&directory_plain(0), chunk_directory),
-        of(&directory_plain(1), commit_directory),
-        of(&CHECKPOINTS[0].bytes[..CHECKPOINT_HEADER_LEN], checkpoint_header),
-        of(&root, checkpoint_root),
-        of(&objects, object_segment),
-        of(&packs, pack_segment),
-        of(&leaf_plain(), leaf),
-        of(&root_plain(), manifest_root),
-        of(OWNER, owner),
-        of(&keyring_section(), keyring_section_plain),
+        of("pack-header", &pack[..HEADER_LEN], pack_header),
+        of("pack-trailer", pack, pack_trailer),
+        of("block-sums", pack, block_sums),
+        of("chunk-directory", &directory_plain(0), chunk_directory),
+        of("commit-directory", &directory_plain(1), commit_directory),
+        of(
+            "checkpoint-header",
+            &CHECKPOINTS[0].bytes[..CHECKPOINT_HEADER_LEN],
+            checkpoint_header,
+        ),
+        of("checkpoint-root", &root, checkpoint_root),
+        of("object-segment", &objects, object_segment),
+        of("pack-segment", &packs, pack_segment),
+        of("leaf", &leaf_plain(), leaf),
+        of("root", &root_plain(), manifest_root),
+        of("owner", OWNER, owner),
+        of("keyring-section", &keyring_section(), keyring_section_plain),
     ];
-    all.extend(records().iter().map(|sample| of(sample, record)));
+    all.extend(records().iter().map(|(name, sample)| of(name, sample, record)));
     all
 });
 
@@ -197,12 +204,19 @@ fn manifest_root(bytes: &[u8]) -> bool {
 }
 
 /// One of every kind.
-fn records() -> Vec<Vec<u8>> {
+fn records() -> Vec<(&'static str, Vec<u8>)> {
     let commit = directory_of(1).commit.expect("the second golden pack is a commit pack");
     let encoded = commit.records.iter().map(|record| {
+        let name = match record {
+            Record::Put(_) => "record-put",
+            Record::Delete { .. } => "record-delete",
+            Record::Introduce(_) => "record-introduce",
+            Record::Condemn(_) => "record-condemn",
+            Record::Open { .. } => "record-open",
+        };
         let mut bytes = Vec::new();
         record.encode(&mut bytes);
-        bytes
+        (name, bytes)
     });
     encoded.collect()
 }

@@ -1,3 +1,7 @@
+mod corpus;
+mod reach;
+mod seeds;
+
 use super::damage::{fix_keyring_hashes, fix_pack_hashes};
 use super::golden::{KEYRING, PACKS};
 use super::input::seeded;
@@ -98,4 +102,49 @@ fn hashes_of_what_is_intact_need_no_fixing() {
         fix_pack_hashes(&mut pack);
         assert!(pack == golden.bytes);
     }
+}
+
+#[test]
+fn a_store_holds_what_the_model_does() {
+    run(operations, 60);
+}
+
+#[test]
+fn a_changed_catalog_says_nothing_new() {
+    run(catalog_files, 500);
+}
+
+#[test]
+fn a_key_file_has_one_of_two_forms() {
+    run(key_files, 2000);
+}
+
+/// The texts of the corpus, each changed in many ways.
+fn run_edited(body: fn(&[u8]), samples: impl Iterator<Item = Vec<u8>>, inputs: u64) {
+    for sample in samples {
+        body(&sample);
+        (0..inputs).for_each(|seed| body(&input::Input::new(&seeded(seed, 12)).edited(&sample)));
+    }
+}
+
+fn samples(target: &'static str) -> impl Iterator<Item = Vec<u8>> {
+    let of_target = seeds::seeds().into_iter().filter(move |seed| seed.target == target);
+    of_target.map(|seed| seed.bytes)
+}
+
+#[test]
+fn texts_that_are_taken_are_printed_as_the_same() {
+    run(texts, 2000);
+    run_edited(texts, samples("texts"), 500);
+}
+
+#[test]
+fn messages_arrive_as_they_were_sent() {
+    run(messages, 2000);
+    run_edited(messages, samples("messages"), 500);
+}
+
+#[test]
+fn a_configuration_is_taken_or_refused_in_one_line() {
+    run_edited(settings, samples("settings"), 100);
 }
