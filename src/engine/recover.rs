@@ -129,7 +129,9 @@ async fn salvage_beyond_catalog(core: &Arc<Core>) -> Result<Option<Salvage>> {
     let Some(tip) = core.catalog.tip()?.and_then(|tip| tip.tip) else {
         return Ok(None);
     };
-    let Survey { commits, unreadable, .. } = survey(core, Some(&tip)).await?;
+    let Survey {
+        commits, unreadable, ..
+    } = survey(core, Some(&tip)).await?;
     let readable = follow_gaps(commits, Some(&tip));
     let first = readable.entries.first().map(|entry| entry.section().previous);
     if !readable.lost.is_empty() || first.is_some_and(|previous| previous != tip.trailer_hash) {

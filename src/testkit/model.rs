@@ -191,7 +191,7 @@ fn part(bytes: &[u8], range: ByteRange) -> Option<Range<usize>> {
         ByteRange::From(first) => (first, len),
         ByteRange::Last(last) => (len.checked_sub(last)?, len),
     };
-    (start < end && end <= len).then(|| start as usize..end as usize)
+    (start < end && end <= len).then_some(start as usize..end as usize)
 }
 
 /// Reads an object, or a part of it.

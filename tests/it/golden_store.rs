@@ -172,7 +172,10 @@ async fn check(place: &Path) {
         .await
         .unwrap();
     assert_eq!(again.new_chunks, 0, "chunks are cut and named as they were");
-    assert!(again.object.chunks > INLINE_CHUNKS_MAX as u64, "the store has a manifest");
+    assert!(
+        again.object.chunks > INLINE_CHUNKS_MAX as u64,
+        "the store has a manifest"
+    );
     repository.put("new", &b"new"[..], PutOptions::default()).await.unwrap();
     repository.delete("text", Precondition::None).await.unwrap();
     repository.reclaim(ReclaimOptions::default()).await.unwrap();

@@ -197,11 +197,11 @@ async fn interleave(sides: &mut [Side], schedule: &Schedule) -> ([usize; 2], Vec
             *done = side.settled().await;
         }
         let lands = matches!(schedule.mischief, Some(Mischief::Late { lands, .. }) if lands <= step);
-        if lands || done == [true, true] {
-            if let Some((side, operation)) = late.take() {
-                let side: &Side = &sides[side];
-                side.store.release(operation).await;
-            }
+        if (lands || done == [true, true])
+            && let Some((side, operation)) = late.take()
+        {
+            let side: &Side = &sides[side];
+            side.store.release(operation).await;
         }
         if done == [true, true] {
             return (steps, trace);

@@ -34,8 +34,8 @@ pub use self::progress::{RebuildPhase, RebuildProgress};
 use self::directories::Directories;
 use super::apply::{Change, HEADS_MAX};
 use super::checkpoint::{self, read_objects, read_packs, read_root};
-use super::salvage::{Readable, Salvage, follow_gaps, not_condemned};
 use super::replay::{Beyond, Continuation, LogEntry, READS_MAX, continuation, introduced, lacking, last_sequence};
+use super::salvage::{Readable, Salvage, follow_gaps, not_condemned};
 use crate::catalog::{DirtyKey, Lookup, PutIdRow, TipRow};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
@@ -241,7 +241,9 @@ impl Search<'_> {
         };
         let Readable { entries, lost } = follow_gaps(survey.commits, tip.as_ref());
         if base.is_none() && entries.is_empty() {
-            return Err(Error::data_loss("no commit and no checkpoint can be read; restore the store from a copy"));
+            return Err(Error::data_loss(
+                "no commit and no checkpoint can be read; restore the store from a copy",
+            ));
         }
         self.left = Some(Left {
             lost,
@@ -410,7 +412,10 @@ impl<'a> Rebuild<'a> {
             }
         }
         tx.commit()?;
-        let unknown = left.unreadable.into_iter().filter(|name| !self.packs.contains_key(&name.number));
+        let unknown = left
+            .unreadable
+            .into_iter()
+            .filter(|name| !self.packs.contains_key(&name.number));
         let given_up: Vec<_> = unknown.chain(left.tip).collect();
         salvage.given_up = given_up.iter().map(|name| self.core.layout.pack(name)).collect();
         *self.core.given_up.lock() = given_up.into_iter().collect();
