@@ -34,6 +34,7 @@ mod plaintext;
 mod powercut;
 #[cfg(feature = "serve")]
 mod python;
+mod quotes;
 #[cfg(feature = "serve")]
 mod remote;
 #[cfg(feature = "serve")]
