@@ -5,6 +5,7 @@
 //! damaged here too.
 
 mod fixture;
+mod forged;
 mod states;
 
 use std::collections::BTreeMap;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use cairn_agent::catalog::Table;
 use cairn_agent::engine::{ByteRange, Precondition, PutOptions, ReclaimOptions, Repository};
+use cairn_agent::format::Layout;
 use cairn_agent::testkit::faulty::{Access, Faulty, FaultyTables, Kind};
 use object_store::memory::InMemory;
 
@@ -67,6 +68,96 @@ async fn a_pack_is_not_condemned_between_finding_it_and_holding_it() {
     assert!(read(&repository, "second", ByteRange::All).await.unwrap() == bytes);
     repository.rebuild().await.unwrap();
     assert!(read(&repository, "second", ByteRange::All).await.unwrap() == bytes);
+}
+
+/// A reader has read where a chunk is, and holds nothing yet. Meanwhile that copy is found to be gone and the chunk is put
+/// again: its place moves to another pack. The reader holds the new one too, or what it reads could be reclaimed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_chunk_does_not_move_between_finding_it_and_holding_it() {
+    let tables = FaultyTables::default();
+    let faulty = Faulty::over(Arc::new(InMemory::new()));
+    let (_store, repository) = Agent::with_tables(&tables)
+        .open(&Place::Faulty(faulty.clone()))
+        .await
+        .unwrap();
+    // Few chunks: listed in the record, so that a delete releases them at once.
+    let bytes = noise(&mut rng(3), 84 << 10);
+    put(&repository, "first", &bytes).await;
+    let backend = faulty.backend();
+    for pack in backend
+        .list(&Layout::new(repository.id()).packs_prefix(), None)
+        .await
+        .unwrap()
+    {
+        backend.delete(&pack.path).await.unwrap();
+    }
+    read(&repository, "first", ByteRange::All).await.unwrap_err();
+
+    let (reached, reached_here) = mpsc::channel();
+    let (go_on, told_to_go_on) = mpsc::channel::<()>();
+    let told_to_go_on = Mutex::new(told_to_go_on);
+    let armed = AtomicBool::new(true);
+    tables.watch(move |access| {
+        if access == Access::Got(Table::Chunks) && armed.swap(false, Ordering::SeqCst) {
+            reached.send(()).unwrap();
+            let _ = told_to_go_on.lock().unwrap().recv();
+        }
+    });
+    let opening = {
+        let repository = repository.clone();
+        tokio::spawn(async move { repository.get("first", ByteRange::Last(1)).await })
+    };
+    tokio::task::spawn_blocking(move || reached_here.recv().unwrap())
+        .await
+        .unwrap();
+    let putting = {
+        let (repository, bytes) = (repository.clone(), bytes.clone());
+        tokio::spawn(async move { put(&repository, "second", &bytes).await })
+    };
+    // If nothing holds it up it does not take long.
+    let started = Instant::now();
+    while started.elapsed() < LONG_ENOUGH && !putting.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    go_on.send(()).unwrap();
+    putting.await.unwrap();
+    let mut reader = opening.await.unwrap().unwrap();
+    for name in ["first", "second"] {
+        assert!(repository.delete(name, Precondition::None).await.unwrap());
+    }
+    repository.reclaim(ReclaimOptions::default()).await.unwrap();
+    assert_eq!(
+        reader.next().await.unwrap().as_deref(),
+        bytes.last_chunk::<1>().map(|byte| &byte[..])
+    );
+    drop(reader);
+    let reclaimed = repository.reclaim(ReclaimOptions::default()).await.unwrap();
+    assert!(reclaimed.packs_dropped > 0, "only the reader kept it: {reclaimed:?}");
+}
+
+/// A reclaim has read the manifest of a deleted object. Before it releases what that leads to, the same object is put again
+/// and refers to the same manifest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_manifest_that_is_in_use_again_is_not_released() {
+    let faulty = Faulty::over(Arc::new(InMemory::new()));
+    let place = Place::Faulty(faulty.clone());
+    let (_store, repository) = Agent::with_catalog().open(&place).await.unwrap();
+    let bytes = noise(&mut rng(4), 900 << 10);
+    put(&repository, "object", &bytes).await;
+    repository.delete("object", Precondition::None).await.unwrap();
+    faulty.hold(|kind, path| kind == Kind::Get && path.contains("/packs/"));
+    let reclaiming = {
+        let repository = repository.clone();
+        tokio::spawn(async move { repository.reclaim(ReclaimOptions::default()).await })
+    };
+    let reading = faulty.held(|_| true).await;
+    faulty.hold_no_more();
+    put(&repository, "object", &bytes).await;
+    assert!(faulty.release(reading.operation).await);
+    reclaiming.await.unwrap().unwrap();
+    assert!(read(&repository, "object", ByteRange::All).await.unwrap() == bytes);
+    let status = repository.status().unwrap();
+    assert_eq!(repository.rebuild().await.unwrap(), status);
 }
 
 /// An agent that knows the entries of a pack by heart gives its epoch up; another one drops the pack. Following the log,

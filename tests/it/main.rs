@@ -35,6 +35,7 @@ mod powercut;
 #[cfg(feature = "serve")]
 mod python;
 mod rebuilt;
+mod quotes;
 #[cfg(feature = "serve")]
 mod remote;
 mod salvage;

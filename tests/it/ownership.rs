@@ -1,5 +1,7 @@
 //! Who writes: of two agents on one store, each with a catalog of its own, the later one, and what it finds is whole.
 
+mod claims;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

@@ -4,8 +4,10 @@
 
 mod schedule;
 
+use std::sync::Arc;
+
 use cairn_agent::engine::{ByteRange, PutOptions, Reason, ReclaimOptions, Repository, Result};
-use cairn_agent::testkit::faulty::{Faulty, FaultyTables, Kind, Timeline, store_of};
+use cairn_agent::testkit::faulty::{Fault, Faulty, FaultyTables, Kind, Timeline, store_of};
 use futures::StreamExt;
 use rand::RngExt;
 
@@ -194,6 +196,59 @@ async fn a_checkpoint_refers_to_no_segment_that_a_slow_owner_deletes() {
     let outcome = reclaiming.await.unwrap();
     assert_eq!(outcome.unwrap_err().reason(), Reason::Fenced);
     is_whole(&place, &["hot", "large", "larger"]).await;
+}
+
+/// The first has put a pack, and its commit is on its way. The second takes over, does something without a commit of its
+/// own, and dies; then the commit arrives. Whoever comes next finds it on the log, with all that it needs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_late_commit_introduces_is_there() {
+    for is_reclaim in [false, true] {
+        let ((slow, first_place), _) = two_ways().await;
+        let inner = slow.clone();
+        // One chunk pack, the rest with the commit.
+        let first_agent = Agent::forgetful().tuned(|options| options.introduce_packs_max = 16);
+        let (_first_store, first) = first_agent.open(&first_place).await.unwrap();
+        overwrite(&first, 1).await.unwrap();
+        slow.hold(|kind, path| kind == Kind::Put && path.contains("/packs/"));
+        let bytes = noise(&mut rng(30), 1500 << 10);
+        let putting = {
+            let bytes = bytes.clone();
+            tokio::spawn(async move { first.put("late", bytes.as_slice(), PutOptions::default()).await })
+        };
+        let chunks = slow.held(|_| true).await;
+        assert!(slow.release(chunks.operation).await);
+        let commit = slow.held(|waiting| waiting.path != chunks.path).await;
+        assert!(slow.give_up(commit.operation));
+        putting.await.unwrap().unwrap_err();
+
+        let second_way = Faulty::over(Arc::new(inner));
+        let (store, second) = Agent::forgetful()
+            .open(&Place::Faulty(second_way.clone()))
+            .await
+            .unwrap();
+        second_way.hold(|kind, path| kind == Kind::Put && path.contains("/packs/"));
+        if is_reclaim {
+            second.reclaim(ReclaimOptions::default()).await.unwrap();
+        } else {
+            let overwriting = {
+                let second = second.clone();
+                tokio::spawn(async move { overwrite(&second, 1).await })
+            };
+            let opening = second_way.held(|_| true).await;
+            assert!(second_way.refuse(opening.operation));
+            overwriting.await.unwrap().unwrap_err();
+        }
+        second_way.hold_no_more();
+        second_way.order([Fault::Freeze(0)]);
+        store.close().await;
+        drop((store, second));
+
+        assert!(slow.release(commit.operation).await);
+        slow.hold_no_more();
+        let (_store, third) = Agent::forgetful().open(&first_place).await.unwrap();
+        assert_eq!(names(&third).await, ["hot", "late"]);
+        assert!(read(&third, "late", ByteRange::All).await.unwrap() == bytes);
+    }
 }
 
 /// A store by two ways: one whose operations can be held, and one without such troubles.

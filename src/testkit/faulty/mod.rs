@@ -186,6 +186,7 @@ impl Faulty {
             kind,
             path: path.to_owned(),
             fault,
+            landings: state.landings,
         };
         let event = operation.event(&self.shared.timeline, Step::Began, payload);
         state.journal.push(event);
@@ -231,7 +232,7 @@ impl Faulty {
                 self.fail(operation, "given up by the caller")
             }
             Some(Fault::Hang(_)) => {
-                self.hang().await;
+                self.hang(operation.landings).await;
                 self.fail(operation, "never answered")
             }
             None => match self.admit(operation, work) {
@@ -241,8 +242,8 @@ impl Faulty {
         }
     }
 
-    async fn hang(&self) {
-        let landings = self.shared.state.lock().landings;
+    /// Waits for a landing after the first `landings`: also for one since the operation began and before it got here.
+    async fn hang(&self, landings: usize) {
         loop {
             let changed = self.shared.changed.notified();
             if self.shared.state.lock().landings > landings {
@@ -303,6 +304,8 @@ struct Operation {
     kind: Kind,
     path: String,
     fault: Option<Fault>,
+    /// Landings before it began.
+    landings: usize,
 }
 
 impl Operation {

@@ -140,3 +140,47 @@ async fn any_commit_of_the_catalog_may_fail() {
         }
     }
 }
+
+/// A pack whose put failed may be there, in the page cache at least: putting it again could be answered well and write
+/// nothing. So the writer ends, and the next one has packs of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_pack_is_put_twice() {
+    for number in 0..operations().await {
+        let faulty = Faulty::over(Arc::new(InMemory::new()));
+        faulty.order([Fault::Refuse(number)]);
+        History::run(&Agent::with_catalog(), &Place::Faulty(faulty.clone())).await;
+        let mut put = std::collections::BTreeSet::new();
+        for event in faulty.journal() {
+            if event.kind == Kind::Put && event.step == Step::Began && event.path.contains("/packs/") {
+                assert!(put.insert(event.path.clone()), "{} was put twice", event.path);
+            }
+        }
+    }
+}
+
+/// A commit is written and its answer lost. The caller is told that nobody knows, and learns it by asking again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_without_an_answer_is_in_doubt_until_it_is_repeated() {
+    let faulty = Faulty::over(Arc::new(InMemory::new()));
+    let (_store, repository) = Agent::with_catalog()
+        .open(&Place::Faulty(faulty.clone()))
+        .await
+        .unwrap();
+    faulty.hold(|kind, path| kind == Kind::Put && path.contains("/packs/"));
+    let options = PutOptions {
+        put_id: Some([5; 16]),
+        ..PutOptions::default()
+    };
+    let putting = {
+        let (repository, options) = (repository.clone(), options.clone());
+        tokio::spawn(async move { repository.put("object", &b"once"[..], options).await })
+    };
+    let commit = faulty.held(|_| true).await;
+    faulty.hold_no_more();
+    assert!(faulty.lose_answer(commit.operation).await);
+    let error = putting.await.unwrap().unwrap_err();
+    assert_eq!(error.reason(), Reason::OutcomeUnknown, "{error}");
+    let again = repository.put("object", &b"once"[..], options).await.unwrap();
+    assert_eq!(again.object.version, 1, "the first one counts");
+    assert_eq!(repository.status().unwrap().objects, 1);
+}
