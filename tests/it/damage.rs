@@ -220,6 +220,12 @@ async fn a_store_set_back_is_told_by_the_head_that_somebody_kept() {
     let (log_number, head) = fixture.head;
     let error = repository.check_head(log_number, head).unwrap_err();
     assert_eq!(error.reason(), Reason::RolledBack);
+    // Nor when it has gone on since, and its log is as long again.
+    while repository.status().unwrap().log_number < log_number {
+        repository.put("more", &b"x"[..], PutOptions::default()).await.unwrap();
+    }
+    let error = repository.check_head(log_number, head).unwrap_err();
+    assert_eq!(error.reason(), Reason::RolledBack);
     let files = fixture::stored(&fixture.files).await;
     let (_store, repository) = fixture.open(files).await.unwrap();
     assert!(repository.check_head(log_number, head).unwrap());

@@ -253,7 +253,8 @@ async fn reclaim_never_drops_a_pack_that_a_put_relies_on() {
 async fn what_an_abandoned_leaf_names_stays_until_it_is_counted() {
     let place = Place::memory();
     let (_store, repository) = Agent::with_catalog().open(&place).await.unwrap();
-    let bytes = noise(&mut rng(6), 14 << 20);
+    // Ids are other ones in each repository, and decide where a leaf ends: here is more than fits into the longest.
+    let bytes = noise(&mut rng(6), 27 << 20);
     repository
         .put("first", bytes.as_slice(), PutOptions::default())
         .await
@@ -261,7 +262,7 @@ async fn what_an_abandoned_leaf_names_stays_until_it_is_counted() {
     // Cut alike, but for the first chunks: so the first leaf is another one, of chunks that are known.
     let other = [&noise(&mut rng(7), 40 << 10), &bytes[..]].concat();
     repository.delete("first", Precondition::None).await.unwrap();
-    let (source, gate) = Gated::over(other, 13 << 20);
+    let (source, gate) = Gated::over(other, 26 << 20);
     let putting = {
         let repository = repository.clone();
         tokio::spawn(async move { repository.put("second", source, PutOptions::default()).await })
@@ -352,6 +353,42 @@ async fn a_checkpoint_refers_to_nothing_that_is_gone() {
         }
         assert!(written > 0, "no checkpoint was written");
     }
+}
+
+/// What was followed beyond the checkpoint that a rebuild began with is not in that checkpoint's segments.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_rebuild_followed_is_in_the_next_checkpoint() {
+    let place = Place::memory();
+    let (_store, repository) = Agent::with_catalog().open(&place).await.unwrap();
+    let backend = place.backend().await;
+    let layout = Layout::new(repository.id());
+    for (counter, name) in ["first", "second"].into_iter().enumerate() {
+        repository
+            .put(name, name.as_bytes(), PutOptions::default())
+            .await
+            .unwrap();
+        if counter > 0 {
+            repository.rebuild().await.unwrap();
+        }
+        let before = checkpoints(&backend, &layout).await.len();
+        // As above: before it goes a checkpoint is written.
+        let number = PackNumber {
+            epoch: 0,
+            counter: counter as u64,
+        };
+        let stray = layout.pack(&PackName {
+            number,
+            id: PackId([9; 32]),
+        });
+        backend.put(&stray, Bytes::from_static(b"stray")).await.unwrap();
+        repository.reclaim(ReclaimOptions::default()).await.unwrap();
+        assert!(
+            checkpoints(&backend, &layout).await.len() > before,
+            "no checkpoint was written"
+        );
+    }
+    repository.rebuild().await.unwrap();
+    assert_eq!(names(&repository).await, ["first", "second"]);
 }
 
 /// The checkpoint files of a repository.
