@@ -34,8 +34,8 @@ mod plaintext;
 mod powercut;
 #[cfg(feature = "serve")]
 mod python;
-mod rebuilt;
 mod quotes;
+mod rebuilt;
 #[cfg(feature = "serve")]
 mod remote;
 mod salvage;

@@ -20,7 +20,7 @@ use proto::{ScrubDepth, ScrubRemedy};
 const LIST_BYTES: usize = 1 << 20;
 /// Bytes of the lists that are of interest to few.
 const SHORT_LIST_BYTES: usize = 512 << 10;
-/// Most ranges of an object: below [`LIST_BYTES`], however long the paths in them.
+/// Most ranges of an object: below the bytes that a list may have, however long the paths in them.
 pub const RANGES_MAX: usize = 4096;
 
 impl From<Depth> for ScrubDepth {

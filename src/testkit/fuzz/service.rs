@@ -9,13 +9,15 @@ use tonic::{Code, Status as Answer};
 use super::input::Input;
 use super::texts::reads_back;
 use crate::config::serve::{Address, HostPort, Serve, Who};
-use crate::engine::{Error, NewRepository, ObjectInfo, PutOutcome, Reason, RepositoryHeader, Status};
+use crate::engine::{
+    Error, NewRepository, ObjectInfo, PutOutcome, Reason, RepositoryHeader, ScrubOptions, ScrubReport, Status,
+};
 use crate::service::{convert, errors, proto};
 
 /// Any message ends in values or an error, and values that are sent on arrive as what they were.
 pub fn messages(data: &[u8]) {
     let mut input = Input::new(data);
-    match input.u8() % 9 {
+    match input.u8() % 11 {
         0 => arrives(&mut input, PutOutcome::try_from, |outcome| {
             proto::PutResult::from(outcome)
         }),
@@ -58,7 +60,15 @@ pub fn messages(data: &[u8]) {
             |header| convert::repository(&header, None, None),
         ),
         7 => ids(input.rest()),
-        _ => refusal(&mut input),
+        8 => refusal(&mut input),
+        9 => arrives(
+            &mut input,
+            |work: proto::ScrubWork| ScrubOptions::try_from(&work),
+            |options| convert::scrub_work(&options, false),
+        ),
+        _ => arrives(&mut input, ScrubReport::try_from, |report| {
+            convert::scrub_report(&report)
+        }),
     }
 }
 

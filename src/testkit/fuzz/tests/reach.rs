@@ -434,6 +434,21 @@ const REACHED: &[(&str, &str, &str)] = &[
         "NewRepository::try_from",
     ),
     (
+        "service/convert/scrub.rs TryFrom<&proto::ScrubWork> for ScrubOptions",
+        "testkit/fuzz/service.rs",
+        "ScrubOptions::try_from",
+    ),
+    (
+        "service/convert/scrub.rs TryFrom<proto::ScrubDamage> for Damage",
+        "service/convert/scrub.rs",
+        "map(Damage::try_from)",
+    ),
+    (
+        "service/convert/scrub.rs TryFrom<proto::ScrubReport> for ScrubReport",
+        "testkit/fuzz/service.rs",
+        "ScrubReport::try_from",
+    ),
+    (
         "service/convert/status.rs TryFrom<proto::Status> for Status",
         "testkit/fuzz/service.rs",
         "Status::try_from",
