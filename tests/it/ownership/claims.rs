@@ -21,6 +21,7 @@ async fn of_two_that_claim_one_epoch_only_one_has_it() {
     let (_first_store, first) = Agent::with_catalog().open(&place).await.unwrap();
     let (_second_store, second) = Agent::with_catalog().open(&place).await.unwrap();
     faulty.hold(|kind, path| kind == Kind::Put && path.contains("/owner/"));
+    #[expect(clippy::async_yields_async, reason = "the put goes on while the other one is begun")]
     let claim = async |repository: &Repository, name: &'static str, waiting: usize| {
         let repository = repository.clone();
         let putting = tokio::spawn(async move { put(&repository, name, b"claimed").await });
