@@ -61,6 +61,18 @@ impl From<keys::Error> for Error {
 }
 
 impl Error {
+    /// What is wrong with a setting, in one line: names and values are anybody's text.
+    pub(crate) fn setting(line: &str) -> Self {
+        let mut one = String::with_capacity(line.len());
+        for c in line.chars() {
+            match c.is_control() {
+                true => one.extend(c.escape_debug()),
+                false => one.push(c),
+            }
+        }
+        Self::Setting { line: one }
+    }
+
     /// The case, as the engine would name it.
     pub fn reason(&self) -> Reason {
         match self {

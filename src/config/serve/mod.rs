@@ -339,13 +339,11 @@ fn keys(settings: &mut Settings, place: &Place, key_flag: bool) -> Result<KeySou
             Some(file) => Ok(KeySource::File(file.into())),
             None => match place.key_file() {
                 Ok(KeyFile::Given(path) | KeyFile::Default(path)) => Ok(KeySource::File(path.clone())),
-                Err(_) => Err(Error::Setting {
-                    line: format!(
-                        "keys.file or --key-file is needed for {}, or keys.provider = \"core\": only a directory of its own name \
-                         has a default beside it",
-                        place.location
-                    ),
-                }),
+                Err(_) => Err(Error::setting(&format!(
+                    "keys.file or --key-file is needed for {}, or keys.provider = \"core\": only a directory of its own name \
+                     has a default beside it",
+                    place.location
+                ))),
             },
         },
     }
@@ -430,8 +428,7 @@ fn client(mut settings: Settings) -> Result<Client, Error> {
         (None, Some(uid)) => Who::Uid(uid),
         (Some(_), Some(_)) => return Err(settings.refuse("client.uid", "and client.identity exclude each other")),
         (None, None) => {
-            let line = "each [[client]] needs identity = \"...\" or uid = N".to_owned();
-            return Err(Error::Setting { line });
+            return Err(Error::setting("each [[client]] needs identity = \"...\" or uid = N"));
         }
     };
     let roles = roles.ok_or_else(|| {

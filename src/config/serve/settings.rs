@@ -161,9 +161,7 @@ impl Settings {
     pub(super) fn refuse(&self, key: &str, problem: &str) -> Error {
         match self.origin(key) {
             Some(origin) => origin.refuse(key, problem),
-            None => Error::Setting {
-                line: format!("{key} {problem}"),
-            },
+            None => Error::setting(&format!("{key} {problem}")),
         }
     }
 
@@ -201,14 +199,12 @@ impl Settings {
 
 impl Origin {
     fn refuse(&self, key: &str, problem: &str) -> Error {
-        // Any text can be a key of TOML in quotes.
-        let key = key.escape_debug();
         let line = match self {
             Self::File(path) => format!("{}: {key} {problem}", path.display()),
             Self::Variable(name) => format!("{name} ({key}) {problem}"),
             Self::Flag(flag) => format!("{flag} {problem}"),
         };
-        Error::Setting { line }
+        Error::setting(&line)
     }
 }
 
@@ -248,7 +244,5 @@ fn list(value: &Value) -> Option<Vec<String>> {
 fn not_toml(origin: &Origin, text: &str, error: &toml::de::Error) -> Error {
     let offset = error.span().map_or(0, |span| span.start);
     let line = text.get(..offset).unwrap_or(text).matches('\n').count() + 1;
-    Error::Setting {
-        line: format!("{origin}, line {line}: {}", error.message()),
-    }
+    Error::setting(&format!("{origin}, line {line}: {}", error.message()))
 }

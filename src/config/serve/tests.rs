@@ -121,6 +121,10 @@ fn unknown_keys_are_named_with_where_they_stand_and_what_there_is() {
         "[[client]]\nuid = 1\nrole = [\"read\"]",
         &["client.role is unknown", "roles, uid"],
     );
+    refused(
+        "[store]\nlocation = \"gopher://a\\nb\"",
+        &["store.location is no place for a store", "a\\nb"],
+    );
     refused("\"a\\nb\" = 1", &["cairn.toml: a\\nb is unknown"]);
     refused("[\"a\\u001b[2J\"]\nx = 1", &["cairn.toml: a\\u{1b}[2J.x is unknown"]);
     let line = resolved_with("", &[("CAIRN_LIMITS__X", "1")]).unwrap_err();

@@ -456,6 +456,7 @@ impl Seeds {
             ),
             ("times", "[limits]\ndrain = \"5 m\"\nstream_idle = \"500ms\"\n"),
             ("key-of-two-lines", "\"a\\nb\" = 1\n"),
+            ("value-of-two-lines", "[store]\nlocation = \"gopher://a\\nb\"\n"),
             ("address", "http://[::1]:7420"),
             ("socket", "unix:///run/cairn/agent.sock"),
             ("host", "localhost:1"),
