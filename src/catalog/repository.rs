@@ -147,9 +147,10 @@ pub trait Lookup {
         page(self, after.map(RowKey::pack).as_ref(), limit)
     }
 
-    /// At most `limit` of the manifests whose children are still to be released.
-    fn releases_page(&self, limit: usize) -> Result<Vec<ReleaseRow>, Error> {
-        page(self, None, limit)
+    /// At most `limit` of the manifests whose children are still to be released, in an order that stays the same.
+    fn releases_page(&self, after: Option<&ChunkId>, limit: usize) -> Result<Vec<ReleaseRow>, Error> {
+        let after = after.map(|id| self.sealer().chunk_key(id));
+        page(self, after.as_ref(), limit)
     }
 
     /// The parts of the tables that changed since they were last written to a checkpoint.

@@ -4,7 +4,8 @@
 //! ones. A permit can be split: what a slab leaves behind in a pack is paid for until that pack is durable.
 //!
 //! What others keep us waiting with is held to a share: frames of streams that arrive to a quarter, windows of reads to
-//! a half. So callers that send or take nothing never keep the rest from writing.
+//! a half. So callers that send or take nothing never keep the rest from writing. What a reclaim moves is held to a third: a
+//! pack and a window, so that of several reclaims one at a time stands before puts and gets in the line.
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ pub(crate) struct Budget {
     all: Share,
     frames: Share,
     reads: Share,
+    moves: Share,
 }
 
 /// A number of bytes, or a part of it that some uses are held to.
@@ -39,6 +41,7 @@ impl Budget {
             all: Share::new(total_bytes),
             frames: Share::new(total_bytes / 4),
             reads: Share::new(total_bytes / 2),
+            moves: Share::new(total_bytes / 3),
         }
     }
 
@@ -75,6 +78,11 @@ impl Budget {
             permit,
             _share: Some(share),
         })
+    }
+
+    /// As [`pay`](Self::pay), for what moves from pack to pack. Nobody outside keeps that waiting.
+    pub(crate) async fn pay_move(&self, bytes: usize) -> Paid {
+        self.pay_of(&self.moves, bytes).await
     }
 
     async fn pay_of(&self, share: &Share, bytes: usize) -> Paid {

@@ -109,6 +109,12 @@ impl Gate {
         }
     }
 
+    /// Bytes that can still be written, those of the reserve included; none where there is no end.
+    pub(crate) async fn room(&self) -> Option<u64> {
+        let place = self.look().await;
+        Capacity::of(place.space, 0, self.policy.pack_bytes).free_bytes
+    }
+
     /// Looks at the place now.
     pub(crate) async fn look(&self) -> Look {
         let silent = |how: &str| Look::away(Presence::Silent(how.to_owned()));

@@ -37,6 +37,10 @@ struct State {
     condemned: HashSet<PackNumber>,
     holders: HashMap<u64, HolderState>,
     next_holder: u64,
+    /// Those of the holders that nobody waits for.
+    background: usize,
+    /// Packs that are written, or being written, and that no record introduces yet although later ones may be.
+    unannounced: HashSet<PackNumber>,
 }
 
 enum Claim {
@@ -66,11 +70,49 @@ pub(crate) struct Holder {
     table: Arc<InFlight>,
     id: u64,
     settled: Arc<Notify>,
+    is_background: bool,
+}
+
+/// Says that a pack is not on the log yet and will be, until it is dropped.
+pub(crate) struct Unannounced {
+    table: Arc<InFlight>,
+    pack: PackNumber,
 }
 
 impl InFlight {
     /// Registers an operation.
     pub(crate) fn holder(self: &Arc<Self>) -> Holder {
+        self.register(false)
+    }
+
+    /// Registers an operation that makes way for others.
+    pub(crate) fn background_holder(self: &Arc<Self>) -> Holder {
+        let holder = self.register(true);
+        self.state.lock().background += 1;
+        holder
+    }
+
+    /// Whether operations are under way that do not make way for others.
+    pub(crate) fn is_busy(&self) -> bool {
+        let state = self.state.lock();
+        state.holders.len() > state.background
+    }
+
+    /// Notes that a pack is being written out of the order in which packs are introduced.
+    pub(crate) fn unannounced(self: &Arc<Self>, pack: PackNumber) -> Unannounced {
+        self.state.lock().unannounced.insert(pack);
+        Unannounced {
+            table: self.clone(),
+            pack,
+        }
+    }
+
+    /// Whether a pack that the log does not know is being written by this process.
+    pub(crate) fn is_unannounced(&self, pack: PackNumber) -> bool {
+        self.state.lock().unannounced.contains(&pack)
+    }
+
+    fn register(self: &Arc<Self>, is_background: bool) -> Holder {
         let settled = Arc::new(Notify::new());
         let mut state = self.state.lock();
         let id = state.next_holder;
@@ -86,6 +128,7 @@ impl InFlight {
             table: self.clone(),
             id,
             settled,
+            is_background,
         }
     }
 
@@ -314,9 +357,16 @@ impl Holder {
     }
 }
 
+impl Drop for Unannounced {
+    fn drop(&mut self) {
+        self.table.state.lock().unannounced.remove(&self.pack);
+    }
+}
+
 impl Drop for Holder {
     fn drop(&mut self) {
         let mut state = self.table.state.lock();
+        state.background -= usize::from(self.is_background);
         let Some(holder) = state.holders.remove(&self.id) else {
             return;
         };

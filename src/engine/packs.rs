@@ -48,6 +48,8 @@ pub(crate) struct Known {
     pub(crate) pack: PackRef,
     pub(crate) kind: PackKind,
     pub(crate) directory: Directory,
+    /// Its block sums, which its directory vouches for.
+    pub(crate) sums: Bytes,
     /// Bytes at its end that were needed to know it.
     pub(crate) tail_len: u64,
 }
@@ -91,6 +93,7 @@ async fn open_tail(core: &Core, name: &PackName, size: u64, mut tail: Bytes) -> 
     let (secrets, name) = (core.secrets.clone(), *name);
     let open = move || {
         let (sealed, sums) = trailer.split_tail(&tail).expect("as long as the trailer says");
+        let sums = Bytes::copy_from_slice(sums);
         let kind = parse_header(&header)?.kind;
         Ok(Known {
             pack: PackRef {
@@ -99,7 +102,8 @@ async fn open_tail(core: &Core, name: &PackName, size: u64, mut tail: Bytes) -> 
                 trailer_hash: trailer.hash(),
             },
             kind,
-            directory: open_directory(&secrets, &name, &header, &trailer, sealed, sums)?,
+            directory: open_directory(&secrets, &name, &header, &trailer, sealed, &sums)?,
+            sums,
             tail_len: trailer.tail_len(),
         })
     };

@@ -27,7 +27,7 @@ pub enum Operation {
     /// Removes an object.
     Delete(String),
     /// Gives back space.
-    Reclaim,
+    Reclaim(ReclaimOptions),
     /// Checks what is stored, which must be sound; in runs of so many bytes, each from the cursor of the one before.
     Scrub(Depth, Option<u64>),
     /// Makes the catalog anew, which must say what the former one said.
@@ -41,7 +41,7 @@ impl Operation {
             Self::Put(name, bytes) => Some((name.clone(), Some(bytes.clone()))),
             Self::Copy(from, to) => objects.get(from).map(|bytes| (to.clone(), Some(bytes.clone()))),
             Self::Delete(name) => Some((name.clone(), None)),
-            Self::FailPut(..) | Self::Get(..) | Self::Reclaim | Self::Scrub(..) | Self::Rebuild => None,
+            Self::FailPut(..) | Self::Get(..) | Self::Reclaim(_) | Self::Scrub(..) | Self::Rebuild => None,
         }
     }
 }
@@ -76,7 +76,7 @@ impl Model {
                 assert_eq!(deleted, self.objects.remove(name).is_some(), "removing {name:?}");
                 Ok(())
             }
-            Operation::Reclaim => repository.reclaim(ReclaimOptions::default()).await.map(drop),
+            Operation::Reclaim(options) => repository.reclaim(*options).await.map(drop),
             Operation::Scrub(depth, bytes_max) => {
                 let report = scrub(repository, *depth, *bytes_max).await?;
                 assert!(report.is_sound(), "{report:?}");

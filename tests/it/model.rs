@@ -116,7 +116,8 @@ impl<'a> Run<'a> {
             }
             700..860 => Operation::Delete(self.name()),
             860..900 => broken_put(self.name(), self.contents.next(), &mut self.rng),
-            900..955 => Operation::Reclaim,
+            900..930 => Operation::Reclaim(ReclaimOptions::default()),
+            930..955 => Operation::Reclaim(ReclaimOptions::THOROUGH),
             955..980 => return self.reopen().await,
             980..985 => Operation::Rebuild,
             985..990 => Operation::Scrub(Depth::Full, None),
@@ -132,7 +133,7 @@ impl<'a> Run<'a> {
     async fn apply(&mut self, operation: Operation) {
         let (_, repository) = self.open.as_ref().expect("closed only while it is opened again");
         self.model.apply(repository, &operation).await.unwrap();
-        if matches!(operation, Operation::Reclaim | Operation::Rebuild) {
+        if matches!(operation, Operation::Reclaim(_) | Operation::Rebuild) {
             self.model.check(repository).await;
         }
     }
@@ -246,7 +247,8 @@ impl Task {
                     self.read_while_it_is_deleted().await;
                     continue;
                 }
-                _ => Operation::Reclaim,
+                95..97 => Operation::Reclaim(ReclaimOptions::default()),
+                _ => Operation::Reclaim(ReclaimOptions::THOROUGH),
             };
             self.model.apply(&self.repository, &operation).await.unwrap();
         }
@@ -270,7 +272,7 @@ impl Task {
             found.extend_from_slice(&part);
         }
         assert!(self.repository.delete(&name, Precondition::None).await.unwrap());
-        self.repository.reclaim(ReclaimOptions::default()).await.unwrap();
+        self.repository.reclaim(ReclaimOptions::THOROUGH).await.unwrap();
         while let Some(part) = reader.next().await.unwrap() {
             found.extend_from_slice(&part);
         }
@@ -291,7 +293,7 @@ async fn all_at_once(place: Place, seed: u64, steps: u64) {
         let (repository, done) = (repository.clone(), done.clone());
         tokio::spawn(async move {
             while !done.load(Ordering::Relaxed) {
-                repository.reclaim(ReclaimOptions::default()).await.unwrap();
+                repository.reclaim(ReclaimOptions::THOROUGH).await.unwrap();
                 tokio::task::yield_now().await;
             }
         })

@@ -1,13 +1,15 @@
 //! `cairn gc`: the space of removed objects comes back.
 
+use std::sync::Arc;
+
 use clap::Args;
 use serde::Serialize;
 
-use cairn_agent::engine::{ReclaimOptions, Reclaimed};
+use cairn_agent::engine::{ReclaimOptions, ReclaimPhase, ReclaimProgress, Reclaimed};
 
 use crate::failure::Failure;
 use crate::output::{fields, size};
-use crate::progress::Progress;
+use crate::progress::{Progress, Step};
 use crate::session::Session;
 
 /// Give back the space of removed objects
@@ -18,6 +20,9 @@ pub(crate) struct Gc {
     /// Only tell what would be given back now
     #[arg(long)]
     dry_run: bool,
+    /// Garbage that may stay, in percent of what is stored: 0 gives back whatever can be given back, at any cost
+    #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=100))]
+    max_garbage: u8,
 }
 
 #[derive(Serialize)]
@@ -37,12 +42,31 @@ impl From<Reclaimed> for View {
     }
 }
 
+fn step(progress: &ReclaimProgress) -> Step {
+    let (doing, done, of) = match progress.phase() {
+        ReclaimPhase::Releasing => ("releasing", 0, 0),
+        ReclaimPhase::Dropping => ("dropping packs", 0, 0),
+        ReclaimPhase::Moving | ReclaimPhase::Done => ("moving bytes", progress.bytes(), progress.bytes_expected()),
+    };
+    Step { doing, done, of }
+}
+
 impl Gc {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         let repository = session.repository().await?;
-        let progress = Progress::unmeasured("gc");
-        let options = ReclaimOptions { dry_run: self.dry_run };
-        let view = View::from(repository.reclaim(options).await?);
+        let watched = Arc::new(ReclaimProgress::default());
+        let progress = match session.is_remote()? {
+            true => Progress::unmeasured("gc"),
+            false => Progress::steps("gc", {
+                let watched = watched.clone();
+                move || step(&watched)
+            }),
+        };
+        let options = ReclaimOptions {
+            dry_run: self.dry_run,
+            ..ReclaimOptions::leaving(self.max_garbage)?
+        };
+        let view = View::from(repository.reclaim(options, &watched).await?);
         drop(progress);
         session.output().print(&view, |out| {
             let lines = [

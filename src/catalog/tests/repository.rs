@@ -119,7 +119,10 @@ impl Rows {
             lookup.put_ids_page(None, 10).unwrap(),
             std::slice::from_ref(&self.put_id)
         );
-        assert_eq!(lookup.releases_page(10).unwrap(), std::slice::from_ref(&self.release));
+        assert_eq!(
+            lookup.releases_page(None, 10).unwrap(),
+            std::slice::from_ref(&self.release)
+        );
         assert_eq!(lookup.packs_page(None, 10).unwrap(), std::slice::from_ref(&self.pack));
         let objects = lookup.objects_page(None, 10).unwrap();
         assert_eq!(objects, [(lookup.object_key(&self.object.name), self.object.clone())]);
@@ -134,7 +137,7 @@ impl Rows {
         assert_eq!(lookup.object(&self.object.name).unwrap(), None);
         assert_eq!(lookup.put_id(&self.put_id.put_id).unwrap(), None);
         assert_eq!(lookup.head(HEAD_AT).unwrap(), None);
-        assert!(lookup.releases_page(10).unwrap().is_empty());
+        assert!(lookup.releases_page(None, 10).unwrap().is_empty());
         assert!(lookup.packs_page(None, 10).unwrap().is_empty());
         assert!(lookup.objects_page(None, 10).unwrap().is_empty());
         assert!(lookup.dirty().unwrap().is_empty());
@@ -364,7 +367,7 @@ fn read_all(repository: &RepositoryCatalog, rows: &Rows) -> Result<(), Error> {
     repository.put_id(&rows.put_id.put_id)?;
     repository.begin().remove_put_id_by_serial(rows.put_id.serial)?;
     repository.head(HEAD_AT)?;
-    repository.releases_page(usize::MAX)?;
+    repository.releases_page(None, usize::MAX)?;
     repository.tip()?;
     repository.dirty()?;
     Ok(())

@@ -2,7 +2,8 @@
 //!
 //! The same function serves a commit that was just written and one that is replayed at start. What it changes:
 //!
-//! 1. packs that become known, with their entries; an id that was known elsewhere moves its place to the later pack;
+//! 1. packs that become known, with their entries; an id that was known elsewhere moves its place to the later pack, the
+//!    one with the higher number;
 //! 2. references of leaves and roots whose ids become known for the first time: each names its children once;
 //! 3. objects, as the records say; a record counts its root, or its chunks if they are listed in it;
 //! 4. the tip and the totals.
@@ -112,6 +113,9 @@ impl Change {
                     row.leave(&known);
                     self.stats.live_bytes -= known.live_bytes();
                 }
+                // A copy that was moved here while a later pack brought the blob anew. The pack with the highest number has the
+                // place, in whatever order packs are introduced: a rebuild sees no more than their numbers.
+                Some(known) if known.pack > number && !known.is_lost() => continue,
                 Some(known) => {
                     chunk.count = known.count;
                     if known.is_lost() && entry.kind != BlobKind::Data {

@@ -19,7 +19,7 @@ use super::requests::Request;
 use crate::catalog::{Lookup, TipRow};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
-use crate::engine::write::upload::put_pack;
+use crate::engine::write::upload::{Purpose, put_pack};
 use crate::engine::write::{Ledger, NewPack, OpenPack, Packer};
 use crate::format::{CommitSection, PackName, Record, Tip};
 
@@ -151,12 +151,13 @@ impl Committer {
         Ok((open, introduced))
     }
 
-    async fn append(&mut self, open: OpenPack, introduced: Vec<NewPack>, decided: Decided) -> Result<()> {
+    async fn append(&mut self, open: OpenPack, mut introduced: Vec<NewPack>, decided: Decided) -> Result<()> {
         let section = self.section(&introduced, decided.records);
+        introduced.extend(decided.introduced);
         let records = section.records.len() as u64;
         let name = *open.writer.name();
         let packer: Weak<Packer> = Arc::downgrade(&self.packer);
-        let commit = put_pack(&self.core, &packer, open, Some(section.clone()))
+        let commit = put_pack(&self.core, &packer, open, Purpose::Commit(section.clone()))
             .await
             .map_err(|error| in_doubt(error, &name))?;
         // From here on it is durable: whatever fails, others may come to see it.

@@ -11,6 +11,7 @@ use crate::catalog::Lookup;
 use crate::engine::counters::Tally;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::in_flight::Holder;
+use crate::engine::write::NewPack;
 use crate::format::directory::RECORDS_LEN_MAX;
 use crate::format::{Content, ObjectName, ObjectVersion, PackName, PackNumber, Record};
 
@@ -26,6 +27,8 @@ pub(super) struct Decided {
     pub(super) holders: Vec<Arc<Holder>>,
     /// Bytes of records, those that head the commit pack included.
     pub(super) records_len: usize,
+    /// Packs that requests introduce.
+    pub(super) introduced: Vec<NewPack>,
     /// What all of it counts for.
     pub(super) tally: Tally,
 }
@@ -47,6 +50,7 @@ impl Committer {
             sequence: self.tip.sequence,
             holders: Vec::new(),
             records_len: head_len,
+            introduced: Vec::new(),
             tally: Tally::default(),
         };
         for request in batch {
@@ -82,6 +86,11 @@ impl Committer {
                     Ok(names) => decided.answers.push(Answer::Condemn(reply, names)),
                     Err(error) => drop(reply.send(Err(error))),
                 },
+                Request::Introduce { pack, reply } => {
+                    decided.records.push(Record::Introduce(vec![pack.pack]));
+                    decided.introduced.push(*pack);
+                    decided.answers.push(Answer::Introduce(reply));
+                }
                 Request::Checkpoint { .. } => {}
             }
         }

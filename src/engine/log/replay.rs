@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use futures::stream::{self, StreamExt};
 
 use super::apply::{Committed, apply};
-use crate::catalog::TipRow;
+use crate::catalog::{EntriesRow, TipRow};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::packs::{PackHead, read_children, read_directory, read_head};
@@ -320,16 +320,11 @@ async fn load_entry(core: &Core, entry: &LogEntry) -> Result<(NewPack, Vec<NewPa
 
 async fn with_children(core: &Core, pack: PackRef, kind: PackKind, directory: &Directory) -> Result<NewPack> {
     let children = read_children(core, &pack.name, directory).await?;
-    Ok(NewPack {
-        pack,
-        kind,
-        entries: crate::catalog::EntriesRow {
-            births: directory.births.clone(),
-            entries: directory.entries.clone(),
-        },
-        children,
-        _holders: Vec::new(),
-    })
+    let entries = EntriesRow {
+        births: directory.births.clone(),
+        entries: directory.entries.clone(),
+    };
+    Ok(NewPack::of(pack, kind, entries, children))
 }
 
 fn missing_commit(number: u64) -> Error {

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use crate::engine::counters::Written;
 use crate::engine::error::{Error, Result};
 use crate::engine::in_flight::Holder;
+use crate::engine::write::NewPack;
 use crate::format::record::metadata_len;
 use crate::format::{ChunkRef, Content, ObjectName, ObjectVersion, PackName, PackNumber};
 
@@ -55,6 +56,11 @@ pub(crate) enum Request {
         packs: Vec<PackNumber>,
         reply: oneshot::Sender<Result<Vec<PackName>>>,
     },
+    /// Introduces a durable pack that puts do not wait for: one that took what is in use out of others.
+    Introduce {
+        pack: Box<NewPack>,
+        reply: oneshot::Sender<Result<()>>,
+    },
     /// Writes a checkpoint at the present tip.
     Checkpoint { reply: oneshot::Sender<Result<()>> },
 }
@@ -64,6 +70,7 @@ pub(super) enum Answer {
     Put(oneshot::Sender<Result<ObjectVersion>>, ObjectVersion),
     Delete(oneshot::Sender<Result<bool>>),
     Condemn(oneshot::Sender<Result<Vec<PackName>>>, Vec<PackName>),
+    Introduce(oneshot::Sender<Result<()>>),
 }
 
 impl Request {
@@ -82,6 +89,8 @@ impl Request {
                 }
                 Request::Delete { name, .. } => name.as_str().len(),
                 Request::Condemn { packs, .. } => packs.len() * PackName::LEN,
+                // One reference to a pack; FIXED has room for it.
+                Request::Introduce { .. } => 0,
                 Request::Checkpoint { .. } => 0,
             }
     }
@@ -91,6 +100,7 @@ impl Request {
             Request::Put { reply, .. } => drop(reply.send(Err(error))),
             Request::Delete { reply, .. } => drop(reply.send(Err(error))),
             Request::Condemn { reply, .. } => drop(reply.send(Err(error))),
+            Request::Introduce { reply, .. } => drop(reply.send(Err(error))),
             Request::Checkpoint { reply } => drop(reply.send(Err(error))),
         }
     }
@@ -103,6 +113,7 @@ impl Answer {
             Answer::Put(reply, version) => drop(reply.send(outcome.map(|()| version))),
             Answer::Delete(reply) => drop(reply.send(outcome.map(|()| true))),
             Answer::Condemn(reply, names) => drop(reply.send(outcome.map(|()| names))),
+            Answer::Introduce(reply) => drop(reply.send(outcome)),
         }
     }
 }
@@ -113,7 +124,7 @@ mod tests {
     use crate::codec::ChunkId;
     use crate::format::directory::RECORDS_LEN_MAX;
     use crate::format::record::{INLINE_CHUNKS_MAX, METADATA_LEN_MAX};
-    use crate::format::{PackId, Record};
+    use crate::format::{Hash32, PackId, PackKind, PackRef, Record};
 
     #[test]
     fn no_record_is_longer_than_was_reckoned() {
@@ -171,6 +182,24 @@ mod tests {
             4096
         ];
         assert!(Record::Condemn(names).encoded_len() <= condemn.record_len_max());
+        let pack = PackRef {
+            name: PackName {
+                number,
+                id: PackId([0; 32]),
+            },
+            size: 1,
+            trailer_hash: Hash32::ZERO,
+        };
+        let introduce = Request::Introduce {
+            pack: Box::new(NewPack::of(
+                pack,
+                PackKind::Chunk,
+                Default::default(),
+                Default::default(),
+            )),
+            reply: oneshot::channel().0,
+        };
+        assert!(Record::Introduce(vec![pack]).encoded_len() <= introduce.record_len_max());
         assert!(
             condemn.record_len_max() < RECORDS_LEN_MAX / 2,
             "one request always fits"

@@ -1,30 +1,108 @@
-//! Space comes back: what deleted objects held is released, and packs in which nothing is left are dropped.
+//! Space comes back: what deleted objects held is released, packs in which nothing is left are dropped, and what is left
+//! of sparse and of tiny packs moves together, so that these can be dropped too.
 //!
-//! Puts and gets go on meanwhile. The order for a pack: a record condemns it (from that decision on lookup does not
-//! know it), a checkpoint covers the record, the catalog is made durable, the owners are listed once more, the pack is
-//! deleted. Whatever is interrupted is taken up by the next run.
+//! Puts and gets go on meanwhile, and the work makes way for them ([`pace`]). Memory is that of a pack and a few pages of
+//! rows, whatever the size of the store; what is in flight is paid for from the byte budget.
+//!
+//! # The order of durable steps
+//!
+//! 1. [`release`]: a manifest that nothing refers to becomes unknown to lookup, its children lose a reference. Catalog only.
+//! 2. A pack in which nothing is in use: a record condemns it (from that decision on lookup does not know it), a checkpoint
+//!    covers the record, the catalog is made durable, the owners are listed once more, the pack is deleted ([`discard`]).
+//! 3. A pack worth rewriting ([`choice`]): what is in use in it is copied as ciphertext into a new pack, with block sums
+//!    verified ([`moving`]); that pack is made durable, a record introduces it, and with that every id in it has its place
+//!    there. The old pack then holds nothing in use and takes the road above.
+//!
+//! Whatever is interrupted is taken up by the next run: a condemned pack is deleted then, a pack that was moved out of is
+//! dead, and a new pack that no record introduced is deleted once its epoch is closed.
+//!
+//! # Beside everything else
+//!
+//! - A *put* that finds a chunk holds its pack; held packs are not condemned. If the chunk moves, the put holds both packs.
+//!   What it finds in a pack that has been moved out of, because nothing referred to it then, is in use there again: the pack
+//!   stays until the next run.
+//! - A *get* reads on from the pack it holds.
+//! - A *delete* may take the last reference of what is being moved: it arrives as garbage.
+//! - A *scrub* holds the pack it reads. A *rebuild* waits, and is waited for.
+//! - *Another owner*: the fence is asked before every deletion. What was moved is introduced by the log or not at all.
 
-use crate::catalog::{Lookup, PackRow, ReleaseRow};
-use crate::engine::core::Core;
-use crate::engine::error::{Reason, Result};
-use crate::engine::log::apply::Change;
-use crate::engine::log::ownership::check_fence;
-use crate::engine::log::rebuild::read_manifest_children;
-use crate::engine::log::requests::Request;
-use crate::engine::repository::{Repository, WriteAccess};
-use crate::format::names::parse_pack;
-use crate::format::{PackKind, PackName, PackNumber};
+mod choice;
+mod discard;
+mod moving;
+mod pace;
+mod progress;
+mod release;
 
-/// Packs condemned by one record.
-const CONDEMN_MAX: usize = 4096;
+use std::sync::Arc;
+
+pub use self::progress::{ReclaimPhase, ReclaimProgress};
+
+use self::choice::{Choice, Survey};
+use self::moving::Mover;
+use self::pace::Pace;
+use super::core::Core;
+use super::error::{Error, Reason, Result};
+use super::log::requests::Request;
+use super::repository::{Repository, WriteAccess};
+use crate::catalog::{Lookup, PackRow};
+use crate::format::{PackKind, PackNumber};
+
 /// Rows read at a time.
 const PAGE: usize = 1024;
+/// Packs that are moved out of before they are condemned and deleted: bounds the space that both copies take, and the
+/// record that condemns them.
+const ROUND_PACKS: usize = 1024;
+/// Bytes that are written before the same, unless room is short.
+const ROUND_BYTES: u64 = 256 << 20;
 
 /// How to reclaim.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReclaimOptions {
-    /// Only tell what would be dropped now.
+    /// Only tell what would be given back now.
     pub dry_run: bool,
+    /// Garbage that may stay, in percent of all stored blobs: packs are rewritten, the sparsest first, until no more is left.
+    /// 100 rewrites none.
+    pub garbage_percent_max: u8,
+    /// So many small packs are merged, not fewer. 0 merges none.
+    pub merge_packs_min: u32,
+}
+
+impl Default for ReclaimOptions {
+    /// A tenth may stay: rewriting a pack then copies at most nine times what it frees, and mostly far less.
+    fn default() -> Self {
+        Self {
+            dry_run: false,
+            garbage_percent_max: 10,
+            merge_packs_min: 16,
+        }
+    }
+}
+
+impl ReclaimOptions {
+    /// Whatever can be given back, at any cost.
+    pub const THOROUGH: Self = Self {
+        dry_run: false,
+        garbage_percent_max: 0,
+        merge_packs_min: 2,
+    };
+
+    /// With so much garbage left at most, in percent of all stored blobs.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for more than 100.
+    pub fn leaving(garbage_percent_max: u8) -> Result<Self> {
+        match garbage_percent_max {
+            0 => Ok(Self::THOROUGH),
+            1..=100 => Ok(Self {
+                garbage_percent_max,
+                ..Self::default()
+            }),
+            _ => {
+                let line = "garbage that may stay is given in percent, from 0 to 100";
+                Err(Error::new(Reason::InvalidArgument, line))
+            }
+        }
+    }
 }
 
 /// What a run gave back.
@@ -32,32 +110,34 @@ pub struct ReclaimOptions {
 pub struct Reclaimed {
     /// Packs deleted, or that would be.
     pub packs_dropped: u64,
-    /// Packs rewritten to drop the garbage in them; none in this version.
+    /// Those of them that something in use was moved out of.
     pub packs_rewritten: u64,
-    /// Bytes of the packs deleted.
+    /// Bytes of the packs deleted, less those of the packs written in their place.
     pub freed_bytes: u64,
 }
 
 /// Reclaims what can be reclaimed now.
-pub(crate) async fn run(repository: &Repository, options: ReclaimOptions) -> Result<Reclaimed> {
+pub(crate) async fn run(
+    repository: &Repository,
+    options: ReclaimOptions,
+    progress: &ReclaimProgress,
+) -> Result<Reclaimed> {
     let core = repository.core().clone();
+    progress.begin();
     if options.dry_run {
-        return count(&core);
+        return foresee(&core, &options);
     }
     let access = repository.write_access().await?;
-    release_all(&core).await?;
-    checkpoint_past_dead_commits(&core, &access).await?;
-    let mut dead = dead_packs(&core)?;
-    if !is_worth_a_commit(&dead) {
-        dead.clear();
-    }
-    for packs in dead.chunks(CONDEMN_MAX) {
-        let packs = packs.iter().map(|row| row.name.number).collect();
-        access.ask(|reply| Request::Condemn { packs, reply }).await?;
-    }
-    let mut reclaimed = drop_condemned(&core, &access).await?;
-    sweep_strays(&core, &access, &mut reclaimed).await?;
-    Ok(reclaimed)
+    let run = Run {
+        core: &core,
+        access: &access,
+        options,
+        progress,
+        pace: Pace::new(&core),
+    };
+    run.run().await?;
+    progress.reach(ReclaimPhase::Done);
+    Ok(progress.reclaimed())
 }
 
 #[cfg(any(test, feature = "testkit"))]
@@ -66,199 +146,169 @@ impl Repository {
     /// that had just happened.
     #[doc(hidden)]
     pub async fn release(&self) -> Result<()> {
-        release_all(self.core()).await
+        release::release_all(self.core(), &Pace::new(self.core())).await
     }
 }
 
-/// What a run would find dead at once. Deletes whose release is still due are not looked through.
-fn count(core: &Core) -> Result<Reclaimed> {
+/// What a run would give back at once. Deletes whose release is still due are not looked through.
+fn foresee(core: &Core, options: &ReclaimOptions) -> Result<Reclaimed> {
+    let survey = Survey::take(core, Scope::of(core)?)?;
+    let choice = survey.choose(options, core.options.pack_target() as u64);
     let mut reclaimed = Reclaimed::default();
-    for row in packs(core, |row| row.is_dead() || row.condemned_at != 0)? {
+    for_each_pack(core, |row| {
+        let (moved, kept) = match choice.is_worth(row) {
+            true => (1, row.live_bytes),
+            false if row.is_dead() || row.condemned_at != 0 => (0, 0),
+            false => return,
+        };
         reclaimed.packs_dropped += 1;
-        reclaimed.freed_bytes += row.size;
-    }
+        reclaimed.packs_rewritten += moved;
+        reclaimed.freed_bytes += row.size.saturating_sub(kept);
+    })?;
     Ok(reclaimed)
 }
 
-/// Releases the children of every manifest that nothing refers to. Releasing a root may queue its leaves, so this goes
-/// on until nothing is left but what is held.
-async fn release_all(core: &Core) -> Result<()> {
-    loop {
-        let mut released = 0;
-        for row in core.catalog.releases_page(PAGE)? {
-            released += usize::from(release(core, &row).await?);
+/// One run over a repository.
+struct Run<'a> {
+    core: &'a Arc<Core>,
+    access: &'a WriteAccess,
+    options: ReclaimOptions,
+    progress: &'a ReclaimProgress,
+    pace: Pace,
+}
+
+impl Run<'_> {
+    async fn run(&self) -> Result<()> {
+        self.progress.reach(ReclaimPhase::Releasing);
+        release::release_all(self.core, &self.pace).await?;
+        self.checkpoint_past_old_commits().await?;
+        self.progress.reach(ReclaimPhase::Dropping);
+        self.drop_dead().await?;
+        self.sweep_strays().await?;
+        self.progress.reach(ReclaimPhase::Moving);
+        self.rewrite().await
+    }
+
+    /// Moves what is in use out of packs that are worth it.
+    async fn rewrite(&self) -> Result<()> {
+        let scope = Scope::of(self.core)?;
+        let survey = Survey::take(self.core, scope)?;
+        let choice = survey.choose(&self.options, self.core.options.pack_target() as u64);
+        self.progress.expect(choice.bytes());
+        for choice in choice.in_turn(self.is_short_of_room().await) {
+            self.rewrite_chosen(&choice).await?;
         }
-        if released == 0 {
+        Ok(())
+    }
+
+    async fn rewrite_chosen(&self, choice: &Choice) -> Result<()> {
+        let mut after = None;
+        let mut mover = Mover::new(self);
+        // Packs that are written now come behind: they are not looked at.
+        let until = self.access.packer.next_number();
+        while let Some(page) = next_page(self.core, &mut after)? {
+            for row in page
+                .iter()
+                .filter(|row| row.name.number < until && choice.is_worth(row))
+            {
+                if !mover.has_room().await {
+                    self.end_round(&mut mover).await?;
+                    if !mover.has_room().await {
+                        return Ok(());
+                    }
+                }
+                mover.take(row).await?;
+                if mover.is_round_over(self.is_short_of_room().await) {
+                    self.end_round(&mut mover).await?;
+                }
+            }
+        }
+        self.end_round(&mut mover).await
+    }
+
+    /// Drops the packs that were moved out of.
+    async fn end_round(&self, mover: &mut Mover<'_>) -> Result<()> {
+        let emptied = mover.finish().await?;
+        if emptied.is_empty() {
             return Ok(());
         }
+        let dropped = self.condemn_and_drop(&emptied).await?;
+        self.progress.rewritten(dropped);
+        Ok(())
     }
-}
 
-/// Releases one manifest, unless it is in use again or its pack is held. True if it is gone from the queue.
-async fn release(core: &Core, queued: &ReleaseRow) -> Result<bool> {
-    let Some(row) = core.catalog.chunk(&queued.id)? else {
-        return dequeue(core, queued).await;
-    };
-    if row.count > 0 {
-        return dequeue(core, queued).await;
-    }
-    let children = match read_manifest_children(core, row.pack, row.index).await {
-        Ok(children) => children,
-        // What it held cannot be told; that of others can be released. A rebuild counts without it.
-        Err(error) if error.reason() == Reason::DataLoss => {
-            tracing::warn!(%error, "a removed object's manifest is damaged; what only it held stays until a rebuild");
-            return Ok(false);
+    /// Commit packs may only go once they lie below the second-newest checkpoint. If some that could go lie above it,
+    /// checkpoints are written until they do not; segments that did not change cost nothing.
+    async fn checkpoint_past_old_commits(&self) -> Result<()> {
+        for _ in 0..2 {
+            let tip = self.core.catalog.tip()?.unwrap_or_default();
+            let (newest, kept_from) = (tip.log_number(), tip.kept_from());
+            let (mut kept, mut has_dead) = (0u32, false);
+            for_each_pack(self.core, |row| {
+                if row.kind == PackKind::Commit && row.log_number >= kept_from && row.log_number < newest {
+                    kept += u32::from(row.condemned_at == 0);
+                    has_dead |= is_idle(row);
+                }
+            })?;
+            let merges = self.options.merge_packs_min > 0 && kept >= self.options.merge_packs_min;
+            if !has_dead && !merges {
+                return Ok(());
+            }
+            self.checkpoint().await?;
         }
-        Err(error) => return Err(error),
-    };
-    let _applying = core.apply.lock().await;
-    dissolve(core, queued, &children)
-}
-
-fn dissolve(core: &Core, queued: &ReleaseRow, children: &[crate::codec::ChunkId]) -> Result<bool> {
-    let (Some(row), Some(tip)) = (core.catalog.chunk(&queued.id)?, core.catalog.tip()?) else {
-        return Ok(false);
-    };
-    // A put that looks this manifest up finds it and holds it before this, or finds it gone after.
-    let _places = core.places.write();
-    if row.count > 0 || core.in_flight.is_held(row.pack) {
-        return Ok(false);
+        Ok(())
     }
-    let mut change = Change::begin(core, tip.stats);
-    change.dissolve(&row, children)?;
-    change.finish(core, tip)?;
-    Ok(true)
-}
 
-/// Takes a manifest out of the queue that is gone or in use again. Looks once more, now that nothing else changes: it
-/// may have been queued anew since.
-async fn dequeue(core: &Core, queued: &ReleaseRow) -> Result<bool> {
-    let _applying = core.apply.lock().await;
-    if core.catalog.chunk(&queued.id)?.is_some_and(|row| row.count == 0) {
-        return Ok(false);
+    async fn checkpoint(&self) -> Result<()> {
+        self.access.ask(|reply| Request::Checkpoint { reply }).await
     }
-    let mut tx = core.catalog.begin();
-    tx.remove_release(&queued.id);
-    tx.commit()?;
-    Ok(true)
+
+    /// Whether there is no room for puts: then little is written before something is given back.
+    async fn is_short_of_room(&self) -> bool {
+        let admitted = self.core.gate.admit().await;
+        admitted.is_err_and(|error| error.reason() == Reason::NoCapacity)
+    }
 }
 
-/// Commit packs may only go once they lie below the second-newest checkpoint. If dead ones lie above it, checkpoints
-/// are written until they do not; segments that did not change cost nothing.
-async fn checkpoint_past_dead_commits(core: &Core, access: &WriteAccess) -> Result<()> {
-    for _ in 0..2 {
+/// Which packs may go as the log stands.
+#[derive(Clone, Copy)]
+struct Scope {
+    /// Commit packs from this log number on are kept.
+    kept_from: u64,
+}
+
+impl Scope {
+    fn of(core: &Core) -> Result<Self> {
         let tip = core.catalog.tip()?.unwrap_or_default();
-        let (newest, kept_from) = (tip.log_number(), tip.kept_from());
-        let blocked = packs(core, |row| {
-            is_idle(row) && row.kind == PackKind::Commit && row.log_number < newest
-        })?
-        .iter()
-        .any(|row| row.log_number >= kept_from);
-        if !blocked {
-            return Ok(());
-        }
-        access.ask(|reply| Request::Checkpoint { reply }).await?;
+        Ok(Self {
+            kept_from: tip.kept_from(),
+        })
     }
-    Ok(())
+
+    /// Whether the log can do without the pack.
+    fn may_go(self, row: &PackRow) -> bool {
+        row.condemned_at == 0 && (row.kind == PackKind::Chunk || row.log_number < self.kept_from)
+    }
 }
 
-/// Packs that hold nothing in use and that the log can do without. One that could not be read counts as in use as long as
-/// something is missing: it may be in there, and the pack may be restored.
-fn dead_packs(core: &Core) -> Result<Vec<PackRow>> {
-    let kept_from = core.catalog.tip()?.unwrap_or_default().kept_from();
-    let is_missing_something = !packs(core, |row| row.is_unreadable() && !row.is_dead())?.is_empty();
-    packs(core, |row| {
-        is_idle(row)
-            && (row.kind == PackKind::Chunk || row.log_number < kept_from)
-            && !(row.is_unreadable() && is_missing_something)
-    })
-}
-
-/// Dropping packs takes a commit, which one day is a dead pack itself: for a few small ones it gains nothing.
-fn is_worth_a_commit(dead: &[PackRow]) -> bool {
-    const FEW: usize = 16;
-    const SMALL: u64 = 64 * 1024;
-    dead.len() >= FEW || dead.iter().any(|row| row.kind == PackKind::Chunk || row.size > SMALL)
-}
-
+/// Whether a pack holds nothing in use and waits for nothing.
 fn is_idle(row: &PackRow) -> bool {
     row.is_dead() && row.condemned_at == 0
 }
 
-fn packs(core: &Core, wanted: impl Fn(&PackRow) -> bool) -> Result<Vec<PackRow>> {
-    let mut found = Vec::new();
+/// The next packs in the order of their numbers; none at the end.
+fn next_page(core: &Core, after: &mut Option<PackNumber>) -> Result<Option<Vec<PackRow>>> {
+    core.revocation.check()?;
+    let page = core.catalog.packs_page(*after, PAGE)?;
+    let Some(last) = page.last() else { return Ok(None) };
+    *after = Some(last.name.number);
+    Ok(Some(page))
+}
+
+fn for_each_pack(core: &Core, mut look: impl FnMut(&PackRow)) -> Result<()> {
     let mut after = None;
-    loop {
-        let page = core.catalog.packs_page(after, PAGE)?;
-        let Some(last) = page.last() else {
-            return Ok(found);
-        };
-        after = Some(last.name.number);
-        found.extend(page.into_iter().filter(&wanted));
-    }
-}
-
-/// Deletes packs that a durable record condemns and a checkpoint has forgotten.
-async fn drop_condemned(core: &Core, access: &WriteAccess) -> Result<Reclaimed> {
-    let mut reclaimed = Reclaimed::default();
-    let condemned = packs(core, |row| row.condemned_at != 0)?;
-    if condemned.is_empty() {
-        return Ok(reclaimed);
-    }
-    access.ask(|reply| Request::Checkpoint { reply }).await?;
-    let tip = core.catalog.tip()?.unwrap_or_default();
-    let covered = tip.checkpoints[0].as_ref().map_or(0, |(_, log_number)| *log_number);
-    core.store_catalog.persist()?;
-    check_fence(core, access.epoch).await?;
-    for row in condemned.iter().filter(|row| row.condemned_at <= covered) {
-        core.backend.delete(&core.layout.pack(&row.name)).await?;
-        forget(core, row.name.number).await?;
-        core.counters.dropped(row.size);
-        reclaimed.packs_dropped += 1;
-        reclaimed.freed_bytes += row.size;
-    }
-    Ok(reclaimed)
-}
-
-async fn forget(core: &Core, pack: PackNumber) -> Result<()> {
-    let _applying = core.apply.lock().await;
-    let mut tx = core.catalog.begin();
-    tx.remove_pack(pack);
-    tx.commit()?;
-    Ok(())
-}
-
-/// Deletes packs of former epochs that the log does not know: what a killed writer left, or what arrived too late.
-async fn sweep_strays(core: &Core, access: &WriteAccess, reclaimed: &mut Reclaimed) -> Result<()> {
-    let mut strays: Vec<(PackName, u64)> = Vec::new();
-    for file in core.backend.list(&core.layout.packs_prefix(), None).await? {
-        let Some(name) = parse_pack(&file.path) else {
-            continue;
-        };
-        if name.number.epoch < access.epoch && core.catalog.pack(name.number)?.is_none_or(|row| row.name != name) {
-            strays.push((name, file.size));
-        }
-    }
-    if strays.is_empty() {
-        return Ok(());
-    }
-    // The epoch is closed once this one is on the log: a commit of ours says so.
-    access.ask(|reply| Request::Checkpoint { reply }).await?;
-    if !is_open(core, access.epoch)? {
-        return Ok(());
-    }
-    check_fence(core, access.epoch).await?;
-    for (name, size) in strays {
-        core.backend.delete(&core.layout.pack(&name)).await?;
-        core.counters.dropped(size);
-        reclaimed.packs_dropped += 1;
-        reclaimed.freed_bytes += size;
+    while let Some(page) = next_page(core, &mut after)? {
+        page.iter().for_each(&mut look);
     }
     Ok(())
-}
-
-/// Whether the newest commit is of this epoch.
-fn is_open(core: &Core, epoch: u64) -> Result<bool> {
-    let tip = core.catalog.tip()?.unwrap_or_default();
-    Ok(tip.tip.is_some_and(|tip| tip.pack.number.epoch == epoch))
 }

@@ -8,7 +8,7 @@ use crate::codec::RepositoryId;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::log::rebuild::{self, RebuildProgress};
 use crate::engine::log::requests::Request;
-use crate::engine::reclaim::{self, ReclaimOptions, Reclaimed};
+use crate::engine::reclaim::{self, ReclaimOptions, ReclaimProgress, Reclaimed};
 use crate::format::Hash32;
 
 /// Totals of a repository.
@@ -39,12 +39,25 @@ pub struct RepositoryStatus {
 }
 
 impl Repository {
-    /// Gives back space: releases what deleted objects held and drops packs in which nothing is left. Puts and gets go
-    /// on meanwhile.
+    /// Gives back space: releases what deleted objects held, drops packs in which nothing is left, and moves what is left of
+    /// sparse and of small ones together. Puts and gets go on meanwhile, and come first.
+    ///
+    /// May be dropped at any point: what was begun is taken up by the next.
+    ///
+    /// # Errors
+    /// `Fenced` if another agent has taken over; `NoCapacity` if there is not even room for a commit; those of the backend.
     pub async fn reclaim(&self, options: ReclaimOptions) -> Result<Reclaimed> {
+        self.reclaim_watched(options, &ReclaimProgress::default()).await
+    }
+
+    /// As [`Self::reclaim`], told how far it is. What was given back when it fails is in `progress`.
+    ///
+    /// # Errors
+    /// As [`Self::reclaim`].
+    pub async fn reclaim_watched(&self, options: ReclaimOptions, progress: &ReclaimProgress) -> Result<Reclaimed> {
         self.core().revocation.check()?;
         let _alone = self.inner.housekeeping.lock().await;
-        reclaim::run(self, options).await
+        reclaim::run(self, options, progress).await
     }
 
     /// Makes the catalog anew from the store alone.

@@ -298,7 +298,10 @@ async fn count_strays(core: &Core, walk: &Walk<'_>, until: PackNumber) -> Result
                 walk.progress.unknown(&file.path);
                 continue;
             };
-            if name.number <= until && core.catalog.pack(name.number)?.is_none_or(|row| row.name != name) {
+            // One that is being written is known before it ceases to be unannounced.
+            let is_coming = core.in_flight.is_unannounced(name.number);
+            let is_known = core.catalog.pack(name.number)?.is_some_and(|row| row.name == name);
+            if name.number <= until && !is_coming && !is_known {
                 walk.progress.update(|report| report.strays += 1);
             }
         }

@@ -90,11 +90,11 @@ async fn a_history_leaves_nothing_that_a_scrub_complains_about() {
     repository.delete("a", Precondition::None).await.unwrap();
     repository.delete("small", Precondition::None).await.unwrap();
     check("after deletes").await;
-    repository.reclaim(ReclaimOptions::default()).await.unwrap();
+    repository.reclaim(ReclaimOptions::THOROUGH).await.unwrap();
     check("after gc").await;
     repository.delete("again", Precondition::None).await.unwrap();
     repository.delete("copy", Precondition::None).await.unwrap();
-    repository.reclaim(ReclaimOptions::default()).await.unwrap();
+    repository.reclaim(ReclaimOptions::THOROUGH).await.unwrap();
     check("after the second gc").await;
     repository.rebuild().await.unwrap();
     check("after a rebuild").await;
@@ -241,7 +241,7 @@ async fn a_rebuild_goes_on_without_packs_that_cannot_be_read() {
         assert_eq!(names, ["a", "copy"], "{action}: {report:#?}");
         assert_eq!(report.contradictions, Vec::<String>::new(), "{action}");
         // gc keeps what may be restored, and what is put again heals it.
-        scene.repository.reclaim(ReclaimOptions::default()).await.unwrap();
+        scene.repository.reclaim(ReclaimOptions::THOROUGH).await.unwrap();
         assert_eq!(
             scene.paths(packs[0].as_ref()).await.len(),
             usize::from(action != "missing"),
@@ -263,7 +263,7 @@ async fn a_rebuild_goes_on_without_packs_that_cannot_be_read() {
         for name in ["a", "copy", "whole"] {
             scene.repository.delete(name, Precondition::None).await.unwrap();
         }
-        scene.repository.reclaim(ReclaimOptions::default()).await.unwrap();
+        scene.repository.reclaim(ReclaimOptions::THOROUGH).await.unwrap();
         let report = scene.scrub(Depth::Full).await;
         assert_eq!(report.contradictions, Vec::<String>::new(), "{action}");
         let status = scene.repository.status().unwrap();

@@ -27,6 +27,24 @@ pub(crate) struct NewPack {
     pub(crate) _holders: Vec<Arc<Holder>>,
 }
 
+impl NewPack {
+    /// A pack whose manifests' children nobody holds.
+    pub(crate) fn of(
+        pack: PackRef,
+        kind: PackKind,
+        entries: EntriesRow,
+        children: HashMap<ChunkId, Vec<ChunkId>>,
+    ) -> Self {
+        Self {
+            pack,
+            kind,
+            entries,
+            children,
+            _holders: Vec::new(),
+        }
+    }
+}
+
 /// Which packs are being put, and which are durable and wait for a commit.
 #[derive(Default)]
 pub(crate) struct Ledger {

@@ -130,7 +130,26 @@ impl Packer {
         self.state.lock().taken = None;
     }
 
-    /// Packs from this counter on do not exist yet.
+    /// A number for a pack that is filled elsewhere: nothing waits for it in the order of numbers.
+    pub(crate) fn number(&self) -> PackNumber {
+        let mut state = self.state.lock();
+        let counter = state.next_counter;
+        state.next_counter += 1;
+        PackNumber {
+            epoch: self.epoch,
+            counter,
+        }
+    }
+
+    /// Packs from this number on do not exist yet.
+    pub(crate) fn next_number(&self) -> PackNumber {
+        PackNumber {
+            epoch: self.epoch,
+            counter: self.next_counter(),
+        }
+    }
+
+    /// The same as a counter.
     pub(crate) fn next_counter(&self) -> u64 {
         self.state.lock().next_counter
     }

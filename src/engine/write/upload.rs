@@ -37,7 +37,7 @@ pub(crate) async fn run(
         let (core, packer, ledger) = (core.clone(), packer.clone(), ledger.clone());
         uploads.spawn(async move {
             let on_panic = FailOnPanic(&ledger);
-            match put_pack(&core, &packer, open, None).await {
+            match put_pack(&core, &packer, open, Purpose::Chunks).await {
                 Ok(pack) => ledger.durable(pack),
                 Err(error) => {
                     tracing::error!(%error, "a pack could not be put");
@@ -62,12 +62,22 @@ impl Drop for FailOnPanic<'_> {
     }
 }
 
+/// What a pack is put for.
+pub(crate) enum Purpose {
+    /// It takes new chunks: refused where there is no room beyond the reserve.
+    Chunks,
+    /// It carries an entry of the log.
+    Commit(CommitSection),
+    /// It takes what is in use out of others, so that these can go.
+    Moved,
+}
+
 /// Finishes `open`, with the log entry it carries if it is a commit pack, and puts it. Durable on return.
 pub(crate) async fn put_pack(
     core: &Core,
     packer: &std::sync::Weak<Packer>,
     open: OpenPack,
-    commit: Option<CommitSection>,
+    purpose: Purpose,
 ) -> Result<NewPack> {
     let OpenPack {
         writer,
@@ -76,6 +86,11 @@ pub(crate) async fn put_pack(
         shares,
         paid,
     } = open;
+    let is_admitted = !matches!(purpose, Purpose::Chunks);
+    let commit = match purpose {
+        Purpose::Commit(section) => Some(section),
+        Purpose::Chunks | Purpose::Moved => None,
+    };
     let padding = crate::engine::random()?;
     let finished = core
         .compute
@@ -96,7 +111,7 @@ pub(crate) async fn put_pack(
         children,
         _holders: holders,
     };
-    if finished.kind == PackKind::Chunk {
+    if !is_admitted {
         core.gate.admit_pack(size).await?;
     }
     let payload = Bytes::from_owner(Recycled {

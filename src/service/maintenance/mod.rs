@@ -126,11 +126,11 @@ impl Maintenance {
 fn work_on(repository: Repository, wanted: &Wanted) -> Result<Work> {
     let id = Some(repository.id());
     match wanted {
-        Wanted::Reclaim(ReclaimWork { dry_run }) => Ok(Work {
+        Wanted::Reclaim(wanted) => Ok(Work {
             kind: OperationKind::Reclaim,
             repository: id,
             interruption: Interruption::AtOnce,
-            task: reclaim(repository, ReclaimOptions { dry_run: *dry_run }).boxed(),
+            task: reclaim(repository, reclaim_options(wanted)?).boxed(),
             scrub: None,
         }),
         Wanted::Rebuild(_) => Ok(Work {
@@ -146,6 +146,19 @@ fn work_on(repository: Repository, wanted: &Wanted) -> Result<Work> {
             Err(Error::new(Reason::Unsupported, line))
         }
     }
+}
+
+/// # Errors
+/// `InvalidArgument` for more than all of it.
+fn reclaim_options(wanted: &ReclaimWork) -> Result<ReclaimOptions> {
+    let options = match wanted.garbage_percent_max {
+        None => ReclaimOptions::default(),
+        Some(percent) => ReclaimOptions::leaving(u8::try_from(percent).unwrap_or(u8::MAX))?,
+    };
+    Ok(ReclaimOptions {
+        dry_run: wanted.dry_run,
+        ..options
+    })
 }
 
 async fn reclaim(repository: Repository, options: ReclaimOptions) -> Result<Report> {

@@ -45,7 +45,7 @@ async fn reclaim_and_rebuild_run_and_report() {
     };
     world.data_path().delete(delete).await.unwrap();
 
-    let reclaim = Work::Reclaim(ReclaimWork { dry_run: false });
+    let reclaim = Work::Reclaim(ReclaimWork::default());
     let begun = start(&world, reclaim).await.unwrap();
     assert!(begun.started.is_some());
     let reclaimed = ended(&world, &begun.id).await;

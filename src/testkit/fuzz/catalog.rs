@@ -199,7 +199,7 @@ fn facts(catalog: &RepositoryCatalog) -> BTreeSet<String> {
         each("head", catalog.heads_page(None, all)),
         each("object", catalog.objects_page(None, all)),
         each("pack", catalog.packs_page(None, all)),
-        each("release", catalog.releases_page(all)),
+        each("release", catalog.releases_page(None, all)),
         each("dirty", catalog.dirty()),
     ]
     .concat();

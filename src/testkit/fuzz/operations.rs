@@ -10,7 +10,8 @@ use crate::backend::Location;
 use crate::catalog;
 use crate::codec::{ChunkSizes, Level, Secret};
 use crate::engine::{
-    ByteRange, Depth, NewRepository, Options, PutOptions, Reason, Repository, Result, Store, StoreOptions,
+    ByteRange, Depth, NewRepository, Options, PutOptions, Reason, ReclaimOptions, Repository, Result, Store,
+    StoreOptions,
 };
 use crate::format::Kek;
 use crate::testkit::faulty::{Fault, Faulty, FaultyTables, Stop};
@@ -118,7 +119,8 @@ impl Run {
                 Operation::Get(name, range(input, len))
             }
             11..=13 => Operation::Delete(name(input)),
-            _ => Operation::Reclaim,
+            14 => Operation::Reclaim(ReclaimOptions::default()),
+            _ => Operation::Reclaim(ReclaimOptions::THOROUGH),
         }
     }
 
@@ -161,7 +163,7 @@ impl Run {
     async fn apply(&mut self, operation: &Operation) {
         let done = self.attempt(operation).await;
         done.unwrap_or_else(|error| panic!("{}: {error:?}", short(operation)));
-        if matches!(operation, Operation::Reclaim | Operation::Rebuild) {
+        if matches!(operation, Operation::Reclaim(_) | Operation::Rebuild) {
             self.model.check(self.repository()).await;
         }
     }

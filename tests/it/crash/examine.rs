@@ -122,7 +122,7 @@ async fn go_on(repository: &Repository, what: &str) -> BTreeMap<String, Arc<Vec<
         .await
         .unwrap_or_else(|error| fails(error));
     let found = contents(repository, what).await;
-    let reclaimed = repository.reclaim(ReclaimOptions::default()).await;
+    let reclaimed = repository.reclaim(ReclaimOptions::THOROUGH).await;
     reclaimed.unwrap_or_else(|error| fails(error));
     assert!(
         contents(repository, what).await == found,

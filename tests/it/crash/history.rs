@@ -85,13 +85,13 @@ impl History {
         callers.delete(repository, "at once 1").await.unwrap();
         // The same bytes come back while they are reclaimed.
         let (reclaimed, put) = tokio::join!(
-            repository.reclaim(ReclaimOptions::default()),
+            repository.reclaim(ReclaimOptions::THOROUGH),
             callers.put(repository, "again", 5, LARGE)
         );
         reclaimed.unwrap();
         put.unwrap();
         callers.delete(repository, "again").await.unwrap();
-        repository.reclaim(ReclaimOptions::default()).await.unwrap();
+        repository.reclaim(ReclaimOptions::THOROUGH).await.unwrap();
         callers.put(repository, "empty", 0, 0).await.unwrap();
     }
 
@@ -105,12 +105,12 @@ impl History {
     async fn reclaim_and_rebuild(&self, repository: &Repository) {
         let callers = &self.callers;
         callers.delete(repository, "copy").await.unwrap();
-        repository.reclaim(ReclaimOptions::default()).await.unwrap();
+        repository.reclaim(ReclaimOptions::THOROUGH).await.unwrap();
         callers.put(repository, "small", 7, SMALL).await.unwrap();
         repository.rebuild().await.unwrap();
         callers.put(repository, "duplicate", 2, LARGE).await.unwrap();
         callers.delete(repository, "passing").await.unwrap();
-        repository.reclaim(ReclaimOptions::default()).await.unwrap();
+        repository.reclaim(ReclaimOptions::THOROUGH).await.unwrap();
     }
 
     async fn come_back(&self, repository: &Repository) {
@@ -118,7 +118,7 @@ impl History {
         callers.put(repository, "passing", 5, LARGE).await.unwrap();
         callers.copy(repository, "duplicate", "large").await.unwrap();
         callers.delete(repository, "duplicate").await.unwrap();
-        repository.reclaim(ReclaimOptions::default()).await.unwrap();
+        repository.reclaim(ReclaimOptions::THOROUGH).await.unwrap();
         callers.put(repository, "second", 8, SMALL).await.unwrap();
     }
 }

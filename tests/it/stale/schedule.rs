@@ -239,7 +239,7 @@ async fn the_first(callers: &Callers, repository: &Repository) {
     let mut fence = Fence::default();
     fence.note(callers.put(repository, "first", 11, 400).await);
     fence.note(callers.delete(repository, "theirs").await);
-    fence.note(repository.reclaim(ReclaimOptions::default()).await);
+    fence.note(repository.reclaim(ReclaimOptions::THOROUGH).await);
     fence.note(callers.put(repository, "first again", 1, LARGE).await);
     fence.note(callers.put(repository, "hot", 12, 400).await);
 }
@@ -255,7 +255,7 @@ async fn the_second(callers: &Callers, store: Faulty, tables: &FaultyTables) {
     fence.note(callers.put(&repository, "second", 13, 400).await);
     fence.note(callers.delete(&repository, "ours").await);
     fence.note(callers.put(&repository, "hot", 14, 400).await);
-    fence.note(repository.reclaim(ReclaimOptions::default()).await);
+    fence.note(repository.reclaim(ReclaimOptions::THOROUGH).await);
     fence.note(callers.put(&repository, "second again", 1, LARGE).await);
     store.close().await;
 }

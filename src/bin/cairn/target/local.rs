@@ -11,8 +11,8 @@ use cairn_agent::backend::Location;
 use cairn_agent::codec::RepositoryId;
 use cairn_agent::engine::{
     self, Blocking, ByteRange, DamagedObject, NewRepository, ObjectInfo, ObjectReader, Precondition, PutOptions,
-    PutOutcome, RebuildProgress, ReclaimOptions, Reclaimed, RepositoryHeader, RepositoryStatus, Result, Salvage,
-    ScrubOptions, ScrubProgress, Status,
+    PutOutcome, RebuildProgress, ReclaimOptions, ReclaimProgress, Reclaimed, RepositoryHeader, RepositoryStatus,
+    Result, Salvage, ScrubOptions, ScrubProgress, Status,
 };
 use cairn_agent::format::Hash32;
 
@@ -130,8 +130,8 @@ impl Repository {
         self.repository.verify(name).await
     }
 
-    pub(crate) async fn reclaim(&self, options: ReclaimOptions) -> Result<Reclaimed> {
-        self.repository.reclaim(options).await
+    pub(crate) async fn reclaim(&self, options: ReclaimOptions, progress: &ReclaimProgress) -> Result<Reclaimed> {
+        self.repository.reclaim_watched(options, progress).await
     }
 
     /// Makes the catalog anew, unless that was just done: a repository whose catalog is lost is opened by a rebuild.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use cairn_agent::codec::RepositoryId;
 use cairn_agent::engine::{
     ByteRange, DamagedObject, NewRepository, ObjectInfo, PutOptions, PutOutcome, RebuildProgress, ReclaimOptions,
-    Reclaimed, RepositoryHeader, RepositoryStatus, Result, ScrubOptions, ScrubReport, Status,
+    ReclaimProgress, Reclaimed, RepositoryHeader, RepositoryStatus, Result, ScrubOptions, ScrubReport, Status,
 };
 use cairn_agent::format::Hash32;
 
@@ -196,8 +196,8 @@ impl Repository {
         either!(self, Repository, repository => repository.verify(name).await)
     }
 
-    pub(crate) async fn reclaim(&self, options: ReclaimOptions) -> Result<Reclaimed> {
-        either!(self, Repository, repository => repository.reclaim(options).await)
+    pub(crate) async fn reclaim(&self, options: ReclaimOptions, progress: &ReclaimProgress) -> Result<Reclaimed> {
+        either!(self, Repository, repository => repository.reclaim(options, progress).await)
     }
 
     /// Makes the catalog anew. An agent does not tell how far it is.

@@ -103,11 +103,5 @@ impl Batch {
 
 /// A pack as the catalog takes it. Children of its manifests are counted from the objects down.
 fn new_pack(listed: Listed, entries: EntriesRow) -> NewPack {
-    NewPack {
-        pack: listed.pack,
-        kind: listed.kind,
-        entries,
-        children: HashMap::new(),
-        _holders: Vec::new(),
-    }
+    NewPack::of(listed.pack, listed.kind, entries, HashMap::new())
 }

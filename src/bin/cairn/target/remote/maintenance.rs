@@ -19,6 +19,7 @@ use crate::target::Scrubbed;
 pub(super) async fn reclaim(repository: &Repository, options: ReclaimOptions) -> Result<Reclaimed> {
     let work = proto::ReclaimWork {
         dry_run: options.dry_run,
+        garbage_percent_max: Some(options.garbage_percent_max.into()),
     };
     match run(repository, Work::Reclaim(work)).await? {
         Report::Reclaim(report) => Ok(convert::reclaimed(report)),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tonic::transport::Channel;
 
 use cairn_agent::engine::{
-    ByteRange, DamagedObject, Error, ObjectInfo, PutOptions, PutOutcome, Reason, ReclaimOptions, Reclaimed,
-    RepositoryStatus, Result, ScrubOptions,
+    ByteRange, DamagedObject, Error, ObjectInfo, PutOptions, PutOutcome, Reason, ReclaimOptions, ReclaimProgress,
+    Reclaimed, RepositoryStatus, Result, ScrubOptions,
 };
 use cairn_agent::format::Hash32;
 use cairn_agent::service::proto;
@@ -115,7 +115,8 @@ impl Repository {
         Ok(ObjectInfo::from(needed(object)?))
     }
 
-    pub(crate) async fn reclaim(&self, options: ReclaimOptions) -> Result<Reclaimed> {
+    /// Only the agent knows how far it is.
+    pub(crate) async fn reclaim(&self, options: ReclaimOptions, _: &ReclaimProgress) -> Result<Reclaimed> {
         maintenance::reclaim(self, options).await
     }
 

@@ -1,0 +1,258 @@
+//! Space comes back while everything in use stays as it is.
+
+use std::sync::Arc;
+
+use object_store::ObjectStoreExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+
+use super::*;
+use crate::backend::{Backend, Location};
+use crate::catalog::{Lookup, PackRow};
+use crate::codec::ChunkSizes;
+use crate::format::BlobKind;
+
+struct Scene {
+    files: Arc<InMemory>,
+    repository: Repository,
+    _store: Store,
+}
+
+impl Scene {
+    /// A store with small chunks and packs of a mebibyte.
+    async fn new(name: &str) -> Self {
+        let mut options = StoreOptions::in_memory(name).unwrap();
+        options.options.pack_bytes_target = 1 << 20;
+        let files = Arc::<InMemory>::default();
+        let backend = Backend::with_object_store(files.clone(), Location::Memory(name.to_owned()));
+        let first = NewRepository {
+            chunk_sizes: ChunkSizes::with_average(16 << 10).unwrap(),
+            ..NewRepository::named("default").unwrap()
+        };
+        let store = Store::open_on(options, backend, first).await.unwrap();
+        let repository = store.repository("default").await.unwrap();
+        Self {
+            files,
+            repository,
+            _store: store,
+        }
+    }
+
+    async fn put(&self, name: &str, data: &[u8]) {
+        self.repository.put(name, data, PutOptions::default()).await.unwrap();
+    }
+
+    async fn delete(&self, name: &str) {
+        assert!(
+            self.repository.delete(name, Precondition::None).await.unwrap(),
+            "{name}"
+        );
+    }
+
+    async fn reclaim(&self, options: ReclaimOptions) -> Reclaimed {
+        self.repository.reclaim(options).await.unwrap()
+    }
+
+    fn packs(&self) -> Vec<PackRow> {
+        self.repository.core().catalog.packs_page(None, usize::MAX).unwrap()
+    }
+
+    /// What is stored of blobs, and how much of it is in use.
+    fn blobs(&self) -> (u64, u64) {
+        let packs = self.packs();
+        let stored = packs.iter().map(|row| row.blob_bytes).sum();
+        (stored, packs.iter().map(|row| row.live_bytes).sum())
+    }
+
+    /// Everything is sound, and a rebuild counts as the catalog does.
+    async fn check(&self) {
+        let options = ScrubOptions {
+            depth: Depth::Full,
+            ..ScrubOptions::default()
+        };
+        let report = self.repository.scrub(options, &ScrubProgress::default()).await.unwrap();
+        assert!(report.is_sound(), "{report:#?}");
+        assert_eq!((report.strays, report.unknown.len()), (0, 0), "{report:#?}");
+        let status = self.repository.status().unwrap();
+        assert_eq!(self.repository.rebuild().await.unwrap(), status);
+    }
+
+    /// Two objects that share packs: the second is every other piece of the first. Returns the second's bytes.
+    async fn interleaved(&self) -> Vec<u8> {
+        const PIECE: usize = 200 << 10;
+        let all = bytes(1, 8 << 20);
+        let half: Vec<u8> = all.chunks(PIECE).step_by(2).flatten().copied().collect();
+        self.put("all", &all).await;
+        self.put("half", &half).await;
+        half
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_use_moves_out_of_sparse_packs() {
+    let scene = Scene::new("sparse").await;
+    let half = scene.interleaved().await;
+    scene.delete("all").await;
+    let before = scene.blobs().0;
+    let foreseen = scene
+        .reclaim(ReclaimOptions {
+            dry_run: true,
+            ..ReclaimOptions::default()
+        })
+        .await;
+    assert_eq!(foreseen.packs_rewritten, 0, "releases come first");
+    let reclaimed = scene.reclaim(ReclaimOptions::default()).await;
+    let (stored, live) = scene.blobs();
+    assert!(reclaimed.packs_rewritten >= 4, "{reclaimed:?}");
+    assert!(reclaimed.freed_bytes > 3 << 20, "{reclaimed:?}");
+    assert!(before > 8 << 20 && stored * 9 <= live * 10, "{before} {stored} {live}");
+    assert!(read(&scene.repository, "half", ByteRange::All).await == half);
+    scene.check().await;
+    assert!(read(&scene.repository, "half", ByteRange::All).await == half);
+    // What moved is found again: the same bytes are not stored twice.
+    let again = scene.repository.put("again", half.as_slice(), PutOptions::default());
+    assert_eq!(again.await.unwrap().new_chunks, 0);
+    // Nothing more is to be had, so nothing is done.
+    scene.reclaim(ReclaimOptions::default()).await;
+    let nothing = scene.reclaim(ReclaimOptions::default()).await;
+    assert_eq!(nothing, Reclaimed::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_tells_what_a_run_would_do_and_does_nothing() {
+    let scene = Scene::new("dry").await;
+    scene.interleaved().await;
+    scene.delete("all").await;
+    scene.repository.release().await.unwrap();
+    let before = scene.packs();
+    let foreseen = scene
+        .reclaim(ReclaimOptions {
+            dry_run: true,
+            ..ReclaimOptions::default()
+        })
+        .await;
+    assert_eq!(scene.packs(), before);
+    let reclaimed = scene.reclaim(ReclaimOptions::default()).await;
+    assert_eq!(foreseen.packs_rewritten, reclaimed.packs_rewritten);
+    let ratio = foreseen.freed_bytes as f64 / reclaimed.freed_bytes as f64;
+    assert!((0.9..1.1).contains(&ratio), "{foreseen:?} {reclaimed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tiny_packs_are_merged() {
+    let scene = Scene::new("tiny").await;
+    let objects: Vec<_> = (0..60).map(|seed| bytes(seed, 9 << 10)).collect();
+    for (index, data) in objects.iter().enumerate() {
+        scene.put(&format!("object-{index}"), data).await;
+    }
+    assert!(scene.packs().len() >= 60);
+    scene.reclaim(ReclaimOptions::default()).await;
+    let packs = scene.packs();
+    assert!(packs.len() < 16, "{packs:#?}");
+    let stored: u64 = packs.iter().map(|row| row.size).sum();
+    assert!(stored * 10 < 60 * (9 << 10) * 13, "{stored}");
+    for (index, data) in objects.iter().enumerate() {
+        assert!(read(&scene.repository, &format!("object-{index}"), ByteRange::All).await == *data);
+    }
+    scene.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_move_like_chunks_and_still_lead_to_them() {
+    let scene = Scene::new("manifests").await;
+    let half = scene.interleaved().await;
+    scene
+        .repository
+        .copy("half", "copy", PutOptions::default())
+        .await
+        .unwrap();
+    scene.delete("all").await;
+    let places = || {
+        let mut places = Vec::new();
+        for row in scene.packs() {
+            let entries = scene
+                .repository
+                .core()
+                .catalog
+                .entries(row.name.number)
+                .unwrap()
+                .unwrap_or_default();
+            let manifests = entries.entries.into_iter().filter(|entry| entry.kind != BlobKind::Data);
+            places.extend(manifests.map(|entry| (entry.id, row.name.number)));
+        }
+        places
+    };
+    let before = places();
+    scene.reclaim(ReclaimOptions::THOROUGH).await;
+    assert!(places().iter().any(|place| !before.contains(place)), "none moved");
+    for name in ["half", "copy"] {
+        assert!(read(&scene.repository, name, ByteRange::All).await == half);
+    }
+    scene.check().await;
+    scene.delete("half").await;
+    scene.delete("copy").await;
+    scene.reclaim(ReclaimOptions::THOROUGH).await;
+    scene.reclaim(ReclaimOptions::THOROUGH).await;
+    assert_eq!(scene.blobs().1, 0, "all they led to was released");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_block_is_not_copied_and_does_not_keep_the_rest() {
+    let scene = Scene::new("damaged").await;
+    let half = scene.interleaved().await;
+    let core = scene.repository.core();
+    // A blob of the second object.
+    let found = scene.packs().into_iter().find_map(|row| {
+        let entries = core.catalog.entries(row.name.number).unwrap()?;
+        let entry = entries.entries.iter().find(|entry| {
+            let chunk = core.catalog.chunk(&entry.id).unwrap().unwrap();
+            entry.kind == BlobKind::Data && chunk.count == 2
+        })?;
+        Some((row.name, *entry))
+    });
+    let (pack, entry) = found.expect("both objects have chunks in common");
+    let path = Path::from(core.layout.pack(&pack));
+    let mut stored = Vec::from(scene.files.get(&path).await.unwrap().bytes().await.unwrap());
+    stored[entry.offset as usize + 3] ^= 1;
+    scene.files.put(&path, stored.into()).await.unwrap();
+    scene.delete("all").await;
+
+    scene.reclaim(ReclaimOptions::THOROUGH).await;
+    let chunk = core.catalog.chunk(&entry.id).unwrap().unwrap();
+    assert_eq!(
+        (chunk.pack, chunk.quarantined),
+        (pack.number, true),
+        "it stays where it is"
+    );
+    let row = core.catalog.pack(pack.number).unwrap().unwrap();
+    assert!(row.damaged > 0 && row.condemned_at == 0);
+    let (stored, live) = scene.blobs();
+    assert!(stored < live + (2 << 20), "{stored} {live}");
+    // Put again, it is healed, and its old pack can go.
+    scene.put("healed", &half).await;
+    scene.reclaim(ReclaimOptions::THOROUGH).await;
+    assert!(core.catalog.pack(pack.number).unwrap().is_none());
+    assert!(read(&scene.repository, "half", ByteRange::All).await == half);
+    scene.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_a_reader_holds_is_moved_out_of_and_stays_until_the_reader_ends() {
+    let scene = Scene::new("reader").await;
+    let half = scene.interleaved().await;
+    let mut reader = scene.repository.get("half", ByteRange::All).await.unwrap();
+    let mut found = Vec::from(reader.next().await.unwrap().unwrap());
+    scene.delete("all").await;
+    scene.delete("half").await;
+    scene.put("half again", &half).await;
+    scene.reclaim(ReclaimOptions::THOROUGH).await;
+    while let Some(part) = reader.next().await.unwrap() {
+        found.extend_from_slice(&part);
+    }
+    assert!(found == half);
+    drop(reader);
+    let reclaimed = scene.reclaim(ReclaimOptions::THOROUGH).await;
+    assert!(reclaimed.packs_dropped > 0, "{reclaimed:?}");
+    assert!(read(&scene.repository, "half again", ByteRange::All).await == half);
+    scene.check().await;
+}
