@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn a_large_pack_is_not_copied_for_the_sake_of_a_few_small_ones() {
         let mut packs = vec![pack(8 << 10, 0); 20];
-        packs.push(pack(4 * MIB, 0));
+        packs.push(pack(2 * MIB, 0));
         let choice = choose(&packs, 100, 16);
         assert!(!choice.is_worth(&packs[20]));
         assert!(choice.is_worth(&packs[0]));

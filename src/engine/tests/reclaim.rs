@@ -167,6 +167,8 @@ async fn manifests_move_like_chunks_and_still_lead_to_them() {
         .await
         .unwrap();
     scene.delete("all").await;
+    // Its root goes; its leaf stays for the copy.
+    scene.delete("half").await;
     let places = || {
         let mut places = Vec::new();
         for row in scene.packs() {
@@ -185,11 +187,8 @@ async fn manifests_move_like_chunks_and_still_lead_to_them() {
     let before = places();
     scene.reclaim(ReclaimOptions::THOROUGH).await;
     assert!(places().iter().any(|place| !before.contains(place)), "none moved");
-    for name in ["half", "copy"] {
-        assert!(read(&scene.repository, name, ByteRange::All).await == half);
-    }
+    assert!(read(&scene.repository, "copy", ByteRange::All).await == half);
     scene.check().await;
-    scene.delete("half").await;
     scene.delete("copy").await;
     scene.reclaim(ReclaimOptions::THOROUGH).await;
     scene.reclaim(ReclaimOptions::THOROUGH).await;
