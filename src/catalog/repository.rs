@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::codec::{ChunkId, RepositoryId};
 use crate::format::names::PACKS_PER_DIRECTORY;
-use crate::format::{CatalogKeys, Hash32, ObjectName, ObjectVersion, PackNumber};
+use crate::format::{BlobKind, CatalogKeys, Hash32, ObjectName, ObjectVersion, PackNumber};
 
 use super::error::Error;
 use super::rows::{ChunkRow, EntriesRow, HeadRow, PackRow, PutIdRow, PutOrderRow, ReleaseRow, Row, TipRow};
@@ -145,6 +145,20 @@ pub trait Lookup {
     /// At most `limit` packs in the order of their numbers.
     fn packs_page(&self, after: Option<PackNumber>, limit: usize) -> Result<Vec<PackRow>, Error> {
         page(self, after.map(RowKey::pack).as_ref(), limit)
+    }
+
+    /// How far the release of a manifest's children got, if it is to be released.
+    fn release(&self, id: &ChunkId) -> Result<Option<ReleaseRow>, Error> {
+        let row: Option<ReleaseRow> = row(self, &self.sealer().chunk_key(id))?;
+        row.map(|row| belongs(row.id == *id, row, Table::Releases)).transpose()
+    }
+
+    /// How many of the children of a blob are released already. None of one that is not being released.
+    fn released(&self, chunk: &ChunkRow) -> Result<u64, Error> {
+        if chunk.count > 0 || chunk.kind == BlobKind::Data {
+            return Ok(0);
+        }
+        Ok(self.release(&chunk.id)?.map_or(0, |row| row.cursor))
     }
 
     /// At most `limit` of the manifests whose children are still to be released, in an order that stays the same.

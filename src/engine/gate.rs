@@ -109,6 +109,12 @@ impl Gate {
         }
     }
 
+    /// Whether there was little room at the last look.
+    pub(crate) fn is_low(&self) -> bool {
+        let held = self.state.lock().held;
+        held.low_bytes || held.low_inodes
+    }
+
     /// Bytes that can still be written, those of the reserve included; none where there is no end.
     pub(crate) async fn room(&self) -> Option<u64> {
         let place = self.look().await;

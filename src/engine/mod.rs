@@ -59,7 +59,7 @@ pub use self::log::requests::Precondition;
 pub use self::log::salvage::Salvage;
 pub use self::options::Options;
 pub use self::read::{ByteRange, ObjectReader};
-pub use self::reclaim::{ReclaimOptions, ReclaimPhase, ReclaimProgress, Reclaimed};
+pub use self::reclaim::{ReclaimOptions, ReclaimPhase, ReclaimProgress, ReclaimSchedule, Reclaimed};
 pub use self::repository::{Metadata, ObjectInfo, Page, PutOptions, PutOutcome, Repository, RepositoryStatus, Upload};
 pub use self::scrub::{
     Damage, DamagedObject, DamagedPage, DamagedRange, Depth, Remedy, ScrubCursor, ScrubHistory, ScrubOptions,

@@ -23,6 +23,8 @@ pub struct Options {
     pub introduce_packs_max: usize,
     /// Bytes of commit packs after which a checkpoint is written.
     pub checkpoint_log_bytes: u64,
+    /// Children of a manifest that nothing refers to any more, released in one step. Bounds how long a commit waits for that.
+    pub release_children_max: usize,
     /// Bytes a read fetches ahead of its consumer.
     pub read_ahead_bytes: usize,
     /// Fetches of one read at once.
@@ -45,6 +47,7 @@ impl Default for Options {
             commit_records_max: 4096,
             introduce_packs_max: 16,
             checkpoint_log_bytes: 8 << 20,
+            release_children_max: 1024,
             read_ahead_bytes: 16 << 20,
             read_fetches_max: 4,
             locality_bytes: 24 << 20,

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::caller::{Caller, Grants};
 use super::maintenance::{self, Operations};
 use super::observe::{Observer, Unobserved};
-use crate::config::serve::Scrubs;
+use crate::config::serve::{Reclaims, Scrubs};
 use crate::engine::{Error, Reason, Repository, RepositoryHeader, Result, Store};
 
 /// The repository that an empty name means.
@@ -26,6 +26,8 @@ pub struct AgentSettings {
     pub streams_max: u32,
     /// Scrubs that the agent begins by itself, while somebody waits for [`Agent::keep_scrubbing`].
     pub scrubs: Scrubs,
+    /// Whether and how far it gives back space by itself, while somebody waits for [`Agent::keep_reclaiming`].
+    pub reclaims: Reclaims,
     /// Who counts calls and bytes.
     pub observer: Arc<dyn Observer>,
 }
@@ -56,6 +58,7 @@ impl Default for AgentSettings {
             key_provider: KeyProvider::File,
             streams_max: 100,
             scrubs: Scrubs::default(),
+            reclaims: Reclaims::default(),
             observer: Arc::new(Unobserved),
         }
     }
@@ -68,6 +71,7 @@ impl fmt::Debug for AgentSettings {
             .field("key_provider", &self.key_provider)
             .field("streams_max", &self.streams_max)
             .field("scrubs", &self.scrubs)
+            .field("reclaims", &self.reclaims)
             .finish_non_exhaustive()
     }
 }
@@ -118,6 +122,15 @@ impl Agent {
     pub async fn keep_scrubbing(self: Arc<Self>) {
         tokio::select! {
             () = maintenance::keep_scrubbing(&self) => {}
+            () = self.down() => {}
+        }
+        std::future::pending().await
+    }
+
+    /// Gives back space when that is due. Never returns.
+    pub async fn keep_reclaiming(self: Arc<Self>) {
+        tokio::select! {
+            () = maintenance::keep_reclaiming(&self) => {}
             () = self.down() => {}
         }
         std::future::pending().await

@@ -41,7 +41,7 @@ pub use chunker::{chunker, lanes};
 pub use compression::decompression;
 pub use damage::damage;
 pub use names::{metadata, names};
-pub use operations::operations;
+pub use operations::{operations, reclaims};
 #[cfg(feature = "serve")]
 pub use service::{messages, settings};
 pub use structures::structures;

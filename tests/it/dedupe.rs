@@ -6,11 +6,15 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use cairn_agent::catalog::Table;
-use cairn_agent::engine::{ByteRange, Precondition, PutOptions, ReclaimOptions, Repository};
+use cairn_agent::engine::{
+    ByteRange, Precondition, PutOptions, ReclaimOptions, Repository, ScrubOptions, ScrubProgress,
+};
 use cairn_agent::format::Layout;
 use cairn_agent::testkit::faulty::{Access, Faulty, FaultyTables, Kind};
 use object_store::memory::InMemory;
+use rand::RngExt;
 
+use crate::support::{Announce, is_long, seed};
 use crate::world::{Agent, Place, names, noise, read, rng};
 
 async fn put(repository: &Repository, name: &str, bytes: &[u8]) {
@@ -220,4 +224,84 @@ async fn drop_in_one_commit(faulty: &Faulty, repository: &Repository, dropped: &
     for deleted in deleting {
         assert!(deleted.await.unwrap());
     }
+}
+
+/// Few contents that come and go all the time, under names that are replaced and deleted, while reclaims follow each other
+/// without a pause: nearly every put meets chunks that are being released, moved or dropped. `CAIRN_LONG=1` makes 100,000 puts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn chunks_that_are_put_while_they_are_reclaimed_are_never_lost() {
+    const TASKS: u64 = 8;
+    let puts = if is_long() { 100_000 } else { 4_000 };
+    let seed = seed(8);
+    let _announce = Announce(seed);
+    let place = Place::memory();
+    let (store, repository) = Agent::with_catalog().open(&place).await.unwrap();
+    // Most are listed in their records; some have a manifest.
+    let contents: Arc<Vec<Vec<u8>>> = {
+        let mut rng = rng(seed);
+        let len = |index| if index % 6 == 0 { 250 << 10 } else { 1 << 10 };
+        Arc::new((0..24).map(|index| noise(&mut rng, len(index))).collect())
+    };
+    let done = Arc::new(AtomicBool::new(false));
+    let reclaiming = {
+        let (repository, done) = (repository.clone(), done.clone());
+        tokio::spawn(async move {
+            let mut sum = (0, 0);
+            while !done.load(Ordering::Relaxed) {
+                let reclaimed = repository.reclaim(ReclaimOptions::THOROUGH).await.unwrap();
+                sum = (sum.0 + reclaimed.packs_dropped, sum.1 + reclaimed.packs_rewritten);
+            }
+            sum
+        })
+    };
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| {
+            let (repository, contents) = (repository.clone(), contents.clone());
+            let mut rng = rng(seed ^ (task + 1) << 32);
+            tokio::spawn(async move {
+                let mut last = None;
+                for _ in 0..puts / TASKS {
+                    let name = format!("task {task}");
+                    let content = rng.random_range(0..contents.len());
+                    put(&repository, &name, &contents[content]).await;
+                    let found = read(&repository, &name, ByteRange::All).await.unwrap();
+                    assert!(found == contents[content], "{name} differs");
+                    last = Some(content);
+                    if rng.random_bool(0.3) {
+                        assert!(repository.delete(&name, Precondition::None).await.unwrap());
+                        last = None;
+                    }
+                }
+                last
+            })
+        })
+        .collect();
+    let mut expected = Vec::new();
+    for (task, ended) in tasks.into_iter().enumerate() {
+        expected.extend(ended.await.unwrap().map(|content| (format!("task {task}"), content)));
+    }
+    done.store(true, Ordering::Relaxed);
+    let (dropped, rewritten) = reclaiming.await.unwrap();
+    assert!(dropped > 0 && rewritten > 0, "{dropped} {rewritten}");
+    let duplicates = store.counters().chunks_duplicate.get();
+    assert!(
+        duplicates > puts / 10,
+        "{duplicates}: the puts met nothing that was there"
+    );
+    println!("{puts} puts, {duplicates} duplicate chunks, {dropped} packs dropped, {rewritten} of them rewritten");
+    for (name, content) in &expected {
+        assert!(
+            read(&repository, name, ByteRange::All).await.unwrap() == contents[*content],
+            "{name}"
+        );
+    }
+    repository.close().await;
+    repository.reclaim(ReclaimOptions::THOROUGH).await.unwrap();
+    let report = repository
+        .scrub(ScrubOptions::default(), &ScrubProgress::default())
+        .await
+        .unwrap();
+    assert!(report.is_sound(), "{report:#?}");
+    let status = repository.status().unwrap();
+    assert_eq!(repository.rebuild().await.unwrap(), status);
 }

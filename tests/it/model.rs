@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cairn_agent::engine::{ByteRange, Depth, Precondition, ReclaimOptions, Repository, Store};
+use cairn_agent::testkit::fuzz;
 use cairn_agent::testkit::model::{Model, Operation};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -332,4 +333,18 @@ async fn many_at_once_in_a_directory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_at_once_in_a_bucket() {
     all_at_once(Place::s3().await, seed(6), steps(60)).await;
+}
+
+/// After every step a reclaim, thorough or not; any step and any reclaim may meet a failure of the store or of the catalog,
+/// or be the last of its process.
+#[test]
+fn reclaims_after_every_step_lose_nothing_whatever_fails() {
+    /// Decisions of a run: more than it takes.
+    const DECISIONS: usize = 2048;
+    let seed = seed(7);
+    let _announce = Announce(seed);
+    let mut rng = rng(seed);
+    for _ in 0..steps(160) / 8 {
+        fuzz::reclaims(&noise(&mut rng, DECISIONS));
+    }
 }

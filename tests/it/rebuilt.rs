@@ -37,7 +37,7 @@ async fn opened(objects: &BTreeMap<String, Bytes>, tables: &FaultyTables, what: 
     let opened = agent(tables).open(&place).await;
     let (store, repository) = opened.unwrap_or_else(|error| panic!("{what}: {error:?}"));
     let rebuilt = store.counters().catalogs_rebuilt.value() > 0;
-    repository.release().await.unwrap();
+    repository.release_deleted().await.unwrap();
     let dump = Dump::of(&open_catalog(&repository, tables, &secrets(objects)));
     (dump, rebuilt)
 }

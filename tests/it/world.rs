@@ -144,6 +144,7 @@ fn small() -> Options {
         checkpoint_log_bytes: 256 << 10,
         read_ahead_bytes: 4 << 20,
         locality_bytes: 256 << 10,
+        release_children_max: 5,
         ..Options::default()
     }
 }

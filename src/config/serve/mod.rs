@@ -6,6 +6,7 @@
 mod address;
 mod machine;
 mod read;
+mod reclaim;
 mod scrub;
 mod settings;
 
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use address::{Address, HostPort};
+pub use reclaim::Reclaims;
 pub use scrub::Scrubs;
 pub use settings::{Origin, Settings};
 
@@ -55,6 +57,8 @@ pub struct Serve {
     pub capacity: CapacityPolicy,
     /// What the agent reads and checks by itself.
     pub scrubs: Scrubs,
+    /// What space the agent gives back by itself.
+    pub reclaims: Reclaims,
     /// Who may do what; without any, whoever the transport vouches for may do everything.
     pub clients: Vec<Client>,
 }
@@ -242,6 +246,7 @@ impl Serve {
             log: log(settings)?,
             capacity: settings.one("capacity.preset", word(&PRESETS))?.unwrap_or_default(),
             scrubs: scrub::scrubs(settings)?,
+            reclaims: reclaim::reclaims(settings)?,
             clients: clients(settings)?,
         };
         settings.refuse_unknown()?;

@@ -263,6 +263,15 @@ fn the_budget_is_a_quarter_within_bounds() {
 }
 
 #[test]
+fn space_is_given_back_unless_somebody_says_otherwise() {
+    assert_eq!(resolved("").reclaims, Reclaims::default());
+    let reclaims = resolved("[reclaim]\nautomatic = false\ngarbage_percent = 25").reclaims;
+    assert_eq!((reclaims.automatic, reclaims.garbage_percent), (false, 25));
+    refused("[reclaim]\nautomatic = \"maybe\"", &["reclaim.automatic", "true"]);
+    refused("[reclaim]\ngarbage_percent = 101", &["reclaim.garbage_percent", "100"]);
+}
+
+#[test]
 fn scrubs_are_off_until_somebody_says_how_often() {
     assert_eq!(resolved("").scrubs, Scrubs::default());
     let text = "[scrub]\nstructure_every = \"24h\"\nfull_every = \"720h\"\nrate_bytes = \"5MiB\"";

@@ -11,6 +11,7 @@
 //! A reference count belongs to an id, whatever number of copies of it are stored.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use crate::catalog::{
     ChunkRow, DirtyKey, EntriesRow, Lookup, PackRow, PutIdRow, ReleaseRow, Stats, TipRow, Transaction,
@@ -118,9 +119,13 @@ impl Change {
                 Some(known) if known.pack > number && !known.is_lost() => continue,
                 Some(known) => {
                     chunk.count = known.count;
-                    if known.is_lost() && entry.kind != BlobKind::Data {
-                        // What it leads to was not counted while nobody could read it.
-                        let children = pack.children.get(&entry.id).cloned().unwrap_or_default();
+                    let released = self.tx.released(&known)?;
+                    if (known.is_lost() || released > 0) && entry.kind != BlobKind::Data {
+                        // What it leads to was not counted while nobody could read it, or counts no more.
+                        let mut children = pack.children.get(&entry.id).cloned().unwrap_or_default();
+                        if released > 0 {
+                            children.truncate(released as usize);
+                        }
                         self.new_manifests.push((entry.id, children));
                     }
                     self.leave(&known)?;
@@ -365,6 +370,16 @@ impl Change {
         self.tx.remove_chunk(&row.id);
         self.tx.remove_release(&row.id);
         children.iter().try_for_each(|child| self.decrement(child))
+    }
+
+    /// Releases some of the children of a manifest that nothing refers to, those from `released.start` to before
+    /// `released.end`. From here on its id is unknown to lookup; the rest of them is released later.
+    pub(crate) fn dissolve_part(&mut self, row: &ChunkRow, children: &[ChunkId], released: Range<usize>) -> Result<()> {
+        self.tx.set_release(&ReleaseRow {
+            cursor: released.end as u64,
+            ..ReleaseRow::of(row)
+        });
+        children[released].iter().try_for_each(|child| self.decrement(child))
     }
 
     fn known(&self, id: &ChunkId) -> Result<ChunkRow> {

@@ -160,7 +160,14 @@ pub(crate) async fn quarantine_found(core: &Core, pack: PackNumber, blobs: &[(Ch
 pub(crate) fn hold(core: &Core, holder: &Holder, id: &ChunkId) -> Result<ChunkRow> {
     let state = core.catalog_state()?;
     let _places = core.places.read();
-    let row = core.catalog.chunk(id)?.filter(|row| holder.pin(row.pack));
+    let mut row = core.catalog.chunk(id)?;
+    if let Some(found) = &row
+        && core.catalog.released(found)? > 0
+    {
+        // What it leads to may be gone.
+        row = None;
+    }
+    let row = row.filter(|row| holder.pin(row.pack));
     row.ok_or_else(|| core.absent(state, Error::data_loss("a chunk of it is in no pack of the store")))
 }
 

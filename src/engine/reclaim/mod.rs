@@ -28,6 +28,7 @@
 
 mod choice;
 mod discard;
+mod due;
 mod moving;
 mod pace;
 mod progress;
@@ -35,11 +36,14 @@ mod release;
 
 use std::sync::Arc;
 
+pub use self::due::ReclaimSchedule;
 pub use self::progress::{ReclaimPhase, ReclaimProgress};
 
 use self::choice::{Choice, Survey};
 use self::moving::Mover;
 use self::pace::Pace;
+#[cfg(test)]
+pub(crate) use self::release::release_step;
 use super::core::Core;
 use super::error::{Error, Reason, Result};
 use super::log::requests::Request;
@@ -140,14 +144,10 @@ pub(crate) async fn run(
     Ok(progress.reclaimed())
 }
 
-#[cfg(any(test, feature = "testkit"))]
-impl Repository {
-    /// The first step of [`reclaim`](Self::reclaim) alone: what deleted objects held is released. A rebuild counts as if
-    /// that had just happened.
-    #[doc(hidden)]
-    pub async fn release(&self) -> Result<()> {
-        release::release_all(self.core(), &Pace::new(self.core())).await
-    }
+/// The first step of a run alone.
+pub(crate) async fn release(repository: &Repository) -> Result<()> {
+    let core = repository.core();
+    release::release_all(core, &Pace::new(core)).await
 }
 
 /// What a run would give back at once. Deletes whose release is still due are not looked through.

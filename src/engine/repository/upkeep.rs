@@ -60,6 +60,17 @@ impl Repository {
         reclaim::run(self, options, progress).await
     }
 
+    /// The first step of [`reclaim`](Self::reclaim) alone: what deleted objects held is released. Takes no epoch and writes
+    /// nothing to the store. A rebuild counts as if that had just happened.
+    ///
+    /// # Errors
+    /// Those of the catalog and of the backend, from which manifests are read.
+    pub async fn release_deleted(&self) -> Result<()> {
+        self.core().revocation.check()?;
+        let _alone = self.inner.housekeeping.lock().await;
+        reclaim::release(self).await
+    }
+
     /// Makes the catalog anew from the store alone.
     ///
     /// # Errors

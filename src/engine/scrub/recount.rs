@@ -180,14 +180,18 @@ impl Recount<'_> {
             for pack in packs {
                 let entries = self.entries(&pack)?;
                 for (index, entry) in (0..).zip(&entries.entries) {
-                    if entry.kind == BlobKind::Data || self.present(&pack, index, &entry.id)?.is_none() {
+                    if entry.kind == BlobKind::Data {
                         continue;
                     }
+                    let Some(row) = self.present(&pack, index, &entry.id)? else {
+                        continue;
+                    };
+                    let released = self.view.released(&row)? as usize;
                     self.walk.spend(entry.stored_len.into()).await;
                     let birth = &entries.births[usize::from(entry.birth)];
                     let plain = read_manifest(self.core, &pack.name, entry, birth).await?;
                     let children = children_of(entry.kind, &plain).map_err(Error::from)?;
-                    children.iter().for_each(|child| share.count(child));
+                    children.iter().skip(released).for_each(|child| share.count(child));
                 }
             }
         }

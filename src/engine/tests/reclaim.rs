@@ -10,6 +10,7 @@ use super::*;
 use crate::backend::{Backend, Location};
 use crate::catalog::{Lookup, PackRow};
 use crate::codec::ChunkSizes;
+use crate::engine::reclaim::release_step;
 use crate::format::BlobKind;
 
 struct Scene {
@@ -21,8 +22,13 @@ struct Scene {
 impl Scene {
     /// A store with small chunks and packs of a mebibyte.
     async fn new(name: &str) -> Self {
+        Self::tuned(name, |_| {}).await
+    }
+
+    async fn tuned(name: &str, tune: impl FnOnce(&mut Options)) -> Self {
         let mut options = StoreOptions::in_memory(name).unwrap();
         options.options.pack_bytes_target = 1 << 20;
+        tune(&mut options.options);
         let files = Arc::<InMemory>::default();
         let backend = Backend::with_object_store(files.clone(), Location::Memory(name.to_owned()));
         let first = NewRepository {
@@ -66,6 +72,13 @@ impl Scene {
 
     /// Everything is sound, and a rebuild counts as the catalog does.
     async fn check(&self) {
+        self.check_counters().await;
+        let status = self.repository.status().unwrap();
+        assert_eq!(self.repository.rebuild().await.unwrap(), status);
+    }
+
+    /// Everything is sound.
+    async fn check_counters(&self) {
         let options = ScrubOptions {
             depth: Depth::Full,
             ..ScrubOptions::default()
@@ -73,8 +86,6 @@ impl Scene {
         let report = self.repository.scrub(options, &ScrubProgress::default()).await.unwrap();
         assert!(report.is_sound(), "{report:#?}");
         assert_eq!((report.strays, report.unknown.len()), (0, 0), "{report:#?}");
-        let status = self.repository.status().unwrap();
-        assert_eq!(self.repository.rebuild().await.unwrap(), status);
     }
 
     /// Two objects that share packs: the second is every other piece of the first. Returns the second's bytes.
@@ -123,7 +134,7 @@ async fn a_dry_run_tells_what_a_run_would_do_and_does_nothing() {
     let scene = Scene::new("dry").await;
     scene.interleaved().await;
     scene.delete("all").await;
-    scene.repository.release().await.unwrap();
+    scene.repository.release_deleted().await.unwrap();
     let before = scene.packs();
     let foreseen = scene
         .reclaim(ReclaimOptions {
@@ -253,5 +264,39 @@ async fn a_pack_that_a_reader_holds_is_moved_out_of_and_stays_until_the_reader_e
     let reclaimed = scene.reclaim(ReclaimOptions::THOROUGH).await;
     assert!(reclaimed.packs_dropped > 0, "{reclaimed:?}");
     assert!(read(&scene.repository, "half again", ByteRange::All).await == half);
+    scene.check().await;
+}
+
+/// A manifest with many children is released in steps. Each is as long as it may be, and whatever happens between two of
+/// them, the counts are right.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_stopped_half_way_goes_on() {
+    let scene = Scene::tuned("steps", |options| options.release_children_max = 7).await;
+    let core = scene.repository.core().clone();
+    let data = bytes(1, 3 << 20);
+    scene.put("object", &data).await;
+    scene.delete("object").await;
+    let queued = || core.catalog.releases_page(None, 10).unwrap();
+    // The root goes at once, since it has one leaf; of the leaf only the first step.
+    let [root] = queued().try_into().unwrap();
+    release_step(&core, &root).await.unwrap();
+    let [leaf] = queued().try_into().unwrap();
+    assert_eq!((leaf.kind, leaf.cursor), (BlobKind::Leaf, 0));
+    release_step(&core, &leaf).await.unwrap();
+    assert_eq!(queued()[0].cursor, 7);
+    scene.check_counters().await;
+
+    // The same content comes again: the leaf is not found, and what it leads to is counted again.
+    scene.put("again", &data).await;
+    assert!(queued().iter().all(|row| row.id != leaf.id));
+    assert!(read(&scene.repository, "again", ByteRange::All).await == data);
+    scene.check_counters().await;
+    scene.repository.release_deleted().await.unwrap();
+    scene.check().await;
+
+    scene.delete("again").await;
+    scene.reclaim(ReclaimOptions::THOROUGH).await;
+    scene.reclaim(ReclaimOptions::THOROUGH).await;
+    assert_eq!(scene.blobs().1, 0);
     scene.check().await;
 }

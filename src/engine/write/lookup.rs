@@ -59,7 +59,7 @@ fn find_in_catalog(core: &Core, holder: &Holder, ids: &[ChunkId], known: &mut [K
         let Some(row) = core.catalog.chunk(id)? else {
             continue;
         };
-        if row.quarantined || !holder.pin(row.pack) {
+        if row.quarantined || core.catalog.released(&row)? > 0 || !holder.pin(row.pack) {
             continue;
         }
         known[index] = Known::Stored;

@@ -13,7 +13,7 @@ use tonic::{Request, Response};
 
 pub(super) use self::operations::Operations;
 use self::operations::{Interruption, Operation, Work};
-pub(super) use self::schedule::keep_scrubbing;
+pub(super) use self::schedule::{keep_reclaiming, keep_scrubbing};
 use super::Answer;
 use super::agent::Agent;
 use super::caller::{Caller, caller_of};
@@ -126,13 +126,7 @@ impl Maintenance {
 fn work_on(repository: Repository, wanted: &Wanted) -> Result<Work> {
     let id = Some(repository.id());
     match wanted {
-        Wanted::Reclaim(wanted) => Ok(Work {
-            kind: OperationKind::Reclaim,
-            repository: id,
-            interruption: Interruption::AtOnce,
-            task: reclaim(repository, reclaim_options(wanted)?).boxed(),
-            scrub: None,
-        }),
+        Wanted::Reclaim(wanted) => Ok(reclaim_work(repository, reclaim_options(wanted)?)),
         Wanted::Rebuild(_) => Ok(Work {
             kind: OperationKind::Rebuild,
             repository: id,
@@ -145,6 +139,16 @@ fn work_on(repository: Repository, wanted: &Wanted) -> Result<Work> {
             let line = "this agent runs reclaim, scrub and rebuild only";
             Err(Error::new(Reason::Unsupported, line))
         }
+    }
+}
+
+fn reclaim_work(repository: Repository, options: ReclaimOptions) -> Work {
+    Work {
+        kind: OperationKind::Reclaim,
+        repository: Some(repository.id()),
+        interruption: Interruption::AtOnce,
+        task: reclaim(repository, options).boxed(),
+        scrub: None,
     }
 }
 

@@ -1,12 +1,12 @@
-//! Scrubs that the agent begins by itself: when they are due, one at a time, at the rate that was set for them. They are
+//! What the agent begins by itself: scrubs, one at a time, at the rate that was set for them; and reclaims. They are
 //! operations like others, so they can be watched and cancelled.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::scrub;
+use super::{reclaim_work, scrub};
 use crate::codec::RepositoryId;
-use crate::engine::{Depth, Result, ScrubHistory, ScrubOptions};
+use crate::engine::{Depth, ReclaimSchedule, Result, ScrubHistory, ScrubOptions};
 use crate::service::agent::Agent;
 use crate::service::proto::OperationState;
 
@@ -43,6 +43,65 @@ pub(in crate::service) async fn keep_scrubbing(agent: &Agent) {
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// How often it is looked whether there is space to give back: soon enough where there is no room for puts.
+const RECLAIM_LOOK_EVERY: Duration = Duration::from_secs(5);
+/// After a reclaim that failed or was cancelled.
+const RECLAIM_REST: Duration = Duration::from_secs(60);
+
+/// Gives back space when that is due, in one repository after the other. Never returns.
+pub(in crate::service) async fn keep_reclaiming(agent: &Agent) {
+    let reclaims = agent.settings().reclaims;
+    if !reclaims.automatic {
+        return std::future::pending().await;
+    }
+    let mut schedules = HashMap::new();
+    let mut resting = HashMap::new();
+    loop {
+        resting.retain(|_, until| *until > Instant::now());
+        let headers = agent.store().repositories().await;
+        schedules.retain(|id, _| headers.iter().any(|header| header.id == *id));
+        for header in headers {
+            if resting.contains_key(&header.id) {
+                continue;
+            }
+            let schedule = schedules
+                .entry(header.id)
+                .or_insert_with(|| ReclaimSchedule::new(reclaims.garbage_percent));
+            match reclaim_if_due(agent, header.id, schedule).await {
+                Ok(None | Some(OperationState::Done)) => {}
+                Ok(Some(_)) => drop(resting.insert(header.id, Instant::now() + RECLAIM_REST)),
+                // Its key is not there, or the storage does not answer: the mode tells.
+                Err(error) => {
+                    tracing::debug!(%error, repository = header.name, "whether space can be given back is not known");
+                    resting.insert(header.id, Instant::now() + RECLAIM_REST);
+                }
+            }
+        }
+        tokio::time::sleep(RECLAIM_LOOK_EVERY).await;
+    }
+}
+
+/// How it ended, if it was due.
+async fn reclaim_if_due(
+    agent: &Agent,
+    id: RepositoryId,
+    schedule: &mut ReclaimSchedule,
+) -> Result<Option<OperationState>> {
+    let repository = agent.store().repository(&id.to_string()).await?;
+    let Some(options) = schedule.due(&repository).await? else {
+        return Ok(None);
+    };
+    let work = reclaim_work(repository.clone(), options);
+    let operation = agent.operations().start(work, agent.settings().observer.clone())?;
+    tracing::info!(repository = %id, garbage_percent = options.garbage_percent_max, "a reclaim that is due begins");
+    operation.ended().await;
+    let state = operation.now().state();
+    if state == OperationState::Done {
+        schedule.ended(&repository)?;
+    }
+    Ok(Some(state))
 }
 
 /// How it ended, if it was due.

@@ -1,4 +1,4 @@
-//! Scrubs that an agent begins by itself.
+//! What an agent begins by itself.
 
 use std::time::Duration;
 
@@ -7,10 +7,11 @@ use super::put::{bytes, put};
 use super::scrub::{STANDING, done, full, report};
 use super::world::{World, eventually};
 use crate::config::serve::Scrubs;
-use crate::engine::Depth;
+use crate::engine::{Depth, Precondition};
 use crate::service::AgentSettings;
 use crate::service::proto::maintenance_client::MaintenanceClient;
-use crate::service::proto::{MaintenanceListRequest, Operation, ScrubWork};
+use crate::service::proto::operation::Report;
+use crate::service::proto::{MaintenanceListRequest, Operation, OperationKind, OperationState, ScrubWork};
 
 /// An agent that scrubs by itself at this rate, with one repository.
 async fn scrubbing(name: &str, rate_bytes: u64) -> World {
@@ -86,4 +87,34 @@ async fn a_scrub_that_was_due_is_cancelled_with_the_agent_and_remembered() {
     let history = world.agent.store().scrub_history(repository.id(), Depth::Full).unwrap();
     assert_eq!(history.next.unwrap().to_string(), cursor);
     assert_eq!(running(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn space_of_deleted_objects_comes_back_without_being_asked_for() {
+    let world = World::with("service reclaim due", AgentSettings::default()).await;
+    for seed in 0..3 {
+        put(&world, &format!("o{seed}"), &bytes(seed, 3 << 20)).await.unwrap();
+    }
+    let repository = world.agent.store().repository("default").await.unwrap();
+    let stored = || repository.status().unwrap().stored_bytes;
+    let before = stored();
+    for name in ["o0", "o2"] {
+        assert!(repository.delete(name, Precondition::None).await.unwrap());
+    }
+    let keeping = tokio::spawn(world.agent.clone().keep_reclaiming());
+    eventually(|| stored() < before / 2).await;
+    let operation = newest(&world).await;
+    let ended = ended(&world, &operation.id).await;
+    assert_eq!(
+        (ended.kind(), ended.state()),
+        (OperationKind::Reclaim, OperationState::Done)
+    );
+    assert!(matches!(ended.report, Some(Report::Reclaim(report)) if report.freed_bytes > 5 << 20));
+    keeping.abort();
+    // Another look finds nothing to do.
+    let looking = tokio::spawn(world.agent.clone().keep_reclaiming());
+    tokio::time::timeout(Duration::from_millis(200), looking)
+        .await
+        .unwrap_err();
+    assert_eq!(newest(&world).await.id, operation.id);
 }

@@ -33,6 +33,15 @@ const PROBE: &str = "probe";
 /// Whatever is done to a store, and wherever it is disturbed or killed: it holds what was acknowledged, what was not is
 /// there or not, and the totals are those that a rebuild finds.
 pub fn operations(data: &[u8]) {
+    run(data, false);
+}
+
+/// The same with a reclaim after every step, which may be disturbed or killed as the step may.
+pub fn reclaims(data: &[u8]) {
+    run(data, true);
+}
+
+fn run(data: &[u8], reclaims: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime on this thread needs nothing special");
     runtime.block_on(async {
@@ -43,6 +52,9 @@ pub fn operations(data: &[u8]) {
                 break;
             }
             run.step(&mut input).await;
+            if reclaims {
+                run.reclaim(&mut input).await;
+            }
         }
         run.end().await;
     });
@@ -89,8 +101,24 @@ impl Run {
                 }
                 self.open().await;
             }
-            13 => self.kill_meanwhile(input).await,
-            _ => self.disturb(input).await,
+            13 => {
+                let operation = self.operation(input);
+                self.kill_meanwhile(operation, input).await;
+            }
+            _ => {
+                let operation = self.operation(input);
+                self.disturb(operation, input).await;
+            }
+        }
+    }
+
+    async fn reclaim(&mut self, input: &mut Input<'_>) {
+        let options = *input.choice(&[ReclaimOptions::THOROUGH, ReclaimOptions::default()]);
+        let operation = Operation::Reclaim(options);
+        match input.u8() % 4 {
+            0 => self.kill_meanwhile(operation, input).await,
+            1 => self.disturb(operation, input).await,
+            _ => self.apply(&operation).await,
         }
     }
 
@@ -192,8 +220,7 @@ impl Run {
     }
 
     /// The process ends while it does something, and of its catalog the last commits may be lost.
-    async fn kill_meanwhile(&mut self, input: &mut Input<'_>) {
-        let operation = self.operation(input);
+    async fn kill_meanwhile(&mut self, operation: Operation, input: &mut Input<'_>) {
         let at = usize::from(input.u8() % 24);
         self.store.order([Fault::Freeze(at)]);
         let stop = input.u8();
@@ -210,8 +237,7 @@ impl Run {
 
     /// One or two operations of the store or of the catalog fail, and it goes on. No put leaves half an object: that is
     /// damage, and stores do not do it.
-    async fn disturb(&mut self, input: &mut Input<'_>) {
-        let operation = self.operation(input);
+    async fn disturb(&mut self, operation: Operation, input: &mut Input<'_>) {
         let at = usize::from(input.u8() % 24);
         match input.u8() % 5 {
             0 => self.store.order([Fault::Refuse(at)]),
@@ -310,6 +336,7 @@ fn options(tables: &FaultyTables) -> StoreOptions {
             checkpoint_log_bytes: 16 << 10,
             read_ahead_bytes: 128 << 10,
             locality_bytes: 64 << 10,
+            release_children_max: 3,
             ..Options::default()
         },
     }

@@ -182,6 +182,7 @@ async fn serve(configuration: serve::Serve) -> Result<(), Failure> {
     state.set_metrics(rendering(&metrics, &store));
     let agent = Agent::new(store.clone(), agent_settings(&configuration, &metrics));
     tasks.spawn(agent.clone().keep_scrubbing());
+    tasks.spawn(agent.clone().keep_reclaiming());
     tell_start(&configuration, &sockets.grpc, http);
     if !Secret::memory_is_locked() {
         tracing::warn!(
@@ -230,6 +231,7 @@ fn agent_settings(configuration: &serve::Serve, metrics: &Arc<Metrics>) -> Agent
             KeySource::Core => KeyProvider::Core,
         },
         scrubs: configuration.scrubs,
+        reclaims: configuration.reclaims,
         observer: metrics.clone(),
     }
 }
