@@ -65,6 +65,10 @@ pub struct Counters {
     pub packs_dropped: Count,
     /// Bytes of those.
     pub freed_bytes: Count,
+    /// Those of the packs deleted that something in use was moved out of.
+    pub packs_rewritten: Count,
+    /// Bytes in use that were moved to other packs.
+    pub moved_bytes: Count,
     /// Chunks found damaged and set aside.
     pub chunks_quarantined: Count,
 

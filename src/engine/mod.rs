@@ -7,7 +7,7 @@
 //! |---|---|---|---|---|---|
 //! | **put** | share packs, fsyncs and commits; the later record wins a name | sees the version it opened | log order decides | a hit holds its pack; only packs that nobody holds are condemned | waits for the writer to close |
 //! | **get** | | independent | goes on: it holds its packs | its packs stay until it ends | its packs stay |
-//! | **reclaim** | | | what is deleted meanwhile may wait for the next run | the apply lock orders their steps | one at a time |
+//! | **reclaim** | | | what is deleted meanwhile may wait for the next run, or move as garbage | one at a time | one at a time |
 //!
 //! # Order of durable steps
 //!

@@ -240,6 +240,16 @@ const REBUILT: Family = Family::counter(
 );
 const PACKS_DROPPED: Family = Family::counter("cairn_packs_dropped_total", &[], "Packs that reclaim deleted.");
 const FREED: Family = Family::counter("cairn_freed_bytes_total", &[], "Bytes of packs that reclaim deleted.");
+const PACKS_REWRITTEN: Family = Family::counter(
+    "cairn_packs_rewritten_total",
+    &[],
+    "Packs that reclaim moved what is in use out of, and deleted.",
+);
+const MOVED: Family = Family::counter(
+    "cairn_moved_bytes_total",
+    &[],
+    "Bytes in use that reclaim moved to other packs.",
+);
 
 // Scrubs.
 
@@ -363,6 +373,8 @@ pub static FAMILIES: &[&Family] = &[
     &REBUILT,
     &PACKS_DROPPED,
     &FREED,
+    &PACKS_REWRITTEN,
+    &MOVED,
     &SCRUB_BYTES,
     &SCRUB_OBJECTS,
     &SCRUB_DAMAGE,

@@ -283,7 +283,7 @@ async fn chunks_that_are_put_while_they_are_reclaimed_are_never_lost() {
     done.store(true, Ordering::Relaxed);
     let (dropped, rewritten) = reclaiming.await.unwrap();
     assert!(dropped > 0 && rewritten > 0, "{dropped} {rewritten}");
-    let duplicates = store.counters().chunks_duplicate.get();
+    let duplicates = store.counters().chunks_duplicate.value();
     assert!(
         duplicates > puts / 10,
         "{duplicates}: the puts met nothing that was there"

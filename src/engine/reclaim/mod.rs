@@ -234,6 +234,7 @@ impl Run<'_> {
         }
         let dropped = self.condemn_and_drop(&emptied).await?;
         self.progress.rewritten(dropped);
+        self.core.counters.packs_rewritten.add(dropped);
         Ok(())
     }
 

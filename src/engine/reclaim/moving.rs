@@ -162,6 +162,7 @@ impl<'a> Mover<'a> {
             };
             let filled = self.run.core.compute.run(move || filling.fill()).await?;
             self.run.progress.moved(filled.moved_bytes);
+            self.run.core.counters.moved_bytes.add(filled.moved_bytes);
             self.output = Some(filled.output);
             blobs = filled.blobs;
             source.quarantine(&filled.damaged).await?;

@@ -84,6 +84,8 @@ fn counts(counters: &Counters) -> Vec<Row<'_>> {
         (&REBUILT, &[], &counters.catalogs_rebuilt),
         (&PACKS_DROPPED, &[], &counters.packs_dropped),
         (&FREED, &[], &counters.freed_bytes),
+        (&PACKS_REWRITTEN, &[], &counters.packs_rewritten),
+        (&MOVED, &[], &counters.moved_bytes),
         (&SCRUB_BYTES, &[], &counters.scrubs.bytes),
         (&SCRUB_OBJECTS, &[], &counters.scrubs.stored_objects),
     ]
