@@ -235,7 +235,9 @@ async fn chunks_that_are_put_while_they_are_reclaimed_are_never_lost() {
     let seed = seed(8);
     let _announce = Announce(seed);
     let place = Place::memory();
-    let (store, repository) = Agent::with_catalog().open(&place).await.unwrap();
+    // It keeps the directory of the catalog.
+    let agent = Agent::with_catalog();
+    let (store, repository) = agent.open(&place).await.unwrap();
     // Most are listed in their records; some have a manifest.
     let contents: Arc<Vec<Vec<u8>>> = {
         let mut rng = rng(seed);
