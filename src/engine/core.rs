@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use super::budget::Budget;
 use super::compute::Compute;
 use super::counters::Counters;
+use super::departures::Departures;
 use super::error::{Error, Reason, Result};
 use super::gate::Gate;
 use super::in_flight::InFlight;
@@ -42,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) revocation: Arc<Revocation>,
     /// Whether puts are admitted now.
     pub(crate) gate: Arc<Gate>,
+    /// Which repositories of the store must not be written any more.
+    pub(crate) departures: Arc<Departures>,
     /// Counts the beginnings and the ends of rebuilds: odd while the catalog is being made anew.
     pub(crate) rebuilds: AtomicU64,
     /// Set when the log turned out to lack what this agent had seen on it.

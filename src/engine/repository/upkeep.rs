@@ -2,10 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
-use super::Repository;
+use tokio::sync::MutexGuard;
+
+use super::{Repository, WriteAccess};
 use crate::catalog::{DirtyKey, Lookup, Stats};
 use crate::codec::RepositoryId;
 use crate::engine::error::{Error, Reason, Result};
+use crate::engine::evacuate;
+use crate::engine::log::checkpoint;
 use crate::engine::log::rebuild::{self, RebuildProgress};
 use crate::engine::log::requests::Request;
 use crate::engine::reclaim::{self, ReclaimOptions, Reclaimed};
@@ -43,6 +47,7 @@ impl Repository {
     /// on meanwhile.
     pub async fn reclaim(&self, options: ReclaimOptions) -> Result<Reclaimed> {
         self.core().revocation.check()?;
+        self.core().departures.check(self.id())?;
         let _alone = self.inner.housekeeping.lock().await;
         reclaim::run(self, options).await
     }
@@ -61,6 +66,8 @@ impl Repository {
     /// # Errors
     /// As [`Self::rebuild`].
     pub async fn rebuild_watched(&self, progress: &RebuildProgress) -> Result<RepositoryStatus> {
+        let core = self.core();
+        core.departures.check_under_way(self.id())?;
         let _alone = self.inner.housekeeping.lock().await;
         // Kept until the end: a put must not look anything up in a catalog that is half made.
         let mut slot = self.inner.writer.lock().await;
@@ -69,9 +76,55 @@ impl Repository {
         }
         let applying = self.core().apply.lock().await;
         self.core().revocation.check()?;
-        rebuild::run(self.core(), progress).await?;
+        // Where a repository went is not in the store.
+        let moved = evacuate::Memory::load(core)?;
+        rebuild::run(core, progress).await?;
+        if let Some(moved) = moved {
+            moved.keep(core)?;
+        }
         drop(applying);
         self.status()
+    }
+
+    /// Nothing is reclaimed and nothing rebuilt until what is returned is dropped.
+    pub(crate) async fn keep_still(&self) -> MutexGuard<'_, ()> {
+        self.inner.housekeeping.lock().await
+    }
+
+    /// Ends writing for good, as far as this process is concerned: waits for what is under way, and leaves two checkpoints
+    /// at the end of the log, so that whoever reads a copy needs no commit before. To be called once writes are refused.
+    ///
+    /// A store that cannot be written is left as it is: whatever its checkpoints lack is in its log.
+    ///
+    /// # Errors
+    /// `Fenced`, `KeysUnavailable`, `CatalogFailed`; what keeps the log from being followed.
+    pub(crate) async fn come_to_rest(&self) -> Result<()> {
+        self.close().await;
+        self.follow_others().await?;
+        let tip = self.core().catalog.tip()?.unwrap_or_default();
+        if tip.tip.is_none() || checkpoint::is_newest(self.core(), &tip).await {
+            return Ok(());
+        }
+        let written = match self.write_access_to_leave().await {
+            Ok(access) => self.write_checkpoints_by(&access, &[]).await,
+            Err(error) => Err(error),
+        };
+        self.close().await;
+        match written {
+            Err(error)
+                if matches!(
+                    error.reason(),
+                    Reason::Fenced | Reason::KeysUnavailable | Reason::CatalogFailed | Reason::Internal
+                ) =>
+            {
+                Err(error)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the store that is left cannot be written; it is copied with the checkpoints it has");
+                self.follow_others().await
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// The end of a salvage: commits and writes two checkpoints, so that no rebuild comes by what is lost any more.
@@ -92,8 +145,12 @@ impl Repository {
     /// Writes the `dirty` parts of the tables anew: two checkpoints, so that none of those that are kept refers to what
     /// was there before.
     pub(crate) async fn write_checkpoints(&self, dirty: &[DirtyKey]) -> Result<()> {
-        let core = self.core();
         let access = self.write_access().await?;
+        self.write_checkpoints_by(&access, dirty).await
+    }
+
+    async fn write_checkpoints_by(&self, access: &WriteAccess, dirty: &[DirtyKey]) -> Result<()> {
+        let core = self.core();
         {
             let _applying = core.apply.lock().await;
             let mut tx = core.catalog.begin();
