@@ -66,6 +66,11 @@ impl Core {
         self.salvaging.load(Ordering::Acquire)
     }
 
+    /// Whether a new owner begins with a commit of its own, even if nobody asks for one.
+    pub(crate) fn must_open(&self) -> bool {
+        self.is_salvaging() || self.departures.contains(self.secrets.repository())
+    }
+
     pub(crate) fn is_given_up(&self, pack: &PackName) -> bool {
         self.given_up.lock().contains(pack)
     }

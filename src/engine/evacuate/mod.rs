@@ -172,7 +172,12 @@ impl Store {
         progress: &EvacuateProgress,
     ) -> Result<()> {
         let core = repository.core();
-        repository.come_to_rest().await?;
+        let memory = remember(core, target).await?;
+        match memory.has_ended {
+            // It is not written any more, and what may be the only copy by now is not called another one for it.
+            true => repository.stay_at_rest().await?,
+            false => repository.come_to_rest().await?,
+        }
         let epoch = ownership::newest(core).await?;
         if target.header(header.id).is_some() {
             refuse_other_state(repository, target, epoch).await?;
@@ -181,7 +186,7 @@ impl Store {
             repository,
             target,
             progress,
-            memory: Mutex::new(remember(core, target).await?),
+            memory: Mutex::new(memory),
         };
         packs.copy().await?;
         list_objects(repository, progress).await?;

@@ -21,8 +21,8 @@ use crate::engine::core::Core;
 use crate::engine::error::Result;
 use crate::engine::repository::Repository;
 use crate::engine::scrub;
-use crate::format::names::parse_pack;
 use crate::format::Entry;
+use crate::format::names::parse_pack;
 
 /// Rows read at a time.
 const PAGE: usize = 64;

@@ -12,6 +12,7 @@ use crate::engine::evacuate;
 use crate::engine::log::checkpoint;
 use crate::engine::log::rebuild::{self, RebuildProgress};
 use crate::engine::log::requests::Request;
+use crate::engine::packs::read_directory;
 use crate::engine::reclaim::{self, ReclaimOptions, Reclaimed};
 use crate::format::Hash32;
 
@@ -99,16 +100,11 @@ impl Repository {
     /// # Errors
     /// `Fenced`, `KeysUnavailable`, `CatalogFailed`; what keeps the log from being followed.
     pub(crate) async fn come_to_rest(&self) -> Result<()> {
-        self.close().await;
-        self.follow_others().await?;
-        let tip = self.core().catalog.tip()?.unwrap_or_default();
-        if tip.tip.is_none() || checkpoint::is_newest(self.core(), &tip).await {
+        self.stay_at_rest().await?;
+        if self.is_at_rest().await? {
             return Ok(());
         }
-        let written = match self.write_access_to_leave().await {
-            Ok(access) => self.write_checkpoints_by(&access, &[]).await,
-            Err(error) => Err(error),
-        };
+        let written = self.write_last_words().await;
         self.close().await;
         match written {
             Err(error)
@@ -125,6 +121,32 @@ impl Repository {
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// Ends writing without leaving anything: for a repository that was moved already.
+    ///
+    /// # Errors
+    /// What keeps the log from being followed.
+    pub(crate) async fn stay_at_rest(&self) -> Result<()> {
+        self.close().await;
+        self.follow_others().await
+    }
+
+    /// Whether there is nothing to be written: the log ends with a commit that can be read, and both checkpoints are there.
+    async fn is_at_rest(&self) -> Result<bool> {
+        let core = self.core();
+        let row = core.catalog.tip()?.unwrap_or_default();
+        match &row.tip {
+            None => Ok(true),
+            Some(tip) => Ok(checkpoint::is_newest(core, &row).await && read_directory(core, &tip.pack).await.is_ok()),
+        }
+    }
+
+    /// Two checkpoints, behind a commit that says nothing but that it is there: so the log of the copy ends with one that is
+    /// whole, whatever became of those before it.
+    async fn write_last_words(&self) -> Result<()> {
+        let access = self.write_access_to_leave().await?;
+        self.write_checkpoints_by(&access, &[]).await
     }
 
     /// The end of a salvage: commits and writes two checkpoints, so that no rebuild comes by what is lost any more.

@@ -2,11 +2,13 @@
 //!
 //! What arrives is checked here, so that behind this only the engine's own types are found.
 
+mod decommission;
 mod object;
 mod repository;
 mod scrub;
 mod status;
 
+pub use self::decommission::{evacuate_report, wipe_report, without_evacuate_lists};
 pub use self::object::{
     byte_range, byte_range_message, metadata, page_token, precondition, precondition_message, put_id,
 };

@@ -1,8 +1,10 @@
 //! `cairn.v1.Maintenance`: long work on a store.
 
+mod decommission;
 mod operations;
 mod schedule;
 mod scrub;
+mod watched;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -27,7 +29,13 @@ use super::stream::{Updates, follow};
 use crate::engine::{Error, Reason, ReclaimOptions, Repository, Result};
 
 /// What this version runs.
-pub(super) const KINDS: [OperationKind; 3] = [OperationKind::Reclaim, OperationKind::Scrub, OperationKind::Rebuild];
+pub(super) const KINDS: [OperationKind; 5] = [
+    OperationKind::Reclaim,
+    OperationKind::Scrub,
+    OperationKind::Rebuild,
+    OperationKind::Evacuate,
+    OperationKind::Wipe,
+];
 /// How often a watcher hears of an operation that does not change: a sign of life.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -54,6 +62,8 @@ impl maintenance_server::Maintenance for Maintenance {
         }
         let work = match wanted {
             Wanted::Scrub(wanted) => scrub::work(&self.agent, &caller, &repository, &wanted).await?,
+            Wanted::Evacuate(wanted) => decommission::evacuate(&self.agent, &caller, &repository, &wanted).await?,
+            Wanted::Wipe(wanted) => decommission::wipe(&self.agent, &caller, &repository, &wanted).await?,
             wanted => work_on(self.agent.repository(&caller, &repository).await?, &wanted)?,
         };
         let observer = self.agent.settings().observer.clone();
@@ -131,7 +141,7 @@ fn work_on(repository: Repository, wanted: &Wanted) -> Result<Work> {
             repository: id,
             interruption: Interruption::AtOnce,
             task: reclaim(repository, ReclaimOptions { dry_run: *dry_run }).boxed(),
-            scrub: None,
+            watched: None,
         }),
         Wanted::Rebuild(_) => Ok(Work {
             kind: OperationKind::Rebuild,
@@ -139,10 +149,10 @@ fn work_on(repository: Repository, wanted: &Wanted) -> Result<Work> {
             // Half a catalog would hide objects until the next start.
             interruption: Interruption::Never,
             task: rebuild(repository).boxed(),
-            scrub: None,
+            watched: None,
         }),
         Wanted::Scrub(_) | Wanted::Reseal(_) | Wanted::Evacuate(_) | Wanted::Wipe(_) => {
-            let line = "this agent runs reclaim, scrub and rebuild only";
+            let line = "this agent runs reclaim, scrub, rebuild, evacuate and wipe only";
             Err(Error::new(Reason::Unsupported, line))
         }
     }

@@ -1,8 +1,9 @@
-//! Long work that the agent does while we watch. Breaking off only ends the watching, but for a scrub, which it cancels.
+//! Long work that the agent does while we watch. Breaking off only ends the watching, but for a scrub, an
+//! evacuation and a wipe, which it cancels.
 
 use tonic::transport::Channel;
 
-use cairn_agent::engine::{Depth, Error, Reason, ReclaimOptions, Reclaimed, Result, ScrubOptions};
+use cairn_agent::engine::{Depth, Error, Evacuees, Reason, ReclaimOptions, Reclaimed, Removed, Result, ScrubOptions};
 use cairn_agent::service::convert::scrub_work;
 use cairn_agent::service::proto;
 use proto::maintenance_client::MaintenanceClient;
@@ -14,7 +15,7 @@ use super::convert::{self, needed, nonsense};
 use super::{MESSAGE_BYTES_MAX, Repository};
 use crate::interrupt::last_words;
 use crate::progress::Counter;
-use crate::target::Scrubbed;
+use crate::target::{Evacuated, Scrubbed};
 
 pub(super) async fn reclaim(repository: &Repository, options: ReclaimOptions) -> Result<Reclaimed> {
     let work = proto::ReclaimWork {
@@ -33,7 +34,42 @@ pub(super) async fn rebuild(repository: &Repository) -> Result<()> {
 /// A scrub, as a local one would do it: to depth bytes over all repositories.
 pub(super) async fn scrub(repository: &Repository, options: &ScrubOptions, counter: &Counter) -> Result<Scrubbed> {
     let work = scrub_work(options, options.depth == Depth::Bytes);
-    let operation = start(repository, Work::Scrub(work)).await?;
+    match run_cancelling(repository, Work::Scrub(work), counter).await? {
+        Report::Scrub(report) => convert::scrubbed(report),
+        _ => Err(other_work()),
+    }
+}
+
+/// An evacuation to a place as the agent sees it.
+pub(super) async fn evacuate(
+    repository: &Repository,
+    to: String,
+    which: &Evacuees,
+    counter: &Counter,
+) -> Result<Evacuated> {
+    let work = proto::EvacuateWork {
+        to,
+        all_repositories: *which == Evacuees::All,
+    };
+    match run_cancelling(repository, Work::Evacuate(work), counter).await? {
+        Report::Evacuate(report) => convert::evacuated(report),
+        _ => Err(other_work()),
+    }
+}
+
+pub(super) async fn wipe(repository: &Repository, confirm: &str, counter: &Counter) -> Result<Removed> {
+    let work = proto::WipeWork {
+        confirm: confirm.to_owned(),
+    };
+    match run_cancelling(repository, Work::Wipe(work), counter).await? {
+        Report::Wipe(report) => Ok(report.into()),
+        _ => Err(other_work()),
+    }
+}
+
+/// Starts the work and waits for its end, telling how far it is; cancels it if nobody waits any more.
+async fn run_cancelling(repository: &Repository, work: Work, counter: &Counter) -> Result<Report> {
+    let operation = start(repository, work).await?;
     let mut cancelling = Cancelling {
         client: client(repository),
         operation_id: Some(operation.id.clone()),
@@ -45,10 +81,7 @@ pub(super) async fn scrub(repository: &Repository, options: &ScrubOptions, count
     });
     let ended = ended.await?;
     cancelling.operation_id = None;
-    match report(repository, ended)? {
-        Report::Scrub(report) => convert::scrubbed(report),
-        _ => Err(other_work()),
-    }
+    report(repository, ended)
 }
 
 /// Cancels an operation if it is dropped before the end is known.
