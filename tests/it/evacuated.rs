@@ -1,6 +1,7 @@
 //! A repository that was moved is the same at the other place, whatever happened on the way; and where something could
 //! not be read, exactly that is missing and told.
 
+mod commands;
 mod damaged;
 mod interrupted;
 mod removed;
@@ -357,7 +358,9 @@ async fn a_move_that_is_cancelled_lets_writes_go_on() {
         let (store, to) = (store.clone(), backend(&to).await);
         async move { store.evacuate_to(to, Evacuees::All, &EvacuateProgress::default()).await }
     });
-    faulty.held(|_| true).await;
+    let first = faulty.held(|_| true).await;
+    faulty.release(first.operation).await;
+    faulty.held(|waiting| waiting.operation > first.operation).await;
     assert_eq!(store.status().await.unwrap().mode, Mode::Deleting);
     moving.abort();
     assert!(moving.await.unwrap_err().is_cancelled());

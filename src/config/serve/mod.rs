@@ -26,7 +26,7 @@ use machine::Machine;
 use read::{number, parsed, size, span, text, word};
 
 use super::{Error, KeyFile, Place, PlaceFlags, Size};
-use crate::engine::{CapacityPolicy, Options, StoreOptions};
+use crate::engine::{CapacityPolicy, DeletionPolicy, Options, StoreOptions};
 use crate::format::Kek;
 use crate::keys;
 
@@ -53,6 +53,8 @@ pub struct Serve {
     pub log: Log,
     /// When the agent says that there is little room.
     pub capacity: CapacityPolicy,
+    /// Whether repositories may be removed.
+    pub deletion_policy: DeletionPolicy,
     /// What the agent reads and checks by itself.
     pub scrubs: Scrubs,
     /// Who may do what; without any, whoever the transport vouches for may do everything.
@@ -170,6 +172,8 @@ const LEVELS: [(&str, &str); 6] = [
     ("trace", "trace"),
 ];
 const PRESETS: [(&str, CapacityPolicy); 2] = [("default", CapacityPolicy::DEFAULT), ("noobaa", CapacityPolicy::NOOBAA)];
+const DELETION_POLICIES: [(&str, DeletionPolicy); 2] =
+    [("delete", DeletionPolicy::Delete), ("retain", DeletionPolicy::Retain)];
 /// Calls whoever has no certificate and comes over TCP.
 const ANONYMOUS: &str = "anonymous";
 
@@ -241,6 +245,9 @@ impl Serve {
             limits: limits(settings)?,
             log: log(settings)?,
             capacity: settings.one("capacity.preset", word(&PRESETS))?.unwrap_or_default(),
+            deletion_policy: settings
+                .one("store.deletion_policy", word(&DELETION_POLICIES))?
+                .unwrap_or_default(),
             scrubs: scrub::scrubs(settings)?,
             clients: clients(settings)?,
         };
@@ -270,6 +277,7 @@ impl Serve {
             budget_bytes: self.budget_bytes,
             compute_threads: self.threads,
             capacity: self.capacity,
+            deletion_policy: self.deletion_policy,
             ..Options::default()
         };
         self.place.store_options_with(keks, options)

@@ -76,6 +76,8 @@ struct Evacuee {
     repository: Repository,
     header: RepositoryHeader,
     leaving: Leaving,
+    /// Packs and their bytes, before what its leaving adds.
+    counted: (u64, u64),
 }
 
 impl Store {
@@ -129,12 +131,13 @@ impl Store {
                 leaving: self.inner.departures.move_to(header.id, &to)?,
                 repository,
                 header,
+                counted: (0, 0),
             });
         }
         self.poke_status();
-        for evacuee in &evacuees {
-            let (packs, bytes) = packs::count(evacuee.repository.core())?;
-            progress.expect(packs, bytes);
+        for evacuee in &mut evacuees {
+            evacuee.counted = packs::count(evacuee.repository.core())?;
+            progress.expect((0, 0), evacuee.counted);
         }
         for evacuee in evacuees {
             self.evacuate_one(evacuee, &target, progress).await?;
@@ -148,11 +151,12 @@ impl Store {
             repository,
             header,
             leaving,
+            counted,
         } = evacuee;
         let core = repository.core().clone();
         let copying = async {
             let _still = repository.keep_still().await;
-            self.copy(&repository, &header, target, progress).await
+            self.copy(&repository, &header, counted, target, progress).await
         };
         tokio::select! {
             copied = copying => copied?,
@@ -168,20 +172,21 @@ impl Store {
         &self,
         repository: &Repository,
         header: &RepositoryHeader,
+        counted: (u64, u64),
         target: &Target,
         progress: &EvacuateProgress,
     ) -> Result<()> {
         let core = repository.core();
         let memory = remember(core, target).await?;
-        match memory.has_ended {
-            // It is not written any more, and what may be the only copy by now is not called another one for it.
-            true => repository.stay_at_rest().await?,
-            false => repository.come_to_rest().await?,
+        match target.header(header.id) {
+            // What was moved is not written once more for another run.
+            Some(_) if is_same_state(core, target).await? => repository.stay_at_rest().await?,
+            Some(_) => return Err(other_state(repository, target).await?),
+            None => repository.come_to_rest().await?,
         }
+        let (packs, bytes) = packs::count(core)?;
+        progress.expect(counted, (packs, bytes));
         let epoch = ownership::newest(core).await?;
-        if target.header(header.id).is_some() {
-            refuse_other_state(repository, target, epoch).await?;
-        }
         let packs = Packs {
             repository,
             target,
@@ -258,16 +263,16 @@ async fn remember(core: &Core, target: &Target) -> Result<Memory> {
     Ok(memory)
 }
 
-/// A repository that is there already is gone on with if nobody has written it there, nor here, since it was copied.
-///
-/// # Errors
-/// `RepositoryExists` otherwise.
-async fn refuse_other_state(repository: &Repository, target: &Target, epoch: Option<u64>) -> Result<()> {
-    let core = repository.core();
+/// Whether nobody has written a repository that is there already since it was copied, neither there nor here: whoever
+/// writes takes an epoch, and who moves a repository gives its own up.
+async fn is_same_state(core: &Core, target: &Target) -> Result<bool> {
     let there = ownership::newest_at(&target.backend, &core.layout).await?;
-    if there == epoch {
-        return Ok(());
-    }
+    Ok(there == ownership::newest(core).await?)
+}
+
+/// Why a repository that is there is not gone on with.
+async fn other_state(repository: &Repository, target: &Target) -> Result<Error> {
+    let core = repository.core();
     let number = |epoch: Option<u64>| epoch.map_or_else(|| "none".to_owned(), |epoch| epoch.to_string());
     let line = format!(
         "{} has repository {:?} (id {}) already, and one of the two was written since: the newest owner there is {}, here \
@@ -275,10 +280,10 @@ async fn refuse_other_state(repository: &Repository, target: &Target, epoch: Opt
         target.backend.location(),
         repository.name().as_str(),
         repository.id(),
-        number(there),
-        number(epoch)
+        number(ownership::newest_at(&target.backend, &core.layout).await?),
+        number(ownership::newest(core).await?)
     );
-    Err(Error::new(Reason::RepositoryExists, line))
+    Ok(Error::new(Reason::RepositoryExists, line))
 }
 
 /// Names the objects that lack something.

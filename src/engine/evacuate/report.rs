@@ -171,9 +171,13 @@ impl EvacuateProgress {
         self.rate.lock().tell(Instant::now(), report.bytes_copied);
     }
 
-    pub(super) fn expect(&self, packs: u64, bytes: u64) {
-        self.packs_expected.fetch_add(packs, Ordering::Relaxed);
-        self.bytes_expected.fetch_add(bytes, Ordering::Relaxed);
+    /// So many packs and bytes are to be copied where `before` were reckoned with.
+    pub(super) fn expect(&self, before: (u64, u64), now: (u64, u64)) {
+        // Atomics wrap, so a difference below zero is one too.
+        self.packs_expected
+            .fetch_add(now.0.wrapping_sub(before.0), Ordering::Relaxed);
+        self.bytes_expected
+            .fetch_add(now.1.wrapping_sub(before.1), Ordering::Relaxed);
     }
 
     pub(super) fn copied(&self, bytes: u64) {

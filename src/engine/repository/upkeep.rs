@@ -16,6 +16,9 @@ use crate::engine::packs::read_directory;
 use crate::engine::reclaim::{self, ReclaimOptions, Reclaimed};
 use crate::format::Hash32;
 
+/// How often a store that fails writes is asked to take the last ones of a repository that leaves.
+const LAST_WORDS_ATTEMPTS: usize = 2;
+
 /// Totals of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepositoryStatus {
@@ -104,23 +107,28 @@ impl Repository {
         if self.is_at_rest().await? {
             return Ok(());
         }
-        let written = self.write_last_words().await;
-        self.close().await;
-        match written {
-            Err(error)
-                if matches!(
-                    error.reason(),
-                    Reason::Fenced | Reason::KeysUnavailable | Reason::CatalogFailed | Reason::Internal
-                ) =>
-            {
-                Err(error)
+        for attempt in 1.. {
+            let written = self.write_last_words().await;
+            self.stay_at_rest().await?;
+            match written {
+                Ok(()) => break,
+                Err(error) => match error.reason() {
+                    Reason::Fenced | Reason::KeysUnavailable | Reason::CatalogFailed | Reason::Internal => {
+                        return Err(error);
+                    }
+                    Reason::ReadOnly | Reason::NoCapacity | Reason::AuthFailed => {
+                        tracing::warn!(%error, "the store that is left cannot be written; it is copied as it is");
+                        break;
+                    }
+                    _ if attempt == LAST_WORDS_ATTEMPTS => {
+                        tracing::warn!(%error, "the store that is left fails writes; it is copied as it is");
+                        break;
+                    }
+                    _ => {}
+                },
             }
-            Err(error) => {
-                tracing::warn!(%error, "the store that is left cannot be written; it is copied with the checkpoints it has");
-                self.follow_others().await
-            }
-            Ok(()) => Ok(()),
         }
+        Ok(())
     }
 
     /// Ends writing without leaving anything: for a repository that was moved already.
