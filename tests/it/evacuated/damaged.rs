@@ -175,6 +175,25 @@ async fn damage_is_told_again_by_the_next_run() {
     assert_eq!(again.packs_copied, 1, "what is whole was compared, not copied");
 }
 
+/// Somebody brings the pack back, and a scrub finds it whole: nothing but the note tells that its copy is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_healed_since_is_copied_again() {
+    let scene = Scene::new().await;
+    let packs = scene.large_packs().await;
+    scene.edit(&packs[1], |bytes| bytes[3 * BLOCK + 100] ^= 1).await;
+    let to = Place::memory();
+    assert_eq!(evacuate(&scene.store, &to).await.unwrap().lost_count, 1);
+    scene.edit(&packs[1], |bytes| bytes[3 * BLOCK + 100] ^= 1).await;
+    assert_sound(&scene.repository, "healed").await;
+    let report = evacuate(&scene.store, &to).await.unwrap();
+    assert_eq!(
+        (report.packs_copied, report.verdict()),
+        (1, Verdict::Complete),
+        "{report:#?}"
+    );
+    assert_lacks_exactly(&to, &[]).await;
+}
+
 /// A disk that fails over a part of a pack: read in smaller ranges, all but the bad blocks are there.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_is_read_in_smaller_ranges() {
