@@ -104,7 +104,8 @@ async fn assert_same(to: &Place, before: &Seen, what: &str) {
     assert_eq!(&see(&repository).await, before, "{what}");
     assert_sound(&repository, what).await;
     // The id of a put that was made before the move gives its result.
-    put(&repository, "large", 1, 5 << 20).await.unwrap();
+    let large = before.objects["large"].1.len();
+    put(&repository, "large", 1, large).await.unwrap();
     assert_eq!(
         repository.status().unwrap().log_number,
         before.log_number,
