@@ -227,11 +227,14 @@ async fn what_cannot_be_read_is_read_in_smaller_ranges() {
     assert_lacks_exactly(&to, &[]).await;
 }
 
+/// A path, and the bytes there.
+type BadRange = (String, Range<u64>);
+
 /// A store of which a range of one object cannot be read.
 #[derive(Clone, Debug, Default)]
 struct BadDisk {
     files: Arc<InMemory>,
-    bad: Arc<Mutex<Option<(String, Range<u64>)>>>,
+    bad: Arc<Mutex<Option<BadRange>>>,
 }
 
 impl std::fmt::Display for BadDisk {
