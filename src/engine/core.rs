@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use super::budget::Budget;
 use super::compute::Compute;
 use super::counters::Counters;
+use super::departures::Departures;
 use super::error::{Error, Reason, Result};
 use super::gate::Gate;
 use super::in_flight::InFlight;
@@ -42,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) revocation: Arc<Revocation>,
     /// Whether puts are admitted now.
     pub(crate) gate: Arc<Gate>,
+    /// Which repositories of the store must not be written any more.
+    pub(crate) departures: Arc<Departures>,
     /// Counts the beginnings and the ends of rebuilds: odd while the catalog is being made anew.
     pub(crate) rebuilds: AtomicU64,
     /// Set when the log turned out to lack what this agent had seen on it.
@@ -61,6 +64,11 @@ pub(crate) struct CatalogState(u64);
 impl Core {
     pub(crate) fn is_salvaging(&self) -> bool {
         self.salvaging.load(Ordering::Acquire)
+    }
+
+    /// Whether a new owner begins with a commit of its own, even if nobody asks for one.
+    pub(crate) fn must_open(&self) -> bool {
+        self.is_salvaging() || self.departures.contains(self.secrets.repository())
     }
 
     pub(crate) fn is_given_up(&self, pack: &PackName) -> bool {

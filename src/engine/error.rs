@@ -97,6 +97,8 @@ pub enum Reason {
     Unsupported,
     /// No operation has this id.
     OperationNotFound,
+    /// The deletion policy of the store keeps what is to be removed.
+    Retained,
     /// An invariant of the program does not hold.
     Internal,
 }
@@ -124,7 +126,7 @@ pub enum Code {
 
 impl Reason {
     /// Every case.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::InvalidName,
         Self::InvalidRange,
         Self::InvalidArgument,
@@ -156,6 +158,7 @@ impl Reason {
         Self::PermissionDenied,
         Self::Unsupported,
         Self::OperationNotFound,
+        Self::Retained,
         Self::Internal,
     ];
 
@@ -223,6 +226,7 @@ impl Reason {
             Reason::PermissionDenied => ("PERMISSION_DENIED", Denied, 69, false, Code::PermissionDenied),
             Reason::Unsupported => ("UNSUPPORTED", FixRequest, 64, false, Code::Unimplemented),
             Reason::OperationNotFound => ("OPERATION_NOT_FOUND", NotFound, 1, false, Code::NotFound),
+            Reason::Retained => ("RETAINED", Denied, 69, false, Code::FailedPrecondition),
             Reason::Internal => ("INTERNAL", Report, 1, false, Code::Internal),
         }
     }

@@ -11,7 +11,7 @@ use super::packs::damaged;
 use super::random;
 use crate::backend::{self, Backend};
 use crate::codec::RepositoryId;
-use crate::format::keyring::{self, FIRST_GENERATION, WrapSeed};
+use crate::format::keyring::{self, WrapSeed};
 use crate::format::names::{KeyringCopy, parse_keyring};
 use crate::format::{self, Hash32, Kek, KeyringHeader, Layout, Secrets};
 
@@ -41,28 +41,49 @@ pub(crate) async fn repository_ids(backend: &Backend) -> Result<Vec<RepositoryId
 
 /// The newest readable keyring of every repository. One whose keyring is lost does not keep the others from being used.
 pub(crate) async fn read_headers(backend: &Backend) -> Result<Vec<RepositoryHeader>> {
-    let mut headers = Vec::new();
-    let mut lost = None;
+    match survey(backend).await? {
+        Survey { headers, lost } if headers.is_empty() => lost
+            .into_iter()
+            .next_back()
+            .map_or(Ok(headers), |(_, error)| Err(error)),
+        Survey { headers, .. } => Ok(headers),
+    }
+}
+
+/// The repositories of a place.
+pub(crate) struct Survey {
+    /// Those with a keyring.
+    pub(crate) headers: Vec<RepositoryHeader>,
+    /// Those with none that can be read, and what is wrong.
+    pub(crate) lost: Vec<(RepositoryId, Error)>,
+}
+
+/// What repositories there are, readable or not.
+pub(crate) async fn survey(backend: &Backend) -> Result<Survey> {
+    let (mut headers, mut lost) = (Vec::new(), Vec::new());
     for id in repository_ids(backend).await? {
         match newest_keyring(backend, id).await {
-            Ok(Some((header, _))) => headers.push(RepositoryHeader {
-                id,
-                name: header.name.as_str().to_owned(),
-                store_id: header.store_id,
-                key_id: header.kek_id,
-                generation: header.generation,
-            }),
+            Ok(Some((header, _))) => headers.push(RepositoryHeader::from(header)),
             Ok(None) => {}
             Err(error) if error.reason() == Reason::DataLoss => {
                 tracing::error!(repository = %id, %error, "a repository cannot be opened");
-                lost = Some(error);
+                lost.push((id, error));
             }
             Err(error) => return Err(error),
         }
     }
-    match lost {
-        Some(error) if headers.is_empty() => Err(error),
-        _ => Ok(headers),
+    Ok(Survey { headers, lost })
+}
+
+impl From<KeyringHeader> for RepositoryHeader {
+    fn from(header: KeyringHeader) -> Self {
+        Self {
+            id: header.repository,
+            name: header.name.as_str().to_owned(),
+            store_id: header.store_id,
+            key_id: header.kek_id,
+            generation: header.generation,
+        }
     }
 }
 
@@ -103,7 +124,18 @@ fn is_keyring(bytes: &[u8], id: RepositoryId, generation: u64) -> bool {
 }
 
 /// The header and the bytes of the newest keyring generation, from whichever copy is whole.
+///
+/// # Errors
+/// `DataLoss` if there is none but packs are, and if both copies are damaged.
 async fn newest_keyring(backend: &Backend, id: RepositoryId) -> Result<Option<(KeyringHeader, Bytes)>> {
+    match find_keyring(backend, id).await? {
+        None => without_keyring(backend, &Layout::new(id)).await,
+        found => Ok(found),
+    }
+}
+
+/// As [`newest_keyring`], whatever else is there.
+pub(crate) async fn find_keyring(backend: &Backend, id: RepositoryId) -> Result<Option<(KeyringHeader, Bytes)>> {
     let layout = Layout::new(id);
     let files = backend.list(&layout.keyrings_prefix(), None).await?;
     let newest = files
@@ -112,7 +144,7 @@ async fn newest_keyring(backend: &Backend, id: RepositoryId) -> Result<Option<(K
         .map(|(generation, _)| generation)
         .max();
     let Some(newest) = newest else {
-        return without_keyring(backend, &layout).await;
+        return Ok(None);
     };
     let mut damage = None;
     for copy in [KeyringCopy::First, KeyringCopy::Second] {
@@ -137,11 +169,20 @@ async fn newest_keyring(backend: &Backend, id: RepositoryId) -> Result<Option<(K
 
 /// A directory that looks like a repository but has no keyring: nothing yet, or a loss that must not be painted over.
 async fn without_keyring(backend: &Backend, layout: &Layout) -> Result<Option<(KeyringHeader, Bytes)>> {
-    if backend.list(&layout.packs_prefix(), None).await?.is_empty() {
+    let packs = layout.packs_prefix();
+    let mut has_packs = false;
+    for directory in backend.list_directories(&packs).await? {
+        has_packs |= !backend.list(&format!("{packs}/{directory}"), None).await?.is_empty();
+        if has_packs {
+            break;
+        }
+    }
+    if !has_packs {
         return Ok(None);
     }
     let line = format!(
-        "{}: has packs but no keyring; without it they cannot be read, restore it from a copy of the store",
+        "{}: has packs but no keyring; without it they cannot be read: restore it from a copy of the store, let the \
+         evacuation that was interrupted come to its end, or remove the rest of it with `cairn repo rm ID --confirm ID`",
         layout.keyrings_prefix()
     );
     Err(Error::data_loss(line))
@@ -164,14 +205,21 @@ pub(crate) async fn open_keyring(backend: &Backend, header: &RepositoryHeader, k
     Ok(secrets)
 }
 
-/// Writes both copies of a first keyring and reads them back: secrets are used only after that.
-pub(crate) async fn write_keyring(backend: &Backend, kek: &Kek, secrets: &Secrets) -> Result<RepositoryHeader> {
+/// Writes both copies of a keyring and reads them back: secrets are used only after that. `previous` is the hash of the
+/// file of the generation before, zero for the first.
+pub(crate) async fn write_keyring(
+    backend: &Backend,
+    kek: &Kek,
+    secrets: &Secrets,
+    generation: u64,
+    previous: Hash32,
+) -> Result<RepositoryHeader> {
     let id = secrets.repository();
     let layout = Layout::new(id);
     let seed = WrapSeed::from_bytes(random()?);
-    let bytes = keyring::seal_keyring(secrets, kek, FIRST_GENERATION, Hash32::ZERO, seed);
+    let bytes = keyring::seal_keyring(secrets, kek, generation, previous, seed);
     for copy in [KeyringCopy::First, KeyringCopy::Second] {
-        let path = layout.keyring(FIRST_GENERATION, copy);
+        let path = layout.keyring(generation, copy);
         backend.put(&path, Bytes::from(bytes.clone())).await?;
         let read = backend.get(&path).await?;
         keyring::open_keyring(&read, kek).map_err(|error| damaged(&path, error))?;
@@ -181,6 +229,6 @@ pub(crate) async fn write_keyring(backend: &Backend, kek: &Kek, secrets: &Secret
         name: secrets.parameters().name.as_str().to_owned(),
         store_id: secrets.parameters().store_id,
         key_id: kek.id.clone(),
-        generation: FIRST_GENERATION,
+        generation,
     })
 }

@@ -9,6 +9,9 @@
 //! | **get** | | independent | goes on: it holds its packs | its packs stay until it ends | its packs stay |
 //! | **reclaim** | | | what is deleted meanwhile may wait for the next run, or move as garbage | one at a time | one at a time |
 //!
+//! An evacuation waits for the writes that are under way and refuses all that come after them; reads go on, reclaim and
+//! rebuild are refused until it has ended. A removal ends everything, and waits for reclaim and rebuild.
+//!
 //! # Order of durable steps
 //!
 //! See the modules `log` (a commit) and `reclaim` (a pack that goes). What is acknowledged is in a commit pack that is
@@ -27,7 +30,9 @@ mod budget;
 mod compute;
 mod core;
 mod counters;
+mod departures;
 mod error;
+mod evacuate;
 mod gate;
 mod in_flight;
 mod key_chain;
@@ -40,6 +45,7 @@ mod packs;
 mod read;
 mod reclaim;
 mod recover;
+mod removal;
 mod repository;
 mod revocation;
 mod scrub;
@@ -52,6 +58,7 @@ mod tests;
 
 pub use self::counters::Counters;
 pub use self::error::{Code, Error, ErrorKind, Reason, Result};
+pub use self::evacuate::{EvacuateOptions, EvacuateProgress, EvacuateReport, Evacuees, Lost, Verdict};
 pub use self::key_chain::KeyState;
 pub use self::keyrings::RepositoryHeader;
 pub use self::log::rebuild::{RebuildPhase, RebuildProgress};
@@ -60,6 +67,7 @@ pub use self::log::salvage::Salvage;
 pub use self::options::Options;
 pub use self::read::{ByteRange, ObjectReader};
 pub use self::reclaim::{ReclaimOptions, ReclaimPhase, ReclaimProgress, ReclaimSchedule, Reclaimed};
+pub use self::removal::{DeletionPolicy, RemovalProgress, Removed};
 pub use self::repository::{Metadata, ObjectInfo, Page, PutOptions, PutOutcome, Repository, RepositoryStatus, Upload};
 pub use self::scrub::{
     Damage, DamagedObject, DamagedPage, DamagedRange, Depth, Remedy, ScrubCursor, ScrubHistory, ScrubOptions,

@@ -99,11 +99,15 @@ impl Store {
     }
 
     /// Makes the store read-only, or writable again, by will of an operator. Survives a restart. Making it writable also
-    /// accepts the state of repositories that were found set back.
+    /// accepts the state of repositories that were found set back, and takes back those that were moved: from then on they go
+    /// ways of their own here and there.
     ///
     /// # Errors
     /// `CatalogFailed` if it cannot be remembered; then nothing is changed.
     pub async fn set_read_only(&self, read_only: bool) -> Result<Status> {
+        if !read_only {
+            self.take_back().await?;
+        }
         self.inner.catalog.set_read_only(read_only)?;
         self.inner.catalog.persist()?;
         self.inner.gate.request_read_only(read_only);
@@ -225,6 +229,7 @@ impl Store {
             let is_next = is_here && self.inner.gate.is_watched();
             let opened = opened.or_else(|| is_next.then_some(Look::Opening));
             survey.add(header, keyless.contains(&header.id), opened);
+            survey.states.leaving += usize::from(self.inner.departures.contains(header.id));
         }
         survey.totals.sort_by(|a, b| a.name.cmp(&b.name));
         survey.closed.sort_by(|a, b| a.name.cmp(&b.name));

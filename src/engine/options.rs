@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::removal::DeletionPolicy;
 use super::status::CapacityPolicy;
 
 /// Bounds and sizes of one open store. `Options::default()` suits the command line.
@@ -35,6 +36,8 @@ pub struct Options {
     pub capacity: CapacityPolicy,
     /// How long a failure of the storage counts in the mode at least; after that a trial write has to go through as well.
     pub failure_hold: Duration,
+    /// Whether repositories may be removed.
+    pub deletion_policy: DeletionPolicy,
 }
 
 impl Default for Options {
@@ -53,6 +56,7 @@ impl Default for Options {
             locality_bytes: 24 << 20,
             capacity: CapacityPolicy::DEFAULT,
             failure_hold: Duration::from_secs(30),
+            deletion_policy: DeletionPolicy::Delete,
         }
     }
 }

@@ -18,6 +18,7 @@ use super::budget::{Budget, Paid};
 use super::compute::Compute;
 use super::core::Core;
 use super::counters::Counters;
+use super::departures::Departures;
 use super::error::{Error, Reason, Result};
 use super::gate::Gate;
 use super::in_flight::InFlight;
@@ -30,14 +31,14 @@ use super::repository::Repository;
 use super::revocation::Revocation;
 use super::status::{Held, Policy};
 use super::write::{Compressors, Slabs};
-use super::{random, recover};
+use super::{evacuate, random, recover};
 use crate::backend::{self, Attach, Backend, Location, Lock};
 use crate::catalog::{self, Catalog, Locality};
 use crate::codec::{ChunkSizes, Level, RepositoryId};
-use crate::format::keyring::KeyringSeed;
+use crate::format::keyring::{FIRST_GENERATION, KeyringSeed};
 use crate::format::marker::Metadata;
 use crate::format::names::METADATA;
-use crate::format::{Kek, Layout, RepositoryName, RepositoryParameters, Secrets};
+use crate::format::{Hash32, Kek, Layout, RepositoryName, RepositoryParameters, Secrets};
 
 /// How long taking a key away waits for writes that are under way.
 const UNLOAD_WAIT: Duration = Duration::from_secs(1);
@@ -120,6 +121,7 @@ pub(super) struct Inner {
     pub(super) options: Options,
     pub(super) gate: Arc<Gate>,
     pub(super) watch: Watch,
+    pub(super) departures: Arc<Departures>,
     counters: Arc<Counters>,
     compute: Compute,
     budget: Budget,
@@ -230,7 +232,12 @@ impl Store {
         Ok(headers)
     }
 
-    fn assemble(options: StoreOptions, backend: Backend, headers: Vec<RepositoryHeader>, lock: Lock) -> Result<Self> {
+    pub(super) fn assemble(
+        options: StoreOptions,
+        backend: Backend,
+        headers: Vec<RepositoryHeader>,
+        lock: Lock,
+    ) -> Result<Self> {
         refuse_nested_catalog(&options, &backend)?;
         let limits = catalog_limits(&options.options);
         let catalog = Catalog::open(&options.catalog, &limits)?;
@@ -247,6 +254,7 @@ impl Store {
                 backend,
                 gate: Arc::new(gate),
                 watch: Watch::new(told)?,
+                departures: Arc::default(),
                 catalog,
                 keys: KeyChain::new(options.keks)?,
                 compute: Compute::new(options.options.compute_threads)?,
@@ -269,6 +277,7 @@ impl Store {
     pub async fn create_repository(&self, new: NewRepository) -> Result<Repository> {
         let inner = &self.inner;
         let mut headers = inner.headers.lock().await;
+        self.refuse_if_left(&headers)?;
         if let Some(twin) = headers.iter().find(|header| header.name == new.name.as_str()) {
             let line = format!("a repository called {:?} exists already (id {})", twin.name, twin.id);
             return Err(Error::new(Reason::RepositoryExists, line));
@@ -283,11 +292,22 @@ impl Store {
             level: new.level,
         };
         let secrets = Secrets::create(parameters, id, KeyringSeed::from_bytes(random()?));
-        let header = write_keyring(&inner.backend, &kek, &secrets).await?;
+        let header = write_keyring(&inner.backend, &kek, &secrets, FIRST_GENERATION, Hash32::ZERO).await?;
         restore_metadata(&inner.backend, store_id).await?;
         headers.push(header);
         drop(headers);
         self.repository(&id.to_string()).await
+    }
+
+    /// A store that everything leaves, or has left, is none to begin anything in.
+    fn refuse_if_left(&self, headers: &[RepositoryHeader]) -> Result<()> {
+        let leaves = |header: &RepositoryHeader| self.inner.departures.contains(header.id);
+        if headers.is_empty() || !headers.iter().all(leaves) {
+            return Ok(());
+        }
+        let line =
+            "the store is being moved away or removed: make repositories elsewhere, or make the store writable again";
+        Err(Error::new(Reason::ReadOnly, line))
     }
 
     /// Opens a repository by name or id.
@@ -357,7 +377,9 @@ impl Store {
         // An unload that came before the entry above did not see it.
         inner.keys.key_of(header)?;
         let secrets = open_keyring(&inner.backend, header, &kek).await?;
-        Ok(Arc::new(self.core(secrets, revocation)))
+        let core = Arc::new(self.core(secrets, revocation));
+        evacuate::recall(&core)?;
+        Ok(core)
     }
 
     /// Gives the store a key, and returns the repositories that it opens. The same key again is fine.
@@ -454,36 +476,17 @@ impl Store {
         headers
     }
 
-    /// Removes a repository with everything in it, for ever. `confirm` is its id, typed back.
-    ///
-    /// The keyring goes first: from then on nothing of it can be read.
-    ///
-    /// # Errors
-    /// `InvalidArgument` if `confirm` is not the repository's id.
-    pub async fn remove_repository(&self, name_or_id: &str, confirm: &str) -> Result<()> {
-        let header = self.header(name_or_id).await?;
-        if confirm != header.id.to_string() {
-            let line = format!(
-                "to remove repository {:?} for ever, confirm with its id {}",
-                header.name, header.id
-            );
-            return Err(Error::new(Reason::InvalidArgument, line));
+    /// Closes a repository for good, if it is open: whatever works on it ends with `KeysUnavailable`.
+    pub(super) async fn end_uses_of(&self, id: RepositoryId) -> Option<Repository> {
+        if let Some((_, revocation)) = self.inner.opening.lock().remove(&id) {
+            revocation.revoke();
         }
-        let open = self.inner.open.lock().await.remove(&header.id);
-        if let Some(repository) = open {
+        let open = self.inner.open.lock().await.remove(&id);
+        if let Some(repository) = &open {
+            repository.core().revocation.revoke();
             repository.close().await;
         }
-        let backend = &self.inner.backend;
-        let layout = Layout::new(header.id);
-        for prefix in [layout.keyrings_prefix(), layout.prefix()] {
-            for file in backend.list(&prefix, None).await? {
-                backend.delete(&file.path).await?;
-            }
-        }
-        backend.remove_directory(&layout.prefix()).await?;
-        self.inner.catalog.forget(header.id)?;
-        self.inner.headers.lock().await.retain(|other| other.id != header.id);
-        Ok(())
+        open
     }
 
     /// Finishes what is in flight in every repository.
@@ -520,6 +523,7 @@ impl Store {
             options: inner.options.clone(),
             counters: inner.counters.clone(),
             gate: inner.gate.clone(),
+            departures: inner.departures.clone(),
             rebuilds: Default::default(),
             rolled_back: Default::default(),
             salvaging: Default::default(),
@@ -588,7 +592,7 @@ async fn attach(location: &Location, attach: Attach) -> Result<Backend> {
 }
 
 /// Writes `metadata.yaml` if it is not there. It is informative only, so a store on a read-only volume does without.
-async fn restore_metadata(backend: &Backend, store_id: [u8; 16]) -> Result<()> {
+pub(crate) async fn restore_metadata(backend: &Backend, store_id: [u8; 16]) -> Result<()> {
     match backend.size(METADATA).await {
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == backend::ErrorKind::NotFound => {}
@@ -613,14 +617,14 @@ async fn restore_metadata(backend: &Backend, store_id: [u8; 16]) -> Result<()> {
 }
 
 /// Removes what interrupted writes left behind; a failure only costs space.
-async fn sweep(backend: &Backend) {
+pub(crate) async fn sweep(backend: &Backend) {
     if let Err(error) = backend.sweep_staging("").await {
         tracing::warn!(%error, "left-over staging files could not be removed");
     }
 }
 
 /// Why there is no store here: nothing at all, or something else.
-async fn no_store(backend: &Backend) -> Result<Error> {
+pub(super) async fn no_store(backend: &Backend) -> Result<Error> {
     match refuse_foreign(backend).await {
         Ok(()) => {
             let line = format!(
@@ -635,7 +639,7 @@ async fn no_store(backend: &Backend) -> Result<Error> {
 
 /// A place that is not empty and has no keyring holds somebody else's files. What a first start that was interrupted
 /// may leave is ours: the lock file, and a repository directory without packs.
-async fn refuse_foreign(backend: &Backend) -> Result<()> {
+pub(crate) async fn refuse_foreign(backend: &Backend) -> Result<()> {
     let foreign = |path: &str| {
         let line = format!(
             "{}: holds {path:?} and no store of ours; name an empty or a new place",
@@ -678,7 +682,7 @@ fn refuse_nested_catalog(options: &StoreOptions, backend: &Backend) -> Result<()
 }
 
 /// The path with its longest existing part resolved.
-fn resolve(path: &std::path::Path) -> PathBuf {
+pub(crate) fn resolve(path: &std::path::Path) -> PathBuf {
     match (path.canonicalize(), path.parent(), path.file_name()) {
         (Ok(resolved), _, _) => resolved,
         (Err(_), Some(parent), Some(name)) => resolve(parent).join(name),

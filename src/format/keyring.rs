@@ -273,6 +273,12 @@ impl Secrets {
         self.with(|opened| opened.directory = directory)
     }
 
+    /// The same secrets for a copy of the repository in another store. The keyring with them is of the generation after the
+    /// one these came from, so that it counts wherever both should meet.
+    pub fn for_store(&self, store_id: [u8; 16]) -> Self {
+        self.with(|opened| opened.parameters.store_id = store_id)
+    }
+
     /// The same secrets without the data part: what a maintenance role works with.
     pub fn without_data(&self) -> Self {
         self.with(|opened| opened.data = None)

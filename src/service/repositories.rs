@@ -59,15 +59,13 @@ impl repositories_server::Repositories for Repositories {
     async fn delete(&self, request: Request<RepositoriesDeleteRequest>) -> Answer<RepositoriesDeleteResponse> {
         let caller = caller_of(&request)?;
         let RepositoriesDeleteRequest { repository, confirm } = request.into_inner();
-        let header = self.agent.header(&caller, &repository).await?;
+        let name = self.agent.permit(&caller, &repository).await?;
         let store = self.agent.store().clone();
-        let id = header.id.to_string();
-        if confirm == id {
-            // A scrub would call damaged what goes away under it.
-            self.agent.operations().end_those_of(header.id).await;
-        }
-        to_its_end(async move { store.remove_repository(&id, &confirm).await }).await?;
-        tracing::info!(repository = header.name, id = %header.id, "repository removed");
+        let id = store.check_removal(name, &confirm).await?;
+        // A scrub would call damaged what goes away under it.
+        self.agent.operations().end_those_of(id).await;
+        to_its_end(async move { store.remove_repository(&id.to_string(), &confirm).await }).await?;
+        tracing::info!(repository = name, %id, "repository removed");
         Ok(Response::new(RepositoriesDeleteResponse {}))
     }
 }

@@ -19,6 +19,7 @@ mod damage;
 mod dedupe;
 mod deeds;
 mod durability;
+mod evacuated;
 mod faults;
 mod golden_store;
 mod kill;

@@ -122,6 +122,14 @@ impl Agent {
         }
     }
 
+    /// Makes a store with a repository of this name in a place that is empty.
+    pub(crate) async fn open_empty(&self, place: &Place, first: &str) -> Store {
+        let first = NewRepository::named(first).unwrap();
+        Store::open_on(self.options.clone(), place.backend().await, first)
+            .await
+            .unwrap()
+    }
+
     /// Loses the catalog: the next open has to rebuild it.
     pub(crate) fn forget(&mut self) {
         if let Some(catalog) = &self.catalog {

@@ -55,13 +55,10 @@ impl Gc {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         let repository = session.repository().await?;
         let watched = Arc::new(ReclaimProgress::default());
-        let progress = match session.is_remote()? {
-            true => Progress::unmeasured("gc"),
-            false => Progress::steps("gc", {
-                let watched = watched.clone();
-                move || step(&watched)
-            }),
-        };
+        let progress = Progress::steps("gc", {
+            let watched = watched.clone();
+            move || step(&watched)
+        });
         let options = ReclaimOptions {
             dry_run: self.dry_run,
             ..ReclaimOptions::leaving(self.max_garbage)?

@@ -9,6 +9,7 @@ mod bench;
 mod choice;
 mod completions;
 mod cp;
+mod evacuate;
 mod failure;
 mod gc;
 mod get;
@@ -34,6 +35,7 @@ mod target;
 mod telemetry;
 mod verify;
 mod version;
+mod wipe;
 
 use std::process::ExitCode;
 
@@ -87,6 +89,8 @@ enum Command {
     Gc(gc::Gc),
     Scrub(scrub::Scrub),
     Rebuild(rebuild::Rebuild),
+    Evacuate(evacuate::Evacuate),
+    Wipe(wipe::Wipe),
     Bench(bench::Bench),
     #[cfg(feature = "serve")]
     Healthcheck(healthcheck::Healthcheck),
@@ -110,6 +114,8 @@ impl Command {
             Self::Gc(command) => command.run(session).await,
             Self::Scrub(command) => command.run(session).await,
             Self::Rebuild(command) => command.run(session).await,
+            Self::Evacuate(command) => command.run(session).await,
+            Self::Wipe(command) => command.run(session).await,
             Self::Bench(command) => command.run(session).await,
             #[cfg(feature = "serve")]
             Self::Healthcheck(command) => command.run().await,

@@ -134,16 +134,34 @@ impl Describe {
 
 impl Rm {
     async fn run(self, session: &Session) -> Result<(), Failure> {
-        let store = session.store().await?;
-        let header = find(store.repositories().await?, &self.repository)?;
+        let store = session.store_to_remove().await?;
+        // What is left of one that lost its keyring has no header.
+        let header = find(store.repositories().await?, &self.repository);
+        if self.repository != self.confirm
+            && let Err(failure) = header
+        {
+            return Err(failure);
+        }
         let progress = Progress::unmeasured("repo rm");
         store.remove_repository(&self.repository, &self.confirm).await?;
         drop(progress);
+        let Ok(header) = header else {
+            let id = self.confirm;
+            return session.output().print(&RemovedView { id: &id }, |out| {
+                writeln!(out, "removed what was left of repository {id}")
+            });
+        };
         let view = HeaderView::from(header);
         session.output().print(&view, |out| {
             writeln!(out, "removed repository {} (id {})", view.name, view.id)
         })
     }
+}
+
+/// A repository of which nothing but its id was known.
+#[derive(Serialize)]
+struct RemovedView<'a> {
+    id: &'a str,
 }
 
 /// What is known of a repository without its key.

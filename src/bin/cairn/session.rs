@@ -180,6 +180,21 @@ impl Session {
         Ok(self.keep(store))
     }
 
+    /// The store, also if nothing in it can be opened: to remove what is left.
+    pub(crate) async fn store_to_remove(&self) -> Result<Store, Failure> {
+        if self.is_remote()? || self.opened().is_some() {
+            return self.store().await;
+        }
+        let Ok(options) = self.place.store_options() else {
+            return self.store().await;
+        };
+        let store = match engine::Store::open(options.clone()).await {
+            Err(error) if error.reason() == Reason::DataLoss => engine::Store::open_to_remove(options).await?,
+            opened => opened?,
+        };
+        Ok(self.keep(Store::Local(local::Store(store))))
+    }
+
     /// The repository, which must exist.
     pub(crate) async fn repository(&self) -> Result<Repository, Failure> {
         Ok(self.store().await?.repository(&self.repository).await?)

@@ -28,7 +28,7 @@ use machine::Machine;
 use read::{number, parsed, size, span, text, word};
 
 use super::{Error, KeyFile, Place, PlaceFlags, Size};
-use crate::engine::{CapacityPolicy, Options, StoreOptions};
+use crate::engine::{CapacityPolicy, DeletionPolicy, Options, StoreOptions};
 use crate::format::Kek;
 use crate::keys;
 
@@ -55,6 +55,8 @@ pub struct Serve {
     pub log: Log,
     /// When the agent says that there is little room.
     pub capacity: CapacityPolicy,
+    /// Whether repositories may be removed.
+    pub deletion_policy: DeletionPolicy,
     /// What the agent reads and checks by itself.
     pub scrubs: Scrubs,
     /// What space the agent gives back by itself.
@@ -174,6 +176,8 @@ const LEVELS: [(&str, &str); 6] = [
     ("trace", "trace"),
 ];
 const PRESETS: [(&str, CapacityPolicy); 2] = [("default", CapacityPolicy::DEFAULT), ("noobaa", CapacityPolicy::NOOBAA)];
+const DELETION_POLICIES: [(&str, DeletionPolicy); 2] =
+    [("delete", DeletionPolicy::Delete), ("retain", DeletionPolicy::Retain)];
 /// Calls whoever has no certificate and comes over TCP.
 const ANONYMOUS: &str = "anonymous";
 
@@ -245,6 +249,9 @@ impl Serve {
             limits: limits(settings)?,
             log: log(settings)?,
             capacity: settings.one("capacity.preset", word(&PRESETS))?.unwrap_or_default(),
+            deletion_policy: settings
+                .one("store.deletion_policy", word(&DELETION_POLICIES))?
+                .unwrap_or_default(),
             scrubs: scrub::scrubs(settings)?,
             reclaims: reclaim::reclaims(settings)?,
             clients: clients(settings)?,
@@ -275,6 +282,7 @@ impl Serve {
             budget_bytes: self.budget_bytes,
             compute_threads: self.threads,
             capacity: self.capacity,
+            deletion_policy: self.deletion_policy,
             ..Options::default()
         };
         self.place.store_options_with(keks, options)

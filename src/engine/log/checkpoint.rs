@@ -122,6 +122,19 @@ async fn former(
     (Some((name, log_number)), Some(root))
 }
 
+/// Whether the two newest checkpoints are at the end of the log already, and can be read.
+pub(crate) async fn is_newest(core: &Core, tip: &TipRow) -> bool {
+    for checkpoint in &tip.checkpoints {
+        let Some((name, log_number)) = checkpoint else {
+            return false;
+        };
+        if *log_number != tip.log_number() || read_root(core, name).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
 /// What a checkpoint file is; `None` if it cannot be told.
 async fn read_kind(core: &Core, file: &Listed) -> Option<CheckpointKind> {
     let len = file.size.min(CHECKPOINT_HEADER_LEN as u64);

@@ -73,8 +73,9 @@ impl Committer {
                 .for_each(|request| request.refuse(error.clone()));
             return;
         }
-        // A checkpoint leaves behind what came before its tip. What a salvage gives up has to come before.
-        let must_open = self.opening.is_some() && self.core.is_salvaging();
+        // A checkpoint leaves behind what came before its tip. What a salvage gives up has to come before, and whatever may
+        // have become of the commits of a repository that leaves.
+        let must_open = self.opening.is_some() && self.core.must_open();
         if !batch.is_empty() || checkpoints.is_empty() || must_open {
             self.commit(batch).await;
         }
@@ -133,7 +134,7 @@ impl Committer {
 
     /// Whether former epochs left packs that can go once this one is open: reason enough for a commit.
     pub(super) fn has_leftovers(&self) -> bool {
-        self.opening.is_some() && (self.core.is_salvaging() || !self.strays.is_empty())
+        self.opening.is_some() && (self.core.must_open() || !self.strays.is_empty())
     }
 
     /// Takes over what others changed in the totals: reclaim does.

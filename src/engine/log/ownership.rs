@@ -6,11 +6,12 @@
 
 use bytes::Bytes;
 
-use crate::backend::{Created, ErrorKind};
+use crate::backend::{Backend, Created, ErrorKind};
 use crate::catalog::Lookup;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::random;
+use crate::format::Layout;
 use crate::format::marker::Owner;
 use crate::format::names::parse_owner;
 
@@ -94,7 +95,12 @@ pub(crate) async fn check_fence(core: &Core, epoch: u64) -> Result<()> {
 }
 
 /// The newest epoch that was ever taken. A file counts by its name, whatever it holds.
-async fn newest(core: &Core) -> Result<Option<u64>> {
-    let files = core.backend.list(&core.layout.owners_prefix(), None).await?;
+pub(crate) async fn newest(core: &Core) -> Result<Option<u64>> {
+    newest_at(&core.backend, &core.layout).await
+}
+
+/// The same of a repository at another place.
+pub(crate) async fn newest_at(backend: &Backend, layout: &Layout) -> Result<Option<u64>> {
+    let files = backend.list(&layout.owners_prefix(), None).await?;
     Ok(files.iter().filter_map(|file| parse_owner(&file.path)).max())
 }

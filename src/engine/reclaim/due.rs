@@ -68,7 +68,8 @@ impl ReclaimSchedule {
     pub async fn due(&self, repository: &Repository) -> Result<Option<ReclaimOptions>> {
         let core = repository.core();
         let is_ours = core.backend.is_volume() || repository.has_writer().await;
-        if !is_ours || repository.is_fenced() || repository.is_rolled_back() {
+        let is_leaving = core.departures.check(repository.id()).is_err();
+        if !is_ours || is_leaving || repository.is_fenced() || repository.is_rolled_back() {
             return Ok(None);
         }
         let room = match core.gate.admit().await {

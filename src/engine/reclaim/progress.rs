@@ -62,6 +62,13 @@ impl ReclaimProgress {
         }
     }
 
+    /// Takes over what is told of a reclaim that runs elsewhere.
+    pub fn tell(&self, bytes: u64, bytes_expected: u64) {
+        self.reach(ReclaimPhase::Moving);
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.expect(bytes_expected);
+    }
+
     pub(super) fn begin(&self) {
         let Self {
             phase: _,

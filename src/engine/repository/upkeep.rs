@@ -2,14 +2,22 @@
 
 use std::sync::atomic::Ordering;
 
-use super::Repository;
+use tokio::sync::MutexGuard;
+
+use super::{Repository, WriteAccess};
 use crate::catalog::{DirtyKey, Lookup, Stats};
 use crate::codec::RepositoryId;
 use crate::engine::error::{Error, Reason, Result};
+use crate::engine::evacuate;
+use crate::engine::log::checkpoint;
 use crate::engine::log::rebuild::{self, RebuildProgress};
 use crate::engine::log::requests::Request;
+use crate::engine::packs::read_directory;
 use crate::engine::reclaim::{self, ReclaimOptions, ReclaimProgress, Reclaimed};
 use crate::format::Hash32;
+
+/// How often a store that fails writes is asked to take the last ones of a repository that leaves.
+const LAST_WORDS_ATTEMPTS: usize = 2;
 
 /// Totals of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +64,7 @@ impl Repository {
     /// As [`Self::reclaim`].
     pub async fn reclaim_watched(&self, options: ReclaimOptions, progress: &ReclaimProgress) -> Result<Reclaimed> {
         self.core().revocation.check()?;
+        self.core().departures.check(self.id())?;
         let _alone = self.inner.housekeeping.lock().await;
         reclaim::run(self, options, progress).await
     }
@@ -85,6 +94,8 @@ impl Repository {
     /// # Errors
     /// As [`Self::rebuild`].
     pub async fn rebuild_watched(&self, progress: &RebuildProgress) -> Result<RepositoryStatus> {
+        let core = self.core();
+        core.departures.check_under_way(self.id())?;
         let _alone = self.inner.housekeeping.lock().await;
         // Kept until the end: a put must not look anything up in a catalog that is half made.
         let mut slot = self.inner.writer.lock().await;
@@ -93,9 +104,81 @@ impl Repository {
         }
         let applying = self.core().apply.lock().await;
         self.core().revocation.check()?;
-        rebuild::run(self.core(), progress).await?;
+        // Where a repository went is not in the store.
+        let moved = evacuate::Memory::load(core)?;
+        rebuild::run(core, progress).await?;
+        if let Some(moved) = moved {
+            moved.keep(core)?;
+        }
         drop(applying);
         self.status()
+    }
+
+    /// Nothing is reclaimed and nothing rebuilt until what is returned is dropped.
+    pub(crate) async fn keep_still(&self) -> MutexGuard<'_, ()> {
+        self.inner.housekeeping.lock().await
+    }
+
+    /// Ends writing for good, as far as this process is concerned: waits for what is under way, and leaves two checkpoints
+    /// at the end of the log, so that whoever reads a copy needs no commit before. To be called once writes are refused.
+    ///
+    /// A store that cannot be written is left as it is: whatever its checkpoints lack is in its log.
+    ///
+    /// # Errors
+    /// `Fenced`, `KeysUnavailable`, `CatalogFailed`; what keeps the log from being followed.
+    pub(crate) async fn come_to_rest(&self) -> Result<()> {
+        self.stay_at_rest().await?;
+        if self.is_at_rest().await? {
+            return Ok(());
+        }
+        for attempt in 1.. {
+            let written = self.write_last_words().await;
+            self.stay_at_rest().await?;
+            match written {
+                Ok(()) => break,
+                Err(error) => match error.reason() {
+                    Reason::Fenced | Reason::KeysUnavailable | Reason::CatalogFailed | Reason::Internal => {
+                        return Err(error);
+                    }
+                    Reason::ReadOnly | Reason::NoCapacity | Reason::AuthFailed => {
+                        tracing::warn!(%error, "the store that is left cannot be written; it is copied as it is");
+                        break;
+                    }
+                    _ if attempt == LAST_WORDS_ATTEMPTS => {
+                        tracing::warn!(%error, "the store that is left fails writes; it is copied as it is");
+                        break;
+                    }
+                    _ => {}
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends writing without leaving anything: for a repository that was moved already.
+    ///
+    /// # Errors
+    /// What keeps the log from being followed.
+    pub(crate) async fn stay_at_rest(&self) -> Result<()> {
+        self.close().await;
+        self.follow_others().await
+    }
+
+    /// Whether there is nothing to be written: the log ends with a commit that can be read, and both checkpoints are there.
+    async fn is_at_rest(&self) -> Result<bool> {
+        let core = self.core();
+        let row = core.catalog.tip()?.unwrap_or_default();
+        match &row.tip {
+            None => Ok(true),
+            Some(tip) => Ok(checkpoint::is_newest(core, &row).await && read_directory(core, &tip.pack).await.is_ok()),
+        }
+    }
+
+    /// Two checkpoints, behind a commit that says nothing but that it is there: so the log of the copy ends with one that is
+    /// whole, whatever became of those before it.
+    async fn write_last_words(&self) -> Result<()> {
+        let access = self.write_access_to_leave().await?;
+        self.write_checkpoints_by(&access, &[]).await
     }
 
     /// The end of a salvage: commits and writes two checkpoints, so that no rebuild comes by what is lost any more.
@@ -116,8 +199,12 @@ impl Repository {
     /// Writes the `dirty` parts of the tables anew: two checkpoints, so that none of those that are kept refers to what
     /// was there before.
     pub(crate) async fn write_checkpoints(&self, dirty: &[DirtyKey]) -> Result<()> {
-        let core = self.core();
         let access = self.write_access().await?;
+        self.write_checkpoints_by(&access, dirty).await
+    }
+
+    async fn write_checkpoints_by(&self, access: &WriteAccess, dirty: &[DirtyKey]) -> Result<()> {
+        let core = self.core();
         {
             let _applying = core.apply.lock().await;
             let mut tx = core.catalog.begin();

@@ -63,12 +63,26 @@ impl Repository {
     }
 
     /// The writer, taking an epoch if there is none.
+    ///
+    /// # Errors
+    /// `ReadOnly` if the repository is on its way out; `Fenced`; whatever keeps an epoch from being taken.
     pub(crate) async fn write_access(&self) -> Result<WriteAccess> {
+        self.write_access_if(|| self.core().departures.check(self.id())).await
+    }
+
+    /// As [`Self::write_access`], also for a repository that leaves: for who sees it off.
+    pub(super) async fn write_access_to_leave(&self) -> Result<WriteAccess> {
+        self.write_access_if(|| Ok(())).await
+    }
+
+    /// `may` is asked where nobody closes the writer: who gets it then is waited for before a repository leaves.
+    async fn write_access_if(&self, may: impl Fn() -> Result<()>) -> Result<WriteAccess> {
         if self.inner.fenced.load(Ordering::Relaxed) {
             return Err(fenced());
         }
         let mut slot = self.inner.writer.lock().await;
         self.core().revocation.check()?;
+        may()?;
         if let Some(writer) = slot.as_ref() {
             match writer.ledger.failure() {
                 None if !writer.committer.is_finished() => return Ok(writer.access()),
@@ -117,6 +131,7 @@ impl Repository {
     /// Fails if no put may happen as things stand: the mode, or the state of this repository.
     pub(crate) async fn admit(&self) -> Result<()> {
         let core = self.core();
+        core.departures.check(self.id())?;
         if core.gate.is_watched() && self.is_rolled_back() {
             return Err(rolled_back(self.name()));
         }

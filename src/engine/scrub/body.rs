@@ -21,11 +21,11 @@ const WINDOW: u64 = 16 * BLOCK_LEN as u64;
 
 /// What the blobs of a pack are worth.
 #[derive(Default)]
-pub(super) struct Blobs {
+pub(crate) struct Blobs {
     /// Indices of entries that open and are what they say.
-    pub(super) whole: Vec<u32>,
+    pub(crate) whole: Vec<u32>,
     /// Those that are not, and why.
-    pub(super) damaged: Vec<(u32, String)>,
+    pub(crate) damaged: Vec<(u32, String)>,
     /// What the manifests among the whole ones lead to.
     pub(super) children: Vec<(u32, Vec<ChunkId>)>,
 }
@@ -103,6 +103,29 @@ pub(super) async fn open_all(
     }
     stretch.give_up("the pack ends before it".to_owned());
     Ok((stretch.blobs, stretch.flaws))
+}
+
+/// Opens those blobs of a pack in memory that `concerns` accepts, one after the other: for a thread of its own.
+pub(crate) fn open_whole(
+    core: Arc<Core>,
+    entries: Arc<EntriesRow>,
+    pack: &[u8],
+    concerns: impl Fn(&Entry) -> bool,
+) -> Blobs {
+    let mut opener = Opener::new(core, entries.clone());
+    for (index, entry) in (0..).zip(&entries.entries) {
+        if !concerns(entry) {
+            continue;
+        }
+        let sealed = pack
+            .get(entry.offset as usize..)
+            .and_then(|rest| rest.get(..entry.stored_len as usize));
+        match sealed {
+            Some(sealed) => opener.check(index, sealed),
+            None => opener.blobs.damaged.push((index, "the pack ends before it".to_owned())),
+        }
+    }
+    opener.blobs
 }
 
 /// Opens the leaves and roots of a pack only.

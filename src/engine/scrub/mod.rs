@@ -38,7 +38,8 @@ pub use self::cursor::ScrubCursor;
 pub use self::history::ScrubHistory;
 pub use self::report::{Damage, DamagedObject, DamagedPage, DamagedRange, Depth, Remedy, ScrubProgress, ScrubReport};
 
-pub(crate) use self::quarantine::quarantine;
+pub(crate) use self::body::open_whole;
+pub(crate) use self::quarantine::{quarantine, release};
 
 use self::cursor::Place;
 use self::walk::Walk;

@@ -29,7 +29,7 @@ pub(super) async fn quarantine_if(
 }
 
 /// Lets them out again: they were found whole.
-pub(super) async fn release(
+pub(crate) async fn release(
     core: &Core,
     pack: PackNumber,
     blobs: &[(ChunkId, u32)],

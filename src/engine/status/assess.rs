@@ -34,6 +34,8 @@ pub(crate) struct Repositories {
     pub(crate) unopened: Vec<Reason>,
     pub(crate) fenced: usize,
     pub(crate) rolled_back: usize,
+    /// Those that are being moved away or removed, or were moved.
+    pub(crate) leaving: usize,
 }
 
 /// What observations are held against.
@@ -114,6 +116,8 @@ impl Assessment {
         self.causes.iter().find_map(|cause| {
             let reason = match (cause.code, cause.mode) {
                 (code::ROOT_GONE, _) => Reason::BackendUnavailable,
+                // Repositories that leave refuse by themselves, and let end what was under way.
+                (code::DELETION_REQUESTED, _) if cause.threshold > 0 => return None,
                 (code::DELETION_REQUESTED | code::READ_ONLY_REQUESTED | code::READ_ONLY_FILESYSTEM, _) => {
                     Reason::ReadOnly
                 }
@@ -237,7 +241,13 @@ fn of_repositories(repositories: &Repositories) -> Vec<Cause> {
         "the store is being opened: wait",
     );
     let opening = opening.filter(|_| repositories.open == 0);
-    [keys, unopened, fenced, rolled_back, opening]
+    let leaving = cause(
+        code::DELETION_REQUESTED,
+        unless(repositories.leaving < total, Mode::Deleting),
+        repositories.leaving,
+        "repositories are being moved away or removed, or were moved: write elsewhere, or make the store writable again",
+    );
+    [keys, unopened, fenced, rolled_back, opening, leaving]
         .into_iter()
         .flatten()
         .collect()

@@ -137,7 +137,7 @@ pub mod code {
     pub const OPENING: &str = "OPENING";
     /// The agent's catalog cannot be read.
     pub const CATALOG: &str = "CATALOG";
-    /// The store is being moved away or removed.
+    /// The store is being moved away or removed, or so many of its repositories are or were, of so many.
     pub const DELETION_REQUESTED: &str = "DELETION_REQUESTED";
 
     /// All of them.

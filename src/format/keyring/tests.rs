@@ -80,6 +80,23 @@ fn rotation_keeps_old_epochs_and_all_ids() {
 }
 
 #[test]
+fn a_keyring_for_another_store_holds_the_same_secrets() {
+    let here = secrets();
+    let there = here.for_store([9; 16]);
+    let previous = Hash32::of(&keyring());
+    let opened = open_keyring(&seal_keyring(&there, &kek(), 2, previous, wrap_seed()), &kek()).unwrap();
+    assert_eq!((opened.generation(), opened.previous()), (2, previous));
+    let expected = RepositoryParameters {
+        store_id: [9; 16],
+        ..here.parameters().clone()
+    };
+    assert_eq!(opened.parameters(), &expected);
+    assert_eq!(opened.repository(), here.repository());
+    assert_eq!(opened.id_key().unwrap().id(b"x"), here.id_key().unwrap().id(b"x"));
+    assert_eq!(opened.catalog_keys().row, here.catalog_keys().row);
+}
+
+#[test]
 fn sections_of_two_generations_do_not_mix() {
     let (first, second) = (
         keyring(),

@@ -2,14 +2,18 @@
 //!
 //! What arrives is checked here, so that behind this only the engine's own types are found.
 
+mod decommission;
 mod object;
+mod reclaim;
 mod repository;
 mod scrub;
 mod status;
 
+pub use self::decommission::{evacuate_report, wipe_report, without_evacuate_lists};
 pub use self::object::{
     byte_range, byte_range_message, metadata, page_token, precondition, precondition_message, put_id,
 };
+pub use self::reclaim::reclaim_report;
 pub use self::repository::{head, repository, repository_header, repository_status};
 pub use self::scrub::{RANGES_MAX, cursor, damaged_object, scrub_report, scrub_work, without_lists};
 pub use self::status::status;

@@ -132,7 +132,12 @@ pub fn without_lists(report: &mut proto::ScrubReport) {
 }
 
 /// The first of `all` that fit into so many bytes, as messages.
-fn fitting<T, M>(all: &[T], bytes_max: usize, message: impl Fn(&T) -> M, len: impl Fn(&M) -> usize) -> Vec<M> {
+pub(super) fn fitting<T, M>(
+    all: &[T],
+    bytes_max: usize,
+    message: impl Fn(&T) -> M,
+    len: impl Fn(&M) -> usize,
+) -> Vec<M> {
     /// Tag and length around an entry.
     const AROUND: usize = 8;
     let mut bytes = 0;

@@ -1,8 +1,10 @@
 //! `cairn.v1.Maintenance`: long work on a store.
 
+mod decommission;
 mod operations;
 mod schedule;
 mod scrub;
+mod watched;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -14,20 +16,28 @@ use tonic::{Request, Response};
 pub(super) use self::operations::Operations;
 use self::operations::{Interruption, Operation, Work};
 pub(super) use self::schedule::{keep_reclaiming, keep_scrubbing};
+use self::watched::Watched;
 use super::Answer;
 use super::agent::Agent;
 use super::caller::{Caller, caller_of};
+use super::convert::reclaim_report;
 use super::proto::operation::Report;
 use super::proto::start_request::Work as Wanted;
 use super::proto::{
     CancelRequest, CancelResponse, MaintenanceListRequest, MaintenanceListResponse, OperationKind, RebuildReport,
-    ReclaimReport, ReclaimWork, StartRequest, StartResponse, WatchRequest, WatchResponse, maintenance_server,
+    ReclaimWork, StartRequest, StartResponse, WatchRequest, WatchResponse, maintenance_server,
 };
 use super::stream::{Updates, follow};
-use crate::engine::{Error, Reason, ReclaimOptions, Repository, Result};
+use crate::engine::{Error, Reason, ReclaimOptions, ReclaimProgress, Repository, Result};
 
 /// What this version runs.
-pub(super) const KINDS: [OperationKind; 3] = [OperationKind::Reclaim, OperationKind::Scrub, OperationKind::Rebuild];
+pub(super) const KINDS: [OperationKind; 5] = [
+    OperationKind::Reclaim,
+    OperationKind::Scrub,
+    OperationKind::Rebuild,
+    OperationKind::Evacuate,
+    OperationKind::Wipe,
+];
 /// How often a watcher hears of an operation that does not change: a sign of life.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -54,6 +64,8 @@ impl maintenance_server::Maintenance for Maintenance {
         }
         let work = match wanted {
             Wanted::Scrub(wanted) => scrub::work(&self.agent, &caller, &repository, &wanted).await?,
+            Wanted::Evacuate(wanted) => decommission::evacuate(&self.agent, &caller, &repository, &wanted).await?,
+            Wanted::Wipe(wanted) => decommission::wipe(&self.agent, &caller, &repository, &wanted).await?,
             wanted => work_on(self.agent.repository(&caller, &repository).await?, &wanted)?,
         };
         let observer = self.agent.settings().observer.clone();
@@ -133,22 +145,23 @@ fn work_on(repository: Repository, wanted: &Wanted) -> Result<Work> {
             // Half a catalog would hide objects until the next start.
             interruption: Interruption::Never,
             task: rebuild(repository).boxed(),
-            scrub: None,
+            watched: None,
         }),
         Wanted::Scrub(_) | Wanted::Reseal(_) | Wanted::Evacuate(_) | Wanted::Wipe(_) => {
-            let line = "this agent runs reclaim, scrub and rebuild only";
+            let line = "this agent runs reclaim, scrub, rebuild, evacuate and wipe only";
             Err(Error::new(Reason::Unsupported, line))
         }
     }
 }
 
 fn reclaim_work(repository: Repository, options: ReclaimOptions) -> Work {
+    let progress = Arc::new(ReclaimProgress::default());
     Work {
         kind: OperationKind::Reclaim,
         repository: Some(repository.id()),
         interruption: Interruption::AtOnce,
-        task: reclaim(repository, options).boxed(),
-        scrub: None,
+        task: reclaim(repository, options, progress.clone()).boxed(),
+        watched: Some(Watched::Reclaim(progress)),
     }
 }
 
@@ -165,13 +178,9 @@ fn reclaim_options(wanted: &ReclaimWork) -> Result<ReclaimOptions> {
     })
 }
 
-async fn reclaim(repository: Repository, options: ReclaimOptions) -> Result<Report> {
-    let reclaimed = repository.reclaim(options).await?;
-    Ok(Report::Reclaim(ReclaimReport {
-        packs_dropped: reclaimed.packs_dropped,
-        packs_rewritten: reclaimed.packs_rewritten,
-        freed_bytes: reclaimed.freed_bytes,
-    }))
+async fn reclaim(repository: Repository, options: ReclaimOptions, progress: Arc<ReclaimProgress>) -> Result<Report> {
+    let reclaimed = repository.reclaim_watched(options, &progress).await?;
+    Ok(Report::Reclaim(reclaim_report(&reclaimed)))
 }
 
 async fn rebuild(repository: Repository) -> Result<Report> {

@@ -11,18 +11,19 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::watched::Watched;
 use crate::codec::RepositoryId;
-use crate::engine::{Error, Reason, Result, ScrubProgress, random};
+use crate::engine::{Error, Reason, Result, random};
 use crate::service::Observer;
-use crate::service::convert::{cursor, scrub_report, timestamp, without_lists};
+use crate::service::convert::{timestamp, without_evacuate_lists, without_lists};
 use crate::service::proto::operation::Report;
-use crate::service::proto::{self, OperationKind, OperationProgress, OperationState};
+use crate::service::proto::{self, OperationKind, OperationState};
 
 /// Most operations under way.
 const RUNNING_MAX: usize = 100;
 /// Operations that are remembered after they ended.
 const ENDED_MAX: usize = 100;
-/// Scrubs among them whose reports keep their lists: each may take megabytes.
+/// Scrubs and evacuations among them whose reports keep their lists: each may take megabytes.
 const LISTED_MAX: usize = 4;
 /// How often watchers are told how far an operation is.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -34,8 +35,8 @@ pub(super) struct Work {
     pub(super) repository: Option<RepositoryId>,
     pub(super) interruption: Interruption,
     pub(super) task: BoxFuture<'static, Result<Report>>,
-    /// Where a scrub tells how far it is.
-    pub(super) scrub: Option<Arc<ScrubProgress>>,
+    /// Where it tells how far it is, if it does.
+    pub(super) watched: Option<Watched>,
 }
 
 /// Where work may be left off with everything whole.
@@ -76,7 +77,7 @@ impl Operations {
         });
         self.admit(operation.clone())?;
         observer.operation_started(work.kind);
-        tokio::spawn(operation.clone().run(work.task, work.scrub, observer));
+        tokio::spawn(operation.clone().run(work.task, work.watched, observer));
         Ok(operation)
     }
 
@@ -99,10 +100,10 @@ impl Operations {
             ended += usize::from(!operation.is_running());
             operation.is_running() || ended <= ENDED_MAX
         });
-        let scrubs = all
+        let listing = all
             .iter()
-            .filter(|operation| operation.is_scrub() && !operation.is_running());
-        scrubs.skip(LISTED_MAX).for_each(|operation| operation.forget_lists());
+            .filter(|operation| operation.has_lists() && !operation.is_running());
+        listing.skip(LISTED_MAX).for_each(|operation| operation.forget_lists());
         all.push_front(operation);
         Ok(())
     }
@@ -156,9 +157,7 @@ impl Operation {
     /// How it stands, without what only grows with what was found.
     pub(super) fn outline(&self) -> proto::Operation {
         let mut state = self.now();
-        if let Some(Report::Scrub(report)) = &mut state.report {
-            without_lists(report);
-        }
+        drop_lists(&mut state);
         state
     }
 
@@ -188,6 +187,13 @@ impl Operation {
         self.state.borrow().kind() == OperationKind::Scrub
     }
 
+    fn has_lists(&self) -> bool {
+        matches!(
+            self.state.borrow().kind(),
+            OperationKind::Scrub | OperationKind::Evacuate
+        )
+    }
+
     /// Two scrubs of the same would only take from each other, and neither would keep its rate.
     fn is_another_scrub_beside(&self, other: &Self) -> bool {
         self.is_scrub() && other.is_scrub() && other.is_running() && self.repository == other.repository
@@ -196,9 +202,7 @@ impl Operation {
     /// Nobody is told: those who watch an operation that has ended were told all of it.
     fn forget_lists(&self) {
         self.state.send_if_modified(|state| {
-            if let Some(Report::Scrub(report)) = &mut state.report {
-                without_lists(report);
-            }
+            drop_lists(state);
             false
         });
     }
@@ -206,11 +210,11 @@ impl Operation {
     async fn run(
         self: Arc<Self>,
         task: BoxFuture<'static, Result<Report>>,
-        scrub: Option<Arc<ScrubProgress>>,
+        watched: Option<Watched>,
         observer: Arc<dyn Observer>,
     ) {
-        let ended = self.outcome(task, scrub.as_deref()).await;
-        self.state.send_modify(|state| settle(state, ended, scrub.as_deref()));
+        let ended = self.outcome(task, watched.as_ref()).await;
+        self.state.send_modify(|state| settle(state, ended, watched.as_ref()));
         let state = self.state.borrow();
         observer.operation_ended(state.kind(), state.state());
         tracing::info!(
@@ -226,7 +230,7 @@ impl Operation {
     async fn outcome(
         &self,
         task: BoxFuture<'static, Result<Report>>,
-        scrub: Option<&ScrubProgress>,
+        watched: Option<&Watched>,
     ) -> Option<Result<Report>> {
         let mut task = AssertUnwindSafe(task).catch_unwind();
         let mut ticks = tokio::time::interval(TELL_EVERY);
@@ -237,13 +241,13 @@ impl Operation {
                 biased;
                 ended = &mut task => return Some(ended.unwrap_or_else(|_| Err(panicked()))),
                 () = self.cancelled.notified() => return None,
-                _ = ticks.tick(), if scrub.is_some() => self.tell(scrub),
+                _ = ticks.tick(), if watched.is_some() => self.tell(watched),
             }
         }
     }
 
-    fn tell(&self, scrub: Option<&ScrubProgress>) {
-        let progress = scrub.map(progress);
+    fn tell(&self, watched: Option<&Watched>) {
+        let progress = watched.map(Watched::progress);
         self.state.send_if_modified(|state| {
             let is_news = state.progress != progress;
             state.progress = progress;
@@ -252,12 +256,11 @@ impl Operation {
     }
 }
 
-fn progress(scrub: &ScrubProgress) -> OperationProgress {
-    OperationProgress {
-        bytes_done: scrub.bytes(),
-        bytes_expected: scrub.bytes_expected(),
-        cursor: cursor(scrub.cursor().as_ref()),
-        damage_count: scrub.damage_count(),
+fn drop_lists(state: &mut proto::Operation) {
+    match &mut state.report {
+        Some(Report::Scrub(report)) => without_lists(report),
+        Some(Report::Evacuate(report)) => without_evacuate_lists(report),
+        _ => {}
     }
 }
 
@@ -277,12 +280,12 @@ fn begun(repository: Option<RepositoryId>, kind: OperationKind) -> Result<proto:
     })
 }
 
-/// Writes down how it ended; `None` if it was cancelled. What a scrub found until then is not lost.
-fn settle(state: &mut proto::Operation, ended: Option<Result<Report>>, scrub: Option<&ScrubProgress>) {
+/// Writes down how it ended; `None` if it was cancelled. What it found and did until then is not lost.
+fn settle(state: &mut proto::Operation, ended: Option<Result<Report>>, watched: Option<&Watched>) {
     state.ended = Some(now());
-    state.progress = scrub.map(progress);
+    state.progress = watched.map(Watched::progress);
     if !matches!(ended, Some(Ok(_))) {
-        state.report = scrub.map(|scrub| Report::Scrub(scrub_report(&scrub.report())));
+        state.report = watched.map(Watched::report);
     }
     match ended {
         Some(Ok(report)) => {
@@ -318,7 +321,7 @@ mod tests {
             repository: Some(RepositoryId([1; 16])),
             interruption,
             task,
-            scrub: None,
+            watched: None,
         }
     }
 

@@ -8,6 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::operations::{Interruption, Work};
+use super::watched::Watched;
 use crate::codec::RepositoryId;
 use crate::engine::{Depth, Error, Reason, Repository, Result, ScrubOptions, ScrubProgress, ScrubReport, Store};
 use crate::service::agent::Agent;
@@ -62,7 +63,7 @@ fn scrub(
         repository,
         interruption: Interruption::AtOnce,
         task: task.map(|report| Ok(Report::Scrub(scrub_report(&report?)))).boxed(),
-        scrub: Some(progress),
+        watched: Some(Watched::Scrub(progress)),
     }
 }
 

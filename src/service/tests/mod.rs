@@ -1,6 +1,7 @@
 //! The services as clients see them: a store in memory, a connection in memory, the generated client.
 
 mod calls;
+mod decommission;
 mod get;
 mod keys;
 mod maintenance;

@@ -168,7 +168,7 @@ async fn an_agent_says_what_it_can_do() {
         .await
         .unwrap()
         .into_inner();
-    assert_eq!(can.operations.len(), 3);
+    assert_eq!(can.operations.len(), 5);
     assert!(can.operations().any(|kind| kind == OperationKind::Scrub));
     assert_eq!(
         (can.max_frame_bytes, can.delete_names_max, can.list_page_max),

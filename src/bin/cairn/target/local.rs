@@ -10,13 +10,13 @@ use futures::{StreamExt, TryStreamExt, stream};
 use cairn_agent::backend::Location;
 use cairn_agent::codec::RepositoryId;
 use cairn_agent::engine::{
-    self, Blocking, ByteRange, DamagedObject, NewRepository, ObjectInfo, ObjectReader, Precondition, PutOptions,
-    PutOutcome, RebuildProgress, ReclaimOptions, ReclaimProgress, Reclaimed, RepositoryHeader, RepositoryStatus,
-    Result, Salvage, ScrubOptions, ScrubProgress, Status,
+    self, Blocking, ByteRange, DamagedObject, EvacuateOptions, EvacuateProgress, NewRepository, ObjectInfo,
+    ObjectReader, Precondition, PutOptions, PutOutcome, RebuildProgress, ReclaimOptions, ReclaimProgress, Reclaimed,
+    RemovalProgress, Removed, RepositoryHeader, RepositoryStatus, Result, Salvage, ScrubOptions, ScrubProgress, Status,
 };
 use cairn_agent::format::Hash32;
 
-use super::{Description, Input, Key, Scrubbed};
+use super::{Description, Evacuated, Input, Key, Scrubbed};
 use crate::progress::Counter;
 
 /// Objects asked for at once.
@@ -24,7 +24,7 @@ const PAGE: usize = 10_000;
 /// Deletes under way at once: together they share commits.
 const DELETES_MAX: usize = 256;
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a bar learns how far a scrub is.
+/// How often a bar learns how far long work is.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
@@ -65,7 +65,25 @@ impl Store {
     }
 
     pub(crate) async fn remove_repository(&self, name_or_id: &str, confirm: &str) -> Result<()> {
-        self.0.remove_repository(name_or_id, confirm).await
+        self.0.remove_repository(name_or_id, confirm).await.map(drop)
+    }
+
+    pub(crate) async fn evacuate(&self, options: EvacuateOptions, counter: &Counter) -> Result<Evacuated> {
+        let progress = Arc::new(EvacuateProgress::default());
+        let _telling = Telling::start(counter, {
+            let progress = progress.clone();
+            move || (progress.bytes(), progress.bytes_expected())
+        });
+        Ok(self.0.evacuate(options, &progress).await?.into())
+    }
+
+    pub(crate) async fn wipe(&self, name_or_id: &str, confirm: &str, counter: &Counter) -> Result<Removed> {
+        let progress = Arc::new(RemovalProgress::default());
+        let _telling = Telling::start(counter, {
+            let progress = progress.clone();
+            move || (progress.removed().bytes, 0)
+        });
+        self.0.remove_repository_watched(name_or_id, confirm, &progress).await
     }
 
     pub(crate) async fn status(&self) -> Result<Status> {
@@ -144,7 +162,7 @@ impl Repository {
 
     pub(crate) async fn scrub(&self, options: ScrubOptions, counter: &Counter) -> Result<Scrubbed> {
         let progress = Arc::new(ScrubProgress::default());
-        let _telling = Telling::start(&progress, counter);
+        let _telling = Telling::scrub(&progress, counter);
         Ok(self.repository.scrub(options, &progress).await?.into())
     }
 
@@ -179,21 +197,28 @@ impl Watch {
 /// A scrub without keys of a store that nobody needs to open.
 pub(crate) async fn scrub_bytes_at(location: &Location, options: ScrubOptions, counter: &Counter) -> Result<Scrubbed> {
     let progress = Arc::new(ScrubProgress::default());
-    let _telling = Telling::start(&progress, counter);
+    let _telling = Telling::scrub(&progress, counter);
     Ok(engine::Store::scrub_bytes_at(location, options, &progress)
         .await?
         .into())
 }
 
-/// A bar is told how far a scrub is, until this is dropped.
+/// A bar is told how far long work is, until this is dropped.
 struct Telling(tokio::task::JoinHandle<()>);
 
 impl Telling {
-    fn start(progress: &Arc<ScrubProgress>, counter: &Counter) -> Self {
-        let (progress, counter) = (progress.clone(), counter.clone());
+    fn scrub(progress: &Arc<ScrubProgress>, counter: &Counter) -> Self {
+        let progress = progress.clone();
+        Self::start(counter, move || (progress.bytes(), progress.bytes_expected()))
+    }
+
+    /// Tells again and again how much is done, of how much.
+    fn start(counter: &Counter, tell: impl Fn() -> (u64, u64) + Send + 'static) -> Self {
+        let counter = counter.clone();
         Self(tokio::spawn(async move {
             loop {
-                counter.set(progress.bytes(), progress.bytes_expected());
+                let (done, total) = tell();
+                counter.set(done, total);
                 tokio::time::sleep(TELL_EVERY).await;
             }
         }))

@@ -13,8 +13,9 @@ use bytes::Bytes;
 
 use cairn_agent::codec::RepositoryId;
 use cairn_agent::engine::{
-    ByteRange, DamagedObject, NewRepository, ObjectInfo, PutOptions, PutOutcome, RebuildProgress, ReclaimOptions,
-    ReclaimProgress, Reclaimed, RepositoryHeader, RepositoryStatus, Result, ScrubOptions, ScrubReport, Status,
+    ByteRange, DamagedObject, EvacuateOptions, EvacuateReport, NewRepository, ObjectInfo, PutOptions, PutOutcome,
+    RebuildProgress, ReclaimOptions, ReclaimProgress, Reclaimed, Removed, RepositoryHeader, RepositoryStatus, Result,
+    ScrubOptions, ScrubReport, Status,
 };
 use cairn_agent::format::Hash32;
 
@@ -99,6 +100,22 @@ impl From<ScrubReport> for Scrubbed {
     }
 }
 
+/// An evacuation that has come to its end.
+pub(crate) struct Evacuated {
+    pub(crate) report: EvacuateReport,
+    /// Whether the lists of the report lack something.
+    pub(crate) lists_truncated: bool,
+}
+
+impl From<EvacuateReport> for Evacuated {
+    fn from(report: EvacuateReport) -> Self {
+        Self {
+            lists_truncated: report.is_cut(),
+            report,
+        }
+    }
+}
+
 /// Names in one delete.
 pub(crate) const DELETE_NAMES_MAX: usize = 1000;
 
@@ -134,6 +151,16 @@ impl Store {
 
     pub(crate) async fn remove_repository(&self, name_or_id: &str, confirm: &str) -> Result<()> {
         either!(self, Store, store => store.remove_repository(name_or_id, confirm).await)
+    }
+
+    /// Moves repositories to another place. Dropping this ends the work, wherever it is done; it can be gone on with.
+    pub(crate) async fn evacuate(&self, options: EvacuateOptions, counter: &Counter) -> Result<Evacuated> {
+        either!(self, Store, store => store.evacuate(options, counter).await)
+    }
+
+    /// Removes a repository, told how far it is. Dropping this ends the work, wherever it is done; it can be gone on with.
+    pub(crate) async fn wipe(&self, name_or_id: &str, confirm: &str, counter: &Counter) -> Result<Removed> {
+        either!(self, Store, store => store.wipe(name_or_id, confirm, counter).await)
     }
 
     pub(crate) async fn status(&self) -> Result<Status> {

@@ -1,11 +1,11 @@
 //! What the agent says, as the engine's types.
 
 use cairn_agent::codec::RepositoryId;
-use cairn_agent::engine::{Error, Reason, Reclaimed, Result, ScrubReport};
+use cairn_agent::engine::{Error, EvacuateReport, Reason, Reclaimed, Result, ScrubReport};
 use cairn_agent::service::convert::{milliseconds, repository_status};
 use cairn_agent::service::proto;
 
-use crate::target::{Description, Key, Scrubbed};
+use crate::target::{Description, Evacuated, Key, Scrubbed};
 
 /// An answer that breaks the contract.
 pub(super) fn nonsense(what: &str) -> Error {
@@ -42,12 +42,11 @@ pub(super) fn description(repository: &proto::Repository) -> Result<Description>
     })
 }
 
-pub(super) fn reclaimed(report: proto::ReclaimReport) -> Reclaimed {
-    Reclaimed {
-        packs_dropped: report.packs_dropped,
-        packs_rewritten: report.packs_rewritten,
-        freed_bytes: report.freed_bytes,
-    }
+pub(super) fn evacuated(report: proto::EvacuateReport) -> Result<Evacuated> {
+    Ok(Evacuated {
+        lists_truncated: report.lists_truncated,
+        report: EvacuateReport::try_from(report)?,
+    })
 }
 
 pub(super) fn scrubbed(report: proto::ScrubReport) -> Result<Scrubbed> {

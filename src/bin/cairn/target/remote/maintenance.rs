@@ -1,8 +1,11 @@
-//! Long work that the agent does while we watch. Breaking off only ends the watching, but for a scrub, which it cancels.
+//! Long work that the agent does while we watch. Breaking off only ends the watching, but for a scrub, an
+//! evacuation and a wipe, which it cancels.
 
 use tonic::transport::Channel;
 
-use cairn_agent::engine::{Depth, Error, Reason, ReclaimOptions, Reclaimed, Result, ScrubOptions};
+use cairn_agent::engine::{
+    Depth, Error, Evacuees, Reason, ReclaimOptions, ReclaimProgress, Reclaimed, Removed, Result, ScrubOptions,
+};
 use cairn_agent::service::convert::scrub_work;
 use cairn_agent::service::proto;
 use proto::maintenance_client::MaintenanceClient;
@@ -14,27 +17,72 @@ use super::convert::{self, needed, nonsense};
 use super::{MESSAGE_BYTES_MAX, Repository};
 use crate::interrupt::last_words;
 use crate::progress::Counter;
-use crate::target::Scrubbed;
+use crate::target::{Evacuated, Scrubbed};
 
-pub(super) async fn reclaim(repository: &Repository, options: ReclaimOptions) -> Result<Reclaimed> {
+pub(super) async fn reclaim(
+    repository: &Repository,
+    options: ReclaimOptions,
+    progress: &ReclaimProgress,
+) -> Result<Reclaimed> {
     let work = proto::ReclaimWork {
         dry_run: options.dry_run,
         garbage_percent_max: Some(options.garbage_percent_max.into()),
     };
-    match run(repository, Work::Reclaim(work)).await? {
-        Report::Reclaim(report) => Ok(convert::reclaimed(report)),
+    let told = |operation: &Operation| {
+        if let Some(told) = &operation.progress {
+            progress.tell(told.bytes_done, told.bytes_expected);
+        }
+    };
+    match run(repository, Work::Reclaim(work), told).await? {
+        Report::Reclaim(report) => Ok(report.into()),
         _ => Err(other_work()),
     }
 }
 
 pub(super) async fn rebuild(repository: &Repository) -> Result<()> {
-    run(repository, Work::Rebuild(proto::RebuildWork {})).await.map(drop)
+    let work = Work::Rebuild(proto::RebuildWork {});
+    run(repository, work, |_| ()).await.map(drop)
 }
 
 /// A scrub, as a local one would do it: to depth bytes over all repositories.
 pub(super) async fn scrub(repository: &Repository, options: &ScrubOptions, counter: &Counter) -> Result<Scrubbed> {
     let work = scrub_work(options, options.depth == Depth::Bytes);
-    let operation = start(repository, Work::Scrub(work)).await?;
+    match run_cancelling(repository, Work::Scrub(work), counter).await? {
+        Report::Scrub(report) => convert::scrubbed(report),
+        _ => Err(other_work()),
+    }
+}
+
+/// An evacuation to a place as the agent sees it.
+pub(super) async fn evacuate(
+    repository: &Repository,
+    to: String,
+    which: &Evacuees,
+    counter: &Counter,
+) -> Result<Evacuated> {
+    let work = proto::EvacuateWork {
+        to,
+        all_repositories: *which == Evacuees::All,
+    };
+    match run_cancelling(repository, Work::Evacuate(work), counter).await? {
+        Report::Evacuate(report) => convert::evacuated(report),
+        _ => Err(other_work()),
+    }
+}
+
+pub(super) async fn wipe(repository: &Repository, confirm: &str, counter: &Counter) -> Result<Removed> {
+    let work = proto::WipeWork {
+        confirm: confirm.to_owned(),
+    };
+    match run_cancelling(repository, Work::Wipe(work), counter).await? {
+        Report::Wipe(report) => Ok(report.into()),
+        _ => Err(other_work()),
+    }
+}
+
+/// Starts the work and waits for its end, telling how far it is; cancels it if nobody waits any more.
+async fn run_cancelling(repository: &Repository, work: Work, counter: &Counter) -> Result<Report> {
+    let operation = start(repository, work).await?;
     let mut cancelling = Cancelling {
         client: client(repository),
         operation_id: Some(operation.id.clone()),
@@ -46,10 +94,7 @@ pub(super) async fn scrub(repository: &Repository, options: &ScrubOptions, count
     });
     let ended = ended.await?;
     cancelling.operation_id = None;
-    match report(repository, ended)? {
-        Report::Scrub(report) => convert::scrubbed(report),
-        _ => Err(other_work()),
-    }
+    report(repository, ended)
 }
 
 /// Cancels an operation if it is dropped before the end is known.
@@ -71,9 +116,9 @@ impl Drop for Cancelling {
 }
 
 /// Starts the work and waits for its end.
-async fn run(repository: &Repository, work: Work) -> Result<Report> {
+async fn run(repository: &Repository, work: Work, told: impl Fn(&Operation)) -> Result<Report> {
     let operation = start(repository, work).await?;
-    let ended = watch(repository, operation, |_| ()).await?;
+    let ended = watch(repository, operation, told).await?;
     report(repository, ended)
 }
 

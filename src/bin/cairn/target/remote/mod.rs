@@ -18,14 +18,17 @@ use std::sync::Arc;
 
 use tonic::transport::Channel;
 
-use cairn_agent::engine::{Error, NewRepository, Reason, RepositoryHeader, Result, Status};
+use cairn_agent::engine::{
+    Error, EvacuateOptions, Evacuees, NewRepository, Reason, Removed, RepositoryHeader, Result, Status,
+};
 use cairn_agent::service::convert::repository_header;
 use cairn_agent::service::{errors, proto};
 use proto::agent_client::AgentClient;
 use proto::keys_client::KeysClient;
 use proto::repositories_client::RepositoriesClient;
 
-use crate::target::Key;
+use crate::progress::Counter;
+use crate::target::{Evacuated, Key};
 
 /// The largest message that is taken. Frames have 1 MiB, pages of a listing a few.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
@@ -76,6 +79,19 @@ impl Agent {
         };
         let answer = self.repositories_client().delete(request).await;
         answer.map(drop).map_err(|status| self.failed(&status))
+    }
+
+    pub(crate) async fn evacuate(&self, options: EvacuateOptions, counter: &Counter) -> Result<Evacuated> {
+        let EvacuateOptions { to, which } = options;
+        let repository = match &which {
+            Evacuees::One(name_or_id) => self.repository(name_or_id),
+            Evacuees::All => self.repository(""),
+        };
+        maintenance::evacuate(&repository, to.to_string(), &which, counter).await
+    }
+
+    pub(crate) async fn wipe(&self, name_or_id: &str, confirm: &str, counter: &Counter) -> Result<Removed> {
+        maintenance::wipe(&self.repository(name_or_id), confirm, counter).await
     }
 
     pub(crate) async fn status(&self) -> Result<Status> {

@@ -115,9 +115,8 @@ impl Repository {
         Ok(ObjectInfo::from(needed(object)?))
     }
 
-    /// Only the agent knows how far it is.
-    pub(crate) async fn reclaim(&self, options: ReclaimOptions, _: &ReclaimProgress) -> Result<Reclaimed> {
-        maintenance::reclaim(self, options).await
+    pub(crate) async fn reclaim(&self, options: ReclaimOptions, progress: &ReclaimProgress) -> Result<Reclaimed> {
+        maintenance::reclaim(self, options, progress).await
     }
 
     pub(crate) async fn rebuild(&self) -> Result<RepositoryStatus> {
