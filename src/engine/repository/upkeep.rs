@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Repository;
+use crate::backend::Class;
 use crate::catalog::{DirtyKey, Lookup, Stats};
 use crate::codec::RepositoryId;
 use crate::engine::error::{Error, Reason, Result};
@@ -44,7 +45,7 @@ impl Repository {
     pub async fn reclaim(&self, options: ReclaimOptions) -> Result<Reclaimed> {
         self.core().revocation.check()?;
         let _alone = self.inner.housekeeping.lock().await;
-        reclaim::run(self, options).await
+        Class::Reclaim.scope(reclaim::run(self, options)).await
     }
 
     /// Makes the catalog anew from the store alone.

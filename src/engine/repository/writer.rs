@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::Repository;
 use super::object::{PutOptions, PutOutcome, outcome};
+use crate::backend::Class;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::in_flight::Holder;
@@ -67,6 +68,7 @@ impl Repository {
         if self.inner.fenced.load(Ordering::Relaxed) {
             return Err(fenced());
         }
+        // Whatever is done while this is held is waited for by everybody, so it is foreground whoever came first.
         let mut slot = self.inner.writer.lock().await;
         self.core().revocation.check()?;
         if let Some(writer) = slot.as_ref() {
@@ -82,7 +84,7 @@ impl Repository {
                     let epoch = writer.epoch;
                     writer.close().await;
                     // Whatever it was that failed: who was overtaken meanwhile does not take the repository back.
-                    if let Err(error) = check_fence(self.core(), epoch).await {
+                    if let Err(error) = Class::Foreground.scope(check_fence(self.core(), epoch)).await {
                         self.inner
                             .fenced
                             .store(error.reason() == Reason::Fenced, Ordering::Relaxed);
@@ -91,7 +93,7 @@ impl Repository {
                 }
             }
         }
-        let writer = Writer::open(self.core()).await?;
+        let writer = Class::Foreground.scope(Writer::open(self.core())).await?;
         let access = writer.access();
         *slot = Some(writer);
         Ok(access)
