@@ -73,6 +73,8 @@ pub enum Reason {
     BackendUnavailable,
     /// There is not enough room to write.
     NoCapacity,
+    /// The repository may not hold as much.
+    QuotaExceeded,
     /// The store cannot be written.
     ReadOnly,
     /// Stored bytes are missing or damaged.
@@ -124,7 +126,7 @@ pub enum Code {
 
 impl Reason {
     /// Every case.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::InvalidName,
         Self::InvalidRange,
         Self::InvalidArgument,
@@ -144,6 +146,7 @@ impl Reason {
         Self::AuthFailed,
         Self::BackendUnavailable,
         Self::NoCapacity,
+        Self::QuotaExceeded,
         Self::ReadOnly,
         Self::DataLoss,
         Self::RolledBack,
@@ -211,6 +214,7 @@ impl Reason {
             Reason::AuthFailed => ("AUTH_FAILED", Denied, 69, true, Code::Unavailable),
             Reason::BackendUnavailable => ("BACKEND_UNAVAILABLE", RetryLater, 69, true, Code::Unavailable),
             Reason::NoCapacity => ("NO_CAPACITY", SlowDown, 75, true, Code::ResourceExhausted),
+            Reason::QuotaExceeded => ("QUOTA_EXCEEDED", SlowDown, 75, true, Code::ResourceExhausted),
             Reason::ReadOnly => ("READ_ONLY", Denied, 69, false, Code::FailedPrecondition),
             Reason::DataLoss => ("DATA_LOSS", Scrub, 65, false, Code::DataLoss),
             Reason::RolledBack => ("ROLLED_BACK", Scrub, 65, false, Code::DataLoss),

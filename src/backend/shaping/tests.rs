@@ -145,3 +145,24 @@ async fn a_class_is_carried_into_a_task_only_if_that_is_said() {
     };
     Class::Reclaim.scope(work).await;
 }
+
+#[tokio::test]
+async fn bytes_count_whether_they_are_known_before_or_not() {
+    use crate::backend::{Attach, Backend, Location};
+
+    let location = Location::Memory("shaped bytes".to_owned());
+    let backend = Backend::attach(&location, Attach::Existing).await.unwrap();
+    let bytes = || backend.shaper().passed(Class::Foreground).bytes.value();
+    backend.put("a", vec![7; 1000].into()).await.unwrap();
+    assert_eq!(bytes(), 1000);
+    backend.get("a").await.unwrap();
+    assert_eq!(bytes(), 2000);
+    backend.get_range("a", 5..15).await.unwrap();
+    assert_eq!(bytes(), 2010);
+    backend.get_tail("a", 5000).await.unwrap();
+    assert_eq!(bytes(), 3010, "what there is");
+    backend.size("a").await.unwrap();
+    backend.delete("a").await.unwrap();
+    assert_eq!(bytes(), 3010);
+    assert_eq!(backend.shaper().passed(Class::Foreground).requests.value(), 6);
+}

@@ -5,14 +5,16 @@
 
 mod address;
 mod machine;
+mod quota;
 mod read;
 mod scrub;
 mod settings;
+mod shaping;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -26,7 +28,8 @@ use machine::Machine;
 use read::{number, parsed, size, span, text, word};
 
 use super::{Error, KeyFile, Place, PlaceFlags, Size};
-use crate::engine::{CapacityPolicy, Options, StoreOptions};
+use crate::backend::Rates;
+use crate::engine::{CapacityPolicy, Options, Quota, StoreOptions};
 use crate::format::Kek;
 use crate::keys;
 
@@ -53,6 +56,12 @@ pub struct Serve {
     pub log: Log,
     /// When the agent says that there is little room.
     pub capacity: CapacityPolicy,
+    /// The most that the store may use.
+    pub store_bytes_max: Option<u64>,
+    /// The most that repositories may hold, by name.
+    pub quotas: BTreeMap<String, Quota>,
+    /// How fast the storage may be asked, by class of work.
+    pub rates: Rates,
     /// What the agent reads and checks by itself.
     pub scrubs: Scrubs,
     /// Who may do what; without any, whoever the transport vouches for may do everything.
@@ -241,6 +250,9 @@ impl Serve {
             limits: limits(settings)?,
             log: log(settings)?,
             capacity: settings.one("capacity.preset", word(&PRESETS))?.unwrap_or_default(),
+            store_bytes_max: quota::store_bytes_max(settings)?,
+            quotas: quota::quotas(settings)?,
+            rates: shaping::rates(settings)?,
             scrubs: scrub::scrubs(settings)?,
             clients: clients(settings)?,
         };
@@ -270,6 +282,9 @@ impl Serve {
             budget_bytes: self.budget_bytes,
             compute_threads: self.threads,
             capacity: self.capacity,
+            store_bytes_max: self.store_bytes_max,
+            quotas: self.quotas.clone(),
+            rates: self.rates,
             ..Options::default()
         };
         self.place.store_options_with(keks, options)
@@ -413,7 +428,7 @@ fn log(settings: &mut Settings) -> Result<Log, Error> {
 }
 
 fn clients(settings: &mut Settings) -> Result<Vec<Client>, Error> {
-    settings.clients()?.into_iter().map(client).collect()
+    settings.tables("client")?.into_iter().map(client).collect()
 }
 
 fn client(mut settings: Settings) -> Result<Client, Error> {

@@ -329,6 +329,7 @@ async fn with_children(core: &Core, pack: PackRef, kind: PackKind, directory: &D
         },
         children,
         _holders: Vec::new(),
+        claim: None,
     })
 }
 

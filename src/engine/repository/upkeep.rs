@@ -6,7 +6,9 @@ use super::Repository;
 use crate::backend::Class;
 use crate::catalog::{DirtyKey, Lookup, Stats};
 use crate::codec::RepositoryId;
+use crate::engine::allowance::InFlightBytes;
 use crate::engine::error::{Error, Reason, Result};
+use crate::engine::limits::Quota;
 use crate::engine::log::rebuild::{self, RebuildProgress};
 use crate::engine::log::requests::Request;
 use crate::engine::reclaim::{self, ReclaimOptions, Reclaimed};
@@ -37,6 +39,10 @@ pub struct RepositoryStatus {
     pub log_number: u64,
     /// Hash over the whole log.
     pub head: Hash32,
+    /// The most that it may hold.
+    pub quota: Quota,
+    /// What is on its way into it.
+    pub in_flight: InFlightBytes,
 }
 
 impl Repository {
@@ -107,6 +113,18 @@ impl Repository {
         Ok(())
     }
 
+    /// The most that this repository may hold.
+    pub fn quota(&self) -> Quota {
+        self.core().allowance.quota()
+    }
+
+    /// Sets the most that this repository may hold, until the store is opened anew. It holds at once, also for puts under
+    /// way; what is there stays, whatever it is.
+    pub fn set_quota(&self, quota: Quota) {
+        self.core().allowance.set_quota(quota);
+        self.core().gate.poke();
+    }
+
     /// Totals of the repository.
     pub fn status(&self) -> Result<RepositoryStatus> {
         let core = self.core();
@@ -133,6 +151,8 @@ impl Repository {
             garbage_bytes: blob_bytes.saturating_sub(live_bytes),
             log_number: tip.log_number(),
             head: tip.head,
+            quota: core.allowance.quota(),
+            in_flight: core.allowance.in_flight(),
         })
     }
 

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use super::Repository;
 use super::object::{PutOptions, PutOutcome, outcome};
 use crate::backend::Class;
+use crate::engine::allowance::PutClaim;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::in_flight::Holder;
@@ -28,6 +29,7 @@ pub struct Upload {
     pub(super) name: ObjectName,
     pub(super) options: PutOptions,
     pub(super) access: WriteAccess,
+    pub(super) claim: PutClaim,
 }
 
 /// The write side of a repository, from taking an epoch to losing or closing it.
@@ -190,11 +192,12 @@ impl Upload {
             name,
             options,
             access,
+            mut claim,
         } = self;
         let core = repository.core();
         let holder = Arc::new(core.in_flight.holder());
         let progress = options.progress.unwrap_or_default();
-        let draft = ingest_stream(core, &access.packer, &holder, &name, source, &progress)
+        let draft = ingest_stream(core, &access.packer, &holder, &name, source, &progress, &mut claim)
             .await
             .map_err(|error| repository.explain(error))?;
         let object = NewObject {
@@ -208,7 +211,7 @@ impl Upload {
             content: draft.content.clone(),
             written: draft.written(),
         };
-        let version = access.put(object, options.precondition, holder).await?;
+        let version = access.put(object, options.precondition, holder, claim).await?;
         Ok(outcome(version, &draft))
     }
 }
@@ -231,6 +234,7 @@ impl Writer {
             core.secrets.clone(),
             core.in_flight.clone(),
             ledger.clone(),
+            core.allowance.clone(),
             core.options.pack_target(),
             epoch,
             full,
@@ -291,12 +295,14 @@ impl WriteAccess {
         object: NewObject,
         precondition: Precondition,
         holder: Arc<Holder>,
+        claim: PutClaim,
     ) -> Result<ObjectVersion> {
         let object = Box::new(object);
         self.ask(|reply| Request::Put {
             object,
             precondition,
             holder,
+            claim: Some(claim),
             reply,
         })
         .await

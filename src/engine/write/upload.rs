@@ -75,6 +75,7 @@ pub(crate) async fn put_pack(
         holders,
         shares,
         paid,
+        mut claim,
     } = open;
     let padding = crate::engine::random()?;
     let finished = core
@@ -82,6 +83,7 @@ pub(crate) async fn put_pack(
         .run(move || writer.finish(commit, |bytes| fill_from_seed(&padding, bytes)))
         .await?;
     let size = finished.bytes.len() as u64;
+    claim.set(size);
     let pack = NewPack {
         pack: PackRef {
             name: finished.name,
@@ -95,10 +97,12 @@ pub(crate) async fn put_pack(
         },
         children,
         _holders: holders,
+        claim: Some(Arc::new(claim)),
     };
-    if finished.kind == PackKind::Chunk {
-        core.gate.admit_pack(size).await?;
-    }
+    let putting = match finished.kind {
+        PackKind::Chunk => Some(core.gate.admit_pack(size).await?),
+        PackKind::Commit => None,
+    };
     let payload = Bytes::from_owner(Recycled {
         bytes: finished.bytes,
         packer: packer.clone(),
@@ -110,6 +114,7 @@ pub(crate) async fn put_pack(
         // The pack may still land; nothing will refer to it.
         error = core.revocation.revoked() => return Err(error),
     }
+    drop(putting);
     core.counters.pack_seconds(finished.kind).observe(since.elapsed());
     core.counters.pack_bytes.add(size);
     share_out(&shares, size);

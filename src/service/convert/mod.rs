@@ -2,11 +2,15 @@
 //!
 //! What arrives is checked here, so that behind this only the engine's own types are found.
 
+mod limits;
 mod object;
 mod repository;
 mod scrub;
 mod status;
 
+pub use self::limits::{
+    RATE_BYTES_MIN, STORE_BYTES_MIN, quota, quota_message, rates, repository_limit, shaping, store_bytes,
+};
 pub use self::object::{
     byte_range, byte_range_message, metadata, page_token, precondition, precondition_message, put_id,
 };

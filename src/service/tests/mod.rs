@@ -3,6 +3,7 @@
 mod calls;
 mod get;
 mod keys;
+mod limits;
 mod maintenance;
 mod objects;
 mod put;

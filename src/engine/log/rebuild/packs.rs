@@ -109,5 +109,6 @@ fn new_pack(listed: Listed, entries: EntriesRow) -> NewPack {
         entries,
         children: HashMap::new(),
         _holders: Vec::new(),
+        claim: None,
     }
 }
