@@ -8,11 +8,13 @@
 //! Every future may be dropped. A write that was under way then may or may not have happened.
 
 mod attach;
+mod bucket;
 mod counters;
 mod error;
 mod health;
 mod location;
 mod lock;
+mod shaping;
 mod volume;
 mod watched;
 
@@ -37,7 +39,10 @@ pub use error::{Cause, Error, ErrorKind};
 pub use health::{Failure, Health, Trouble};
 pub use location::Location;
 pub use lock::Lock;
+pub use shaping::{Class, Passed, Rate, Rates, Shaper};
 pub use volume::{Look, Presence, Space};
+
+pub(crate) use bucket::Bucket;
 
 use volume::Volume;
 use watched::{TRIAL_PREFIX, trial_name};
@@ -55,6 +60,7 @@ struct Inner {
     volume: Option<Volume>,
     health: Health,
     counters: Counters,
+    shaper: Shaper,
     /// Name of this backend's trial object: two agents on one bucket do not meet.
     trial: String,
 }
@@ -105,6 +111,7 @@ impl Backend {
                 volume,
                 health: Health::default(),
                 counters: Counters::default(),
+                shaper: Shaper::default(),
                 trial: trial_name(),
             }),
         }
@@ -183,7 +190,7 @@ impl Backend {
                 Err(error) => Err(self.explain_range(path, &range, error).await),
             }
         };
-        let bytes = self.watched(Operation::Get, 0, read).await?;
+        let bytes = self.watched(Operation::Get, range.end - range.start, read).await?;
         let found = bytes.len() as u64;
         if found == range.end - range.start {
             return Ok(bytes);
@@ -373,6 +380,8 @@ impl Backend {
     }
 
     async fn get_object(&self, object: &ObjectPath, range: Option<GetRange>) -> Result<(Bytes, u64), Error> {
+        // Only of these is it known before how long they are.
+        let is_bounded = matches!(range, Some(GetRange::Bounded(_)));
         let options = GetOptions {
             range,
             ..Default::default()
@@ -383,7 +392,12 @@ impl Backend {
             Ok((result.bytes().await?, size))
         };
         match read.await {
-            Ok(read) => Ok(read),
+            Ok((bytes, size)) => {
+                if !is_bounded {
+                    self.inner.shaper.owe(bytes.len() as u64);
+                }
+                Ok((bytes, size))
+            }
             Err(error) => Err(self.read_failed(object.as_ref(), error).await),
         }
     }

@@ -8,6 +8,7 @@ use super::Backend;
 use super::counters::{Counters, Operation};
 use super::error::{Cause, Error, ErrorKind};
 use super::health::{Health, Trouble};
+use super::shaping::Shaper;
 use super::volume::{Look, Volume};
 
 impl Backend {
@@ -20,6 +21,11 @@ impl Backend {
     /// What was asked of the storage, and how it answered.
     pub fn counters(&self) -> &Counters {
         &self.inner.counters
+    }
+
+    /// How fast it may be asked, and what passed.
+    pub fn shaper(&self) -> &Shaper {
+        &self.inner.shaper
     }
 
     /// What failed lately.
@@ -57,13 +63,15 @@ impl Backend {
         Ok(())
     }
 
-    /// Where every request is counted and every failing one is remembered, with the bytes it was to store.
+    /// Where every request waits until it may be made, is counted, and is remembered if it fails: with the bytes that it is
+    /// known to store or read.
     pub(super) async fn watched<T>(
         &self,
         operation: Operation,
         bytes: u64,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
+        self.inner.shaper.pass(bytes).await;
         let result = self.inner.counters.watch(operation, work).await;
         if let Err(error) = &result {
             self.remember(error, bytes);

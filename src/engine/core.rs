@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::allowance::Allowance;
 use super::budget::Budget;
 use super::compute::Compute;
 use super::counters::Counters;
@@ -13,6 +14,7 @@ use super::departures::Departures;
 use super::error::{Error, Reason, Result};
 use super::gate::Gate;
 use super::in_flight::InFlight;
+use super::limits::Limits;
 use super::options::Options;
 use super::revocation::Revocation;
 use super::write::{Compressors, Slabs};
@@ -45,6 +47,10 @@ pub(crate) struct Core {
     pub(crate) gate: Arc<Gate>,
     /// Which repositories of the store must not be written any more.
     pub(crate) departures: Arc<Departures>,
+    /// Whether they are in this repository, and what is under way there.
+    pub(crate) allowance: Arc<Allowance>,
+    /// What the whole store may use, and uses.
+    pub(crate) limits: Arc<Limits>,
     /// Counts the beginnings and the ends of rebuilds: odd while the catalog is being made anew.
     pub(crate) rebuilds: AtomicU64,
     /// Set when the log turned out to lack what this agent had seen on it.

@@ -33,6 +33,9 @@ pub struct Counters {
     /// Plain bytes that were read, checked and handed out.
     pub read_bytes: Count,
 
+    /// Puts and copies that were refused by a quota.
+    pub quota_refusals: Count,
+
     /// Records that were made durable, those of the log's own included.
     pub records: Count,
     /// Commits, from the wish to their acknowledgement.

@@ -73,6 +73,8 @@ pub enum Reason {
     BackendUnavailable,
     /// There is not enough room to write.
     NoCapacity,
+    /// The repository may not hold as much.
+    QuotaExceeded,
     /// The store cannot be written.
     ReadOnly,
     /// Stored bytes are missing or damaged.
@@ -126,7 +128,7 @@ pub enum Code {
 
 impl Reason {
     /// Every case.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::InvalidName,
         Self::InvalidRange,
         Self::InvalidArgument,
@@ -146,6 +148,7 @@ impl Reason {
         Self::AuthFailed,
         Self::BackendUnavailable,
         Self::NoCapacity,
+        Self::QuotaExceeded,
         Self::ReadOnly,
         Self::DataLoss,
         Self::RolledBack,
@@ -214,6 +217,7 @@ impl Reason {
             Reason::AuthFailed => ("AUTH_FAILED", Denied, 69, true, Code::Unavailable),
             Reason::BackendUnavailable => ("BACKEND_UNAVAILABLE", RetryLater, 69, true, Code::Unavailable),
             Reason::NoCapacity => ("NO_CAPACITY", SlowDown, 75, true, Code::ResourceExhausted),
+            Reason::QuotaExceeded => ("QUOTA_EXCEEDED", SlowDown, 75, true, Code::ResourceExhausted),
             Reason::ReadOnly => ("READ_ONLY", Denied, 69, false, Code::FailedPrecondition),
             Reason::DataLoss => ("DATA_LOSS", Scrub, 65, false, Code::DataLoss),
             Reason::RolledBack => ("ROLLED_BACK", Scrub, 65, false, Code::DataLoss),

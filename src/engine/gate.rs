@@ -4,7 +4,7 @@
 //! and without anybody watching; the monitor adds keys, repositories and totals and publishes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,6 +12,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::error::{Error, Reason, Result};
+use super::limits::Limits;
 use super::status::{Assessment, Capacity, Held, Observations, Policy, Repositories, assess};
 use crate::backend::{Backend, Look, Presence};
 
@@ -24,10 +25,13 @@ const LOOK_WAIT: Duration = Duration::from_secs(2);
 pub(crate) struct Gate {
     backend: Backend,
     policy: Policy,
+    limits: Arc<Limits>,
     state: Mutex<State>,
     /// One look at a time: one that hangs takes one thread, not all of them.
     looking: Arc<Semaphore>,
     admitting: tokio::sync::Mutex<()>,
+    /// Bytes of packs of data that are being put.
+    putting_bytes: AtomicU64,
     is_watched: AtomicBool,
     poked: Notify,
 }
@@ -41,10 +45,17 @@ struct State {
 }
 
 impl Gate {
-    pub(crate) fn new(backend: Backend, policy: Policy, held: Held, is_read_only_requested: bool) -> Self {
+    pub(crate) fn new(
+        backend: Backend,
+        policy: Policy,
+        limits: Arc<Limits>,
+        held: Held,
+        is_read_only_requested: bool,
+    ) -> Self {
         Self {
             backend,
             policy,
+            limits,
             state: Mutex::new(State {
                 looked_at: None,
                 held,
@@ -54,6 +65,7 @@ impl Gate {
             }),
             looking: Arc::new(Semaphore::new(1)),
             admitting: tokio::sync::Mutex::new(()),
+            putting_bytes: AtomicU64::new(0),
             is_watched: AtomicBool::new(false),
             poked: Notify::new(),
         }
@@ -87,26 +99,44 @@ impl Gate {
     /// As [`admit`](Self::admit), by the last look.
     pub(crate) fn check(&self) -> Result<()> {
         match &self.state.lock().refusal {
-            None => Ok(()),
-            Some((reason, message)) => Err(self.refused(*reason, message)),
+            None => {}
+            Some((reason, message)) => return Err(self.refused(*reason, message)),
+        }
+        self.check_limit()
+    }
+
+    /// The limit of the store needs no look: what counts against it is known at any moment.
+    fn check_limit(&self) -> Result<()> {
+        match self.limits.of_store() {
+            Some(limit) if limit.free_bytes() < limit.reserved_bytes(self.policy.pack_bytes) => {
+                let line = "the limit of the store leaves no room for what is on its way: delete objects and run gc, or raise \
+                            the limit";
+                Err(self.refused(Reason::NoCapacity, line))
+            }
+            _ => Ok(()),
         }
     }
 
     /// Fails if a pack of data of this size would use up the reserve, as things stand at this moment. Packs that are being
-    /// put at the same time are not counted: the reserve has room for them.
-    pub(crate) async fn admit_pack(&self, bytes: u64) -> Result<()> {
+    /// put count as if they were there: however many come at once, none of them enters the reserve.
+    pub(crate) async fn admit_pack(&self, bytes: u64) -> Result<Putting<'_>> {
+        let putting = Putting::of(self, bytes);
         let place = self.look().await;
-        let capacity = Capacity::of(place.space, 0, self.policy.pack_bytes);
+        let space = place.space;
         self.assess(&self.of_place(place));
-        match capacity.free_bytes {
-            Some(free) if free < capacity.reserved_bytes.saturating_add(bytes) => {
-                let line = format!(
-                    "no room for a pack of {bytes} bytes beyond the reserve: delete objects and run gc, or enlarge the volume"
-                );
-                Err(self.refused(Reason::NoCapacity, &line))
-            }
-            _ => Ok(()),
+        let volume = Capacity::of(space, 0, self.policy.pack_bytes, None);
+        if let Some(free) = volume.free_bytes
+            && free < volume.reserved_bytes.saturating_add(putting.all_bytes)
+        {
+            let line = format!(
+                "no room for a pack of {bytes} bytes beyond the reserve and the packs that are being put: delete objects and \
+                 run gc, or enlarge the volume"
+            );
+            return Err(self.refused(Reason::NoCapacity, &line));
         }
+        // It is among what is used already.
+        self.check_limit()?;
+        Ok(putting)
     }
 
     /// Whether there was little room at the last look.
@@ -115,10 +145,10 @@ impl Gate {
         held.low_bytes || held.low_inodes
     }
 
-    /// Bytes that can still be written, those of the reserve included; none where there is no end.
+    /// Bytes that can still be written, those of the reserve included, whatever the store may use; none where there is no end.
     pub(crate) async fn room(&self) -> Option<u64> {
         let place = self.look().await;
-        Capacity::of(place.space, 0, self.policy.pack_bytes).free_bytes
+        Capacity::of(place.space, 0, self.policy.pack_bytes, None).free_bytes
     }
 
     /// Looks at the place now.
@@ -149,6 +179,7 @@ impl Gate {
             place,
             failures,
             used_bytes: None,
+            limit: self.limits.of_store(),
             is_read_only_requested: state.is_read_only_requested,
             is_deletion_requested: state.is_deletion_requested,
             catalog_failure: None,
@@ -176,6 +207,12 @@ impl Gate {
         let mut state = self.state.lock();
         state.is_read_only_requested = requested;
         state.looked_at = None;
+    }
+
+    /// To be called when a limit was changed.
+    pub(crate) fn look_again(&self) {
+        self.state.lock().looked_at = None;
+        self.poke();
     }
 
     pub(crate) fn request_deletion(&self, requested: bool) {
@@ -213,11 +250,97 @@ impl Gate {
     }
 }
 
+/// A pack that is being put, for as long as this lives.
+pub(crate) struct Putting<'a> {
+    gate: &'a Gate,
+    bytes: u64,
+    /// What was being put when it came, itself included. Taken before the look at the place: a pack that was put since
+    /// counts twice then rather than not at all.
+    all_bytes: u64,
+}
+
+impl<'a> Putting<'a> {
+    fn of(gate: &'a Gate, bytes: u64) -> Self {
+        let before = gate.putting_bytes.fetch_add(bytes, Ordering::AcqRel);
+        Self {
+            gate,
+            bytes,
+            all_bytes: before + bytes,
+        }
+    }
+}
+
+impl Drop for Putting<'_> {
+    fn drop(&mut self) {
+        self.gate.putting_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
 /// Says that a monitor runs, for as long as it lives.
 pub(crate) struct Watched<'a>(&'a AtomicBool);
 
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Attach, Location};
+    use crate::engine::status::CapacityPolicy;
+
+    fn policy() -> Policy {
+        Policy {
+            capacity: CapacityPolicy::DEFAULT,
+            pack_bytes: 16 << 20,
+            failure_hold: Duration::from_secs(30),
+        }
+    }
+
+    async fn gate(location: Location, limit: Option<u64>) -> Gate {
+        let backend = Backend::attach(&location, Attach::Existing).await.unwrap();
+        let limits = Arc::new(Limits::new(limit, Default::default()));
+        Gate::new(backend, policy(), limits, Held::default(), false)
+    }
+
+    #[tokio::test]
+    async fn packs_that_are_put_at_once_do_not_enter_the_reserve_together() {
+        let directory = tempfile::tempdir().unwrap();
+        let gate = gate(Location::Directory(directory.path().to_owned()), None).await;
+        let capacity = Capacity::of(gate.look().await.space, 0, gate.policy.pack_bytes, None);
+        let room = capacity.free_bytes.unwrap() - capacity.reserved_bytes;
+        let first = gate.admit_pack(room / 10 * 6).await.expect("one fits");
+        let refused = gate.admit_pack(room / 10 * 6).await.map(drop).unwrap_err();
+        assert_eq!(refused.reason(), Reason::NoCapacity);
+        drop(
+            gate.admit_pack(room / 10 * 2)
+                .await
+                .expect("a smaller one fits beside it"),
+        );
+        drop(first);
+        gate.admit_pack(room / 10 * 6)
+            .await
+            .expect("what was put is seen by the next look");
+    }
+
+    #[tokio::test]
+    async fn a_limit_holds_against_packs_on_their_way_and_what_changes_is_seen_at_once() {
+        const MIB: u64 = 1 << 20;
+        let gate = gate(Location::Memory("gate with a limit".to_owned()), Some(100 * MIB)).await;
+        gate.admit().await.unwrap();
+        // A reserve of a tenth.
+        gate.limits.pend(0, 90 * MIB);
+        gate.admit_pack(MIB)
+            .await
+            .expect("what is beyond the reserve may be used");
+        gate.limits.pend(0, MIB);
+        let refused = gate.admit_pack(MIB).await.map(drop).unwrap_err();
+        assert_eq!(refused.reason(), Reason::NoCapacity);
+        assert_eq!(gate.check().unwrap_err().reason(), Reason::NoCapacity);
+        gate.limits.set_store_bytes_max(None);
+        gate.look_again();
+        gate.admit().await.unwrap();
     }
 }

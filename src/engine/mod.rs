@@ -26,6 +26,7 @@
 //!   write takes a new owner epoch: one way to end covers every failure, at the price that streams in flight at that
 //!   moment are put again by their callers. What they had stored is found by the retry if it was introduced.
 
+mod allowance;
 mod budget;
 mod compute;
 mod core;
@@ -37,6 +38,7 @@ mod gate;
 mod in_flight;
 mod key_chain;
 mod keyrings;
+mod limits;
 mod log;
 pub mod measure;
 mod monitor;
@@ -56,11 +58,13 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use self::allowance::InFlightBytes;
 pub use self::counters::Counters;
 pub use self::error::{Code, Error, ErrorKind, Reason, Result};
 pub use self::evacuate::{EvacuateOptions, EvacuateProgress, EvacuateReport, Evacuees, Lost, Verdict};
 pub use self::key_chain::KeyState;
 pub use self::keyrings::RepositoryHeader;
+pub use self::limits::{QUOTAS_MAX, Quota};
 pub use self::log::rebuild::{RebuildPhase, RebuildProgress};
 pub use self::log::requests::Precondition;
 pub use self::log::salvage::Salvage;

@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::error::{Reason, Result};
 use super::keyrings::RepositoryHeader;
+use super::limits::Limits;
 use super::random;
 use super::repository::{self, Repository, RepositoryStatus};
 use super::status::{Assessment, Capacity, Mode, Repositories, Status};
@@ -43,10 +44,7 @@ struct Told {
     started_ms: i64,
     published_at: Option<Instant>,
     headers: Vec<RepositoryHeader>,
-    catalog_bytes: u64,
     catalog_sized_at: Option<Instant>,
-    /// What each repository stores, also of one that was closed since.
-    stored_bytes: BTreeMap<RepositoryId, u64>,
 }
 
 /// How far a repository is.
@@ -195,7 +193,7 @@ impl Store {
         let place = inner.gate.look().await;
         let survey = self.survey(&mut told, place.presence == Presence::Here);
         let mut seen = inner.gate.of_place(place);
-        seen.used_bytes = Some(told.catalog_bytes + told.stored_bytes.values().sum::<u64>());
+        seen.used_bytes = Some(inner.limits.used_bytes());
         seen.catalog_failure = survey.catalog_failure;
         seen.repositories = survey.states;
         let assessment = inner.gate.assess(&seen);
@@ -219,7 +217,7 @@ impl Store {
         if let Ok(headers) = self.inner.headers.try_lock() {
             told.headers.clone_from(&headers);
         }
-        told.size(&self.inner.catalog);
+        told.size(&self.inner.catalog, &self.inner.limits);
         let keyless = self.keyless(&told.headers);
         let mut survey = Survey::default();
         survey.states.total = told.headers.len();
@@ -233,9 +231,6 @@ impl Store {
         }
         survey.totals.sort_by(|a, b| a.name.cmp(&b.name));
         survey.closed.sort_by(|a, b| a.name.cmp(&b.name));
-        for totals in &survey.totals {
-            told.stored_bytes.insert(totals.id, totals.stored_bytes);
-        }
         survey
     }
 
@@ -248,15 +243,13 @@ impl Store {
 
 impl Told {
     /// Takes the size of the catalog, which means looking at each of its files: not with every event.
-    fn size(&mut self, catalog: &Catalog) {
-        let headers = &self.headers;
-        self.stored_bytes
-            .retain(|id, _| headers.iter().any(|header| header.id == *id));
+    fn size(&mut self, catalog: &Catalog, limits: &Limits) {
+        limits.retain(|id| self.headers.iter().any(|header| header.id == id));
         if self.catalog_sized_at.is_some_and(|at| at.elapsed() < POLL / 2) {
             return;
         }
         match catalog.disk_bytes() {
-            Ok(bytes) => self.catalog_bytes = bytes,
+            Ok(bytes) => limits.set_catalog_bytes(bytes),
             Err(error) => tracing::debug!(%error, "the size of the catalog cannot be had now"),
         }
         self.catalog_sized_at = Some(Instant::now());

@@ -1,10 +1,13 @@
 //! Every bound of the engine, with its unit and reason.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::limits::Quota;
 use super::removal::DeletionPolicy;
 use super::status::CapacityPolicy;
+use crate::backend::Rates;
 
 /// Bounds and sizes of one open store. `Options::default()` suits the command line.
 #[derive(Clone, Debug)]
@@ -32,6 +35,12 @@ pub struct Options {
     pub read_fetches_max: usize,
     /// Bytes that the cache of pack entries may hold; it answers runs of duplicates.
     pub locality_bytes: usize,
+    /// The most that the store may use: packs of all repositories and the catalog.
+    pub store_bytes_max: Option<u64>,
+    /// The most that repositories may hold, by name, whether they exist yet or not.
+    pub quotas: BTreeMap<String, Quota>,
+    /// How fast the storage may be asked, by class of work.
+    pub rates: Rates,
     /// From where on room is called low.
     pub capacity: CapacityPolicy,
     /// How long a failure of the storage counts in the mode at least; after that a trial write has to go through as well.
@@ -54,6 +63,9 @@ impl Default for Options {
             read_ahead_bytes: 16 << 20,
             read_fetches_max: 4,
             locality_bytes: 24 << 20,
+            store_bytes_max: None,
+            quotas: BTreeMap::new(),
+            rates: Rates::default(),
             capacity: CapacityPolicy::DEFAULT,
             failure_hold: Duration::from_secs(30),
             deletion_policy: DeletionPolicy::Delete,

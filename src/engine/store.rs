@@ -14,6 +14,7 @@ use bytes::Bytes;
 use parking_lot::Mutex as SyncMutex;
 use tokio::sync::Mutex;
 
+use super::allowance::Allowance;
 use super::budget::{Budget, Paid};
 use super::compute::Compute;
 use super::core::Core;
@@ -24,6 +25,7 @@ use super::gate::Gate;
 use super::in_flight::InFlight;
 use super::key_chain::{KeyChain, KeyState};
 use super::keyrings::{RepositoryHeader, open_keyring, read_headers, write_keyring};
+use super::limits::{Limits, Quota};
 use super::log::salvage::Salvage;
 use super::monitor::Watch;
 use super::options::Options;
@@ -32,8 +34,8 @@ use super::revocation::Revocation;
 use super::status::{Held, Policy};
 use super::write::{Compressors, Slabs};
 use super::{evacuate, random, recover};
-use crate::backend::{self, Attach, Backend, Location, Lock};
-use crate::catalog::{self, Catalog, Locality};
+use crate::backend::{self, Attach, Backend, Class, Location, Lock, Shaper};
+use crate::catalog::{self, Catalog, Locality, Lookup};
 use crate::codec::{ChunkSizes, Level, RepositoryId};
 use crate::format::keyring::{FIRST_GENERATION, KeyringSeed};
 use crate::format::marker::Metadata;
@@ -120,6 +122,7 @@ pub(super) struct Inner {
     pub(super) keys: KeyChain,
     pub(super) options: Options,
     pub(super) gate: Arc<Gate>,
+    pub(super) limits: Arc<Limits>,
     pub(super) watch: Watch,
     pub(super) departures: Arc<Departures>,
     counters: Arc<Counters>,
@@ -248,11 +251,20 @@ impl Store {
             failure_hold: options.options.failure_hold,
         };
         let held = told.map_or_else(Held::default, |row| Held::from_bits(row.held));
-        let gate = Gate::new(backend.clone(), policy, held, catalog.is_read_only()?);
+        let limits = Arc::new(Limits::new(
+            options.options.store_bytes_max,
+            options.options.quotas.clone(),
+        ));
+        limits.set_catalog_bytes(catalog.disk_bytes()?);
+        for class in Class::ALL {
+            backend.shaper().set_rate(class, options.options.rates[class]);
+        }
+        let gate = Gate::new(backend.clone(), policy, limits.clone(), held, catalog.is_read_only()?);
         Ok(Self {
             inner: Arc::new(Inner {
                 backend,
                 gate: Arc::new(gate),
+                limits,
                 watch: Watch::new(told)?,
                 departures: Arc::default(),
                 catalog,
@@ -364,6 +376,8 @@ impl Store {
     }
 
     fn with_fence(&self, id: RepositoryId, core: Arc<Core>) -> Repository {
+        let tip = core.catalog.tip().ok().flatten().unwrap_or_default();
+        core.limits.stored(id, tip.stats.pack_bytes);
         let fenced = self.inner.fences.lock().entry(id).or_default().clone();
         Repository::new(core, fenced)
     }
@@ -453,6 +467,36 @@ impl Store {
         &self.inner.counters
     }
 
+    /// How fast the backing store may be asked, by class of work, and what passed. A rate that is set holds until the store
+    /// is opened anew.
+    pub fn shaper(&self) -> &Shaper {
+        self.inner.backend.shaper()
+    }
+
+    /// The most that the store may use.
+    pub fn store_bytes_max(&self) -> Option<u64> {
+        self.inner.limits.of_store().map(|limit| limit.bytes)
+    }
+
+    /// Sets the most that the store may use, packs of all repositories and the catalog, until it is opened anew. It holds at
+    /// once; below what is used already it refuses every put.
+    pub fn set_store_bytes_max(&self, bytes: Option<u64>) {
+        self.inner.limits.set_store_bytes_max(bytes);
+        self.inner.gate.look_again();
+    }
+
+    /// The quotas of repositories, by name.
+    pub fn quotas(&self) -> BTreeMap<String, Quota> {
+        self.inner.limits.quotas()
+    }
+
+    /// Sets the quota of the repository of this name, which may not exist yet, until the store is opened anew. It holds at
+    /// once, also for puts under way; what is there stays, whatever it is.
+    pub fn set_quota(&self, repository: &RepositoryName, quota: Quota) {
+        self.inner.limits.set_quota(repository.as_str(), quota);
+        self.inner.gate.poke();
+    }
+
     /// Waits, in order, until a stream may begin that will hold `frame_bytes` outside of everything else that is counted;
     /// they are part of the budget until the share is dropped.
     pub async fn admit_stream(&self, frame_bytes: usize) -> StreamShare {
@@ -508,6 +552,7 @@ impl Store {
     fn core(&self, secrets: Secrets, revocation: Arc<Revocation>) -> Core {
         let inner = &self.inner;
         let id = secrets.repository();
+        let name = secrets.parameters().name.clone();
         Core {
             backend: inner.backend.clone(),
             layout: Layout::new(id),
@@ -524,6 +569,8 @@ impl Store {
             counters: inner.counters.clone(),
             gate: inner.gate.clone(),
             departures: inner.departures.clone(),
+            allowance: Arc::new(Allowance::new(name, inner.limits.clone(), inner.counters.clone())),
+            limits: inner.limits.clone(),
             rebuilds: Default::default(),
             rolled_back: Default::default(),
             salvaging: Default::default(),

@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 
 mod keys;
+mod quota;
 mod reclaim;
 mod scrub;
 

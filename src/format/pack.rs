@@ -625,6 +625,16 @@ impl PackWriter {
         self.buffer.len()
     }
 
+    /// The most that the whole pack has if it is finished now, without records of a commit.
+    pub fn len_max(&self) -> u64 {
+        // More than what stands before the tables in a directory, and between them.
+        const FIXED: usize = 64;
+        let body_len = padme::padme(self.buffer.len() as u64);
+        let tables_len = FIXED + self.births.len() * Birth::LEN + self.entries.len() * Entry::LEN;
+        let sums_len = body_len.div_ceil(BLOCK_LEN as u64) * SUM_LEN as u64;
+        body_len + padme::padme(tables_len as u64) + (TAG_LEN + TRAILER_LEN) as u64 + sums_len
+    }
+
     /// Whether it has no blob yet.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

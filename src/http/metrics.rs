@@ -102,6 +102,7 @@ impl Metrics {
         collect::calls(&mut samples, self);
         collect::engine(&mut samples, store.counters());
         collect::backend(&mut samples, store.backend_counters());
+        collect::shaping(&mut samples, store);
         collect::budget(&mut samples, store);
         collect::scrubs(&mut samples, store, status);
         collect::status(&mut samples, status);
@@ -194,6 +195,12 @@ const QUARANTINED: Family = Family::counter(
     "Chunks found damaged and set aside; objects with them cannot be read in full.",
 );
 
+const QUOTA_REFUSALS: Family = Family::counter(
+    "cairn_quota_refusals_total",
+    &[],
+    "Puts and copies that the quota of their repository refused.",
+);
+
 // The backing store, as it answers.
 
 const BACKEND_REQUESTS: Family = Family::counter(
@@ -205,6 +212,32 @@ const BACKEND_SECONDS: Family = Family::histogram(
     "cairn_backend_request_seconds",
     &["operation"],
     "How long requests to the backing store took, however they ended; puts and creates to being durable.",
+);
+
+const SHAPING_REQUESTS: Family = Family::counter(
+    "cairn_shaping_requests_total",
+    &["class"],
+    "Requests to the backing store that were let pass, by class of work: foreground, reclaim, scrub or evacuate.",
+);
+const SHAPING_BYTES: Family = Family::counter(
+    "cairn_shaping_bytes_total",
+    &["class"],
+    "Bytes that those requests read and wrote.",
+);
+const SHAPING_WAITED: Family = Family::counter(
+    "cairn_shaping_waited_seconds_total",
+    &["class"],
+    "How long requests waited to be let pass.",
+);
+const SHAPING_RATE_BYTES: Family = Family::gauge(
+    "cairn_shaping_rate_bytes",
+    &["class"],
+    "The most bytes of a class in a second; without a limit there is no series.",
+);
+const SHAPING_RATE_REQUESTS: Family = Family::gauge(
+    "cairn_shaping_rate_requests",
+    &["class"],
+    "The most requests of a class in a second; without a limit there is no series.",
 );
 
 // The log and packs.
@@ -321,6 +354,16 @@ const REPOSITORY_GARBAGE: Family = Family::gauge(
     &["repository"],
     "Bytes in packs that nothing refers to any more.",
 );
+const REPOSITORY_QUOTA: Family = Family::gauge(
+    "cairn_repository_quota_bytes",
+    &["repository", "kind"],
+    "The most that it may hold, of logical and of stored bytes; without a quota there is no series.",
+);
+const REPOSITORY_IN_FLIGHT: Family = Family::gauge(
+    "cairn_repository_in_flight_bytes",
+    &["repository", "kind"],
+    "What is on its way into it: logical bytes that puts add, stored bytes of packs that are being filled or put.",
+);
 const REPOSITORY_LOG_NUMBER: Family = Family::gauge(
     "cairn_repository_log_number",
     &["repository"],
@@ -360,8 +403,14 @@ pub static FAMILIES: &[&Family] = &[
     &READ,
     &LOOKUPS,
     &QUARANTINED,
+    &QUOTA_REFUSALS,
     &BACKEND_REQUESTS,
     &BACKEND_SECONDS,
+    &SHAPING_REQUESTS,
+    &SHAPING_BYTES,
+    &SHAPING_WAITED,
+    &SHAPING_RATE_BYTES,
+    &SHAPING_RATE_REQUESTS,
     &COMMITS,
     &COMMIT_SECONDS,
     &RECORDS,
@@ -395,6 +444,8 @@ pub static FAMILIES: &[&Family] = &[
     &REPOSITORY_UNIQUE,
     &REPOSITORY_STORED,
     &REPOSITORY_GARBAGE,
+    &REPOSITORY_QUOTA,
+    &REPOSITORY_IN_FLIGHT,
     &REPOSITORY_LOG_NUMBER,
     &BUILD,
     &PROCESS_START,

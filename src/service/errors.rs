@@ -56,7 +56,7 @@ fn reason_of(code: Code) -> Reason {
 /// When the same request may succeed: soon where a peer only needs a moment, later where somebody has to act.
 fn retry_delay(reason: Reason) -> Option<Duration> {
     let seconds = match reason {
-        Reason::NoCapacity => 30,
+        Reason::NoCapacity | Reason::QuotaExceeded => 30,
         Reason::KeysUnavailable | Reason::AuthFailed => 10,
         Reason::StoreHeld | Reason::BackendUnavailable | Reason::ShuttingDown => 3,
         reason if reason.is_retryable() => 1,

@@ -10,12 +10,14 @@ use super::agent::Agent;
 use super::caller::{Caller, caller_of};
 use super::proto::agent_server;
 use super::proto::{
-    self, CheckHeadRequest, CheckHeadResponse, GetCapabilitiesRequest, GetCapabilitiesResponse, GetStatusRequest,
-    GetStatusResponse, SetModeRequest, SetModeResponse, WatchStatusRequest, WatchStatusResponse,
+    self, CheckHeadRequest, CheckHeadResponse, GetCapabilitiesRequest, GetCapabilitiesResponse, GetLimitsRequest,
+    GetLimitsResponse, GetShapingRequest, GetShapingResponse, GetStatusRequest, GetStatusResponse, SetLimitsRequest,
+    SetLimitsResponse, SetModeRequest, SetModeResponse, SetShapingRequest, SetShapingResponse, WatchStatusRequest,
+    WatchStatusResponse,
 };
 use super::stream::{Updates, follow};
 use super::{Answer, DELETE_NAMES_MAX, FRAME_BYTES_MAX, LIST_PAGE_MAX, convert, maintenance};
-use crate::engine::Status;
+use crate::engine::{Error, QUOTAS_MAX, Reason, Result, Status};
 
 /// How often a watcher hears of a status that does not change: a sign of life.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -83,6 +85,51 @@ impl agent_server::Agent for AgentService {
         }))
     }
 
+    async fn get_shaping(&self, _: Request<GetShapingRequest>) -> Answer<GetShapingResponse> {
+        let shaping = Some(convert::shaping(&self.agent.store().shaper().rates()));
+        Ok(Response::new(GetShapingResponse { shaping }))
+    }
+
+    async fn set_shaping(&self, request: Request<SetShapingRequest>) -> Answer<SetShapingResponse> {
+        let shaper = self.agent.store().shaper();
+        let asked = request.into_inner().shaping.unwrap_or_default();
+        for (class, rate) in convert::rates(&asked)? {
+            shaper.set_rate(class, rate);
+            tracing::info!(class = class.as_str(), ?rate, "rate set");
+        }
+        let shaping = Some(convert::shaping(&shaper.rates()));
+        Ok(Response::new(SetShapingResponse { shaping }))
+    }
+
+    async fn get_limits(&self, request: Request<GetLimitsRequest>) -> Answer<GetLimitsResponse> {
+        let caller = caller_of(&request)?;
+        let limits = Some(limits(&caller, &self.agent));
+        Ok(Response::new(GetLimitsResponse { limits }))
+    }
+
+    async fn set_limits(&self, request: Request<SetLimitsRequest>) -> Answer<SetLimitsResponse> {
+        let caller = caller_of(&request)?;
+        let request = request.into_inner();
+        let store = self.agent.store();
+        check_number(store.quotas().len() + request.quotas.len())?;
+        let store_bytes = request.store_bytes.map(convert::store_bytes).transpose()?;
+        let quotas = request.quotas.iter().map(convert::repository_limit);
+        let quotas = quotas.collect::<Result<Vec<_>>>()?;
+        for (name, _) in &quotas {
+            self.agent.permit(&caller, name.as_str()).await?;
+        }
+        if let Some(bytes) = store_bytes {
+            store.set_store_bytes_max(bytes);
+            tracing::info!(bytes, "limit of the store set");
+        }
+        for (name, quota) in &quotas {
+            store.set_quota(name, *quota);
+            tracing::info!(repository = name.as_str(), ?quota, "quota set");
+        }
+        let limits = Some(limits(&caller, &self.agent));
+        Ok(Response::new(SetLimitsResponse { limits }))
+    }
+
     async fn get_capabilities(&self, _: Request<GetCapabilitiesRequest>) -> Answer<GetCapabilitiesResponse> {
         let settings = self.agent.settings();
         Ok(Response::new(GetCapabilitiesResponse {
@@ -97,6 +144,30 @@ impl agent_server::Agent for AgentService {
             key_provider: settings.key_provider.as_str().to_owned(),
         }))
     }
+}
+
+/// The limit of the store, and the quotas of repositories that this caller may know of.
+fn limits(caller: &Caller, agent: &Agent) -> proto::Limits {
+    let quotas = agent.store().quotas().into_iter();
+    let visible = quotas.filter(|(name, _)| caller.grants.names(name));
+    proto::Limits {
+        store_bytes: agent.store().store_bytes_max(),
+        quotas: visible
+            .map(|(repository, quota)| proto::RepositoryLimit {
+                repository,
+                quota: convert::quota_message(quota),
+            })
+            .collect(),
+    }
+}
+
+/// Refuses more quotas than are kept.
+fn check_number(quotas: usize) -> Result<()> {
+    if quotas > QUOTAS_MAX {
+        let line = format!("{quotas} quotas are too many; at most {QUOTAS_MAX} are kept");
+        return Err(Error::new(Reason::InvalidArgument, line));
+    }
+    Ok(())
 }
 
 /// A status with the repositories that this caller may know of.

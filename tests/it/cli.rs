@@ -287,6 +287,8 @@ fn status_shows_room_and_totals() {
         "garbage_bytes",
         "log_number",
         "head",
+        "quota",
+        "in_flight",
     ];
     expected.sort_unstable();
     assert_eq!(fields(repository), expected);

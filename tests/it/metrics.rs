@@ -1,11 +1,13 @@
 //! Metrics say what results and the status say, and say it as the documentation and Prometheus' own tool expect.
 
 use std::io::Write;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use cairn_agent::backend::{Class, Rate};
 use cairn_agent::engine::{
-    ByteRange, Precondition, PutOptions, ReclaimOptions, Repository, ScrubOptions, ScrubProgress, Store,
+    ByteRange, Precondition, PutOptions, Quota, ReclaimOptions, Repository, ScrubOptions, ScrubProgress, Store,
 };
 use cairn_agent::http::metrics::{FAMILIES, Family, Metrics};
 
@@ -213,6 +215,19 @@ async fn the_tool_of_prometheus_finds_nothing_to_say() {
     let scrubbed = repository.scrub(ScrubOptions::default(), &progress).await;
     assert!(scrubbed.unwrap().is_sound());
     store.set_read_only(true).await.unwrap();
+    // Without limits there is no number for these.
+    repository.set_quota(Quota {
+        logical_bytes: Some(1 << 30),
+        stored_bytes: None,
+    });
+    let rate = NonZeroU64::new(1 << 30);
+    store.shaper().set_rate(
+        Class::Evacuate,
+        Rate {
+            bytes: rate,
+            requests: rate,
+        },
+    );
     let metrics = Metrics::new();
     metrics.call_ended("DataPath/Put", "OK", 0.25);
     metrics.operation_started("RECLAIM");

@@ -86,11 +86,12 @@ impl Put {
         let started = Instant::now();
         let hasher = self.verify.then(SharedHasher::default);
         let progress = Progress::bytes("put", input.bytes);
+        let options = self.options(input.bytes);
         let source = target::Input {
             reader: Metered::new(input.reader, progress.counter(), hasher.clone()),
             again: input.again,
         };
-        let outcome = repository.put(name, source, self.options()).await?;
+        let outcome = repository.put(name, source, options).await?;
         drop(progress);
         let seconds = started.elapsed();
         if let Some(hasher) = &hasher {
@@ -105,7 +106,7 @@ impl Put {
         session.output().print(&stored, |out| stored.table(out, place))
     }
 
-    fn options(&self) -> PutOptions {
+    fn options(&self, expected_bytes: Option<u64>) -> PutOptions {
         let precondition = match self.if_version {
             Some(version) => Precondition::IfVersion(version),
             None if self.create_only => Precondition::CreateOnly,
@@ -113,6 +114,7 @@ impl Put {
         };
         PutOptions {
             precondition,
+            expected_bytes,
             ..PutOptions::default()
         }
     }

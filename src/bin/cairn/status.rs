@@ -130,6 +130,20 @@ pub(crate) struct RepositoryView {
     garbage_bytes: u64,
     log_number: u64,
     head: String,
+    quota: QuotaView,
+    in_flight: InFlightView,
+}
+
+#[derive(Serialize)]
+struct QuotaView {
+    logical_bytes: Option<u64>,
+    stored_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct InFlightView {
+    logical_bytes: u64,
+    stored_bytes: u64,
 }
 
 impl From<engine::Status> for View {
@@ -179,6 +193,14 @@ impl From<engine::RepositoryStatus> for RepositoryView {
             garbage_bytes: status.garbage_bytes,
             log_number: status.log_number,
             head: status.head.to_string(),
+            quota: QuotaView {
+                logical_bytes: status.quota.logical_bytes,
+                stored_bytes: status.quota.stored_bytes,
+            },
+            in_flight: InFlightView {
+                logical_bytes: status.in_flight.logical,
+                stored_bytes: status.in_flight.stored,
+            },
         }
     }
 }
@@ -251,9 +273,9 @@ impl RepositoryView {
             self.name.clone(),
             self.objects.to_string(),
             self.chunks.to_string(),
-            size(self.logical_bytes),
+            of_quota(self.logical_bytes, self.quota.logical_bytes),
             size(self.unique_bytes),
-            size(self.stored_bytes),
+            of_quota(self.stored_bytes, self.quota.stored_bytes),
             size(self.garbage_bytes),
             // As `--expect-head` takes it.
             format!("{}:{}", self.log_number, self.head),
@@ -267,11 +289,19 @@ impl RepositoryView {
             ("id", self.id.clone()),
             ("objects", self.objects.to_string()),
             ("chunks", self.chunks.to_string()),
-            ("logical", size(self.logical_bytes)),
+            ("logical", of_quota(self.logical_bytes, self.quota.logical_bytes)),
             ("unique", size(self.unique_bytes)),
-            ("stored", size(self.stored_bytes)),
+            ("stored", of_quota(self.stored_bytes, self.quota.stored_bytes)),
             ("garbage", size(self.garbage_bytes)),
             ("head", format!("{}:{}", self.log_number, self.head)),
         ]
+    }
+}
+
+/// A total, and what it may come to.
+fn of_quota(bytes: u64, most: Option<u64>) -> String {
+    match most {
+        Some(most) => format!("{} of {}", size(bytes), size(most)),
+        None => size(bytes),
     }
 }

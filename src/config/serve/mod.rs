@@ -5,15 +5,17 @@
 
 mod address;
 mod machine;
+mod quota;
 mod read;
 mod reclaim;
 mod scrub;
 mod settings;
+mod shaping;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -28,7 +30,8 @@ use machine::Machine;
 use read::{number, parsed, size, span, text, word};
 
 use super::{Error, KeyFile, Place, PlaceFlags, Size};
-use crate::engine::{CapacityPolicy, DeletionPolicy, Options, StoreOptions};
+use crate::backend::Rates;
+use crate::engine::{CapacityPolicy, DeletionPolicy, Options, Quota, StoreOptions};
 use crate::format::Kek;
 use crate::keys;
 
@@ -57,6 +60,12 @@ pub struct Serve {
     pub capacity: CapacityPolicy,
     /// Whether repositories may be removed.
     pub deletion_policy: DeletionPolicy,
+    /// The most that the store may use.
+    pub store_bytes_max: Option<u64>,
+    /// The most that repositories may hold, by name.
+    pub quotas: BTreeMap<String, Quota>,
+    /// How fast the storage may be asked, by class of work.
+    pub rates: Rates,
     /// What the agent reads and checks by itself.
     pub scrubs: Scrubs,
     /// What space the agent gives back by itself.
@@ -252,6 +261,9 @@ impl Serve {
             deletion_policy: settings
                 .one("store.deletion_policy", word(&DELETION_POLICIES))?
                 .unwrap_or_default(),
+            store_bytes_max: quota::store_bytes_max(settings)?,
+            quotas: quota::quotas(settings)?,
+            rates: shaping::rates(settings)?,
             scrubs: scrub::scrubs(settings)?,
             reclaims: reclaim::reclaims(settings)?,
             clients: clients(settings)?,
@@ -283,6 +295,9 @@ impl Serve {
             compute_threads: self.threads,
             capacity: self.capacity,
             deletion_policy: self.deletion_policy,
+            store_bytes_max: self.store_bytes_max,
+            quotas: self.quotas.clone(),
+            rates: self.rates,
             ..Options::default()
         };
         self.place.store_options_with(keks, options)
@@ -426,7 +441,7 @@ fn log(settings: &mut Settings) -> Result<Log, Error> {
 }
 
 fn clients(settings: &mut Settings) -> Result<Vec<Client>, Error> {
-    settings.clients()?.into_iter().map(client).collect()
+    settings.tables("client")?.into_iter().map(client).collect()
 }
 
 fn client(mut settings: Settings) -> Result<Client, Error> {

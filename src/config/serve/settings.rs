@@ -16,8 +16,8 @@ use crate::config::Error;
 const VARIABLES: &str = "CAIRN_";
 /// What stands between section and name in a variable; variables without it belong to flags.
 const SEPARATOR: &str = "__";
-/// The one section that is a list of tables.
-const CLIENT: &str = "client";
+/// The sections that are lists of tables.
+const LISTS: [&str; 2] = ["client", "quota"];
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Settings {
         let table: Table = text.parse().map_err(|error| not_toml(&origin, text, &error))?;
         for (section, value) in table {
             match value {
-                Value::Table(names) if section != CLIENT => {
+                Value::Table(names) if !LISTS.contains(&section.as_str()) => {
                     for (name, value) in names {
                         self.write(format!("{section}.{name}"), value, &origin);
                     }
@@ -139,18 +139,18 @@ impl Settings {
         values.collect::<Result<_, _>>().map(Some)
     }
 
-    /// The tables of `[[client]]`, each as settings of its own with where they stand.
-    pub(super) fn clients(&mut self) -> Result<Vec<Settings>, Error> {
-        self.asked.insert(CLIENT);
-        let Some(Written { value, origin }) = self.written.get(CLIENT) else {
+    /// The tables of a section that is a list of them, each as settings of its own with where they stand.
+    pub(super) fn tables(&mut self, section: &'static str) -> Result<Vec<Settings>, Error> {
+        self.asked.insert(section);
+        let Some(Written { value, origin }) = self.written.get(section) else {
             return Ok(Vec::new());
         };
-        let no_tables = || origin.refuse(CLIENT, "is written as [[client]], once for each");
+        let no_tables = || origin.refuse(section, &format!("is written as [[{section}]], once for each"));
         let tables = value.as_array().ok_or_else(no_tables)?;
         let settings = tables.iter().map(|table| {
             let mut settings = Settings::default();
             for (name, value) in table.as_table().ok_or_else(no_tables)? {
-                settings.write(format!("{CLIENT}.{name}"), value.clone(), origin);
+                settings.write(format!("{section}.{name}"), value.clone(), origin);
             }
             Ok(settings)
         });

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::backend::{Class, Rate};
 
 /// What a file with this text, these variables and nothing else give.
 fn resolved_with(text: &str, variables: &[(&str, &str)]) -> Result<Serve, String> {
@@ -37,13 +38,21 @@ fn the_sample_says_the_defaults() {
 fn the_sample_has_every_key() {
     let mut settings = Settings::default();
     settings
-        .add_text("[[client]]\nuid = 1\nroles = []", Path::new("x"))
+        .add_text(
+            "[[client]]\nuid = 1\nroles = []\n[[quota]]\nrepository = \"a\"\nlogical_bytes = 1",
+            Path::new("x"),
+        )
         .unwrap();
     Serve::from_settings(&mut settings, PlaceFlags::default()).unwrap();
-    let mut client = settings.clients().unwrap().remove(0);
+    let mut client = settings.tables("client").unwrap().remove(0);
     for key in ["client.identity", "client.uid", "client.roles", "client.repositories"] {
         client.one(key, text).ok();
     }
+    let mut quota = settings.tables("quota").unwrap().remove(0);
+    for key in ["quota.repository", "quota.logical_bytes", "quota.stored_bytes"] {
+        quota.one(key, text).ok();
+    }
+    let tables: Vec<_> = client.asked().chain(quota.asked()).collect();
     let (mut section, mut keys) = ("", Vec::new());
     for line in SAMPLE.lines() {
         let line = line.trim_start_matches("# ");
@@ -53,7 +62,7 @@ fn the_sample_has_every_key() {
             keys.push(format!("{section}.{name}"));
         }
     }
-    for key in settings.asked().filter(|key| key.contains('.')).chain(client.asked()) {
+    for key in settings.asked().filter(|key| key.contains('.')).chain(tables) {
         assert!(keys.iter().any(|written| written == key), "{key} is not in the sample");
     }
 }
@@ -281,4 +290,71 @@ fn scrubs_are_off_until_somebody_says_how_often() {
     assert_eq!(scrubs.rate_bytes.get(), 5 << 20);
     refused("[scrub]\nfull_every = \"1s\"", &["scrub.full_every", "or off"]);
     refused("[scrub]\nrate_bytes = \"1\"", &["scrub.rate_bytes", "64.0 KiB"]);
+}
+
+#[test]
+fn nothing_is_limited_until_somebody_says_so() {
+    let without = resolved("");
+    assert_eq!((without.store_bytes_max, without.quotas.len()), (None, 0));
+    assert_eq!(without.rates, Rates::default());
+    let text = "[limits]\nstore_bytes = \"10GiB\"\n[shaping]\nscrub_bytes = \"5MiB\"\nforeground_requests = 100\n\
+                reclaim_bytes = \"off\"\n[[quota]]\nrepository = \"a\"\nlogical_bytes = \"1GiB\"\n[[quota]]\n\
+                repository = \"b\"\nstored_bytes = 0";
+    let serve = resolved(text);
+    assert_eq!(serve.store_bytes_max, Some(10 << 30));
+    let rate = |class: Class| {
+        let Rate { bytes, requests } = serve.rates[class];
+        (
+            bytes.map_or(0, |bytes| bytes.get()),
+            requests.map_or(0, |requests| requests.get()),
+        )
+    };
+    let rates = Class::ALL.map(rate);
+    assert_eq!(rates, [(0, 100), (0, 0), (5 << 20, 0), (0, 0)]);
+    let quota = |logical_bytes, stored_bytes| Quota {
+        logical_bytes,
+        stored_bytes,
+    };
+    let expected = [
+        ("a".to_owned(), quota(Some(1 << 30), None)),
+        ("b".to_owned(), quota(None, Some(0))),
+    ];
+    assert_eq!(serve.quotas, expected.into());
+    let from_variable = resolved_with("", &[("CAIRN_SHAPING__EVACUATE_BYTES", "1MiB")]).unwrap();
+    assert_eq!(from_variable.rates[Class::Evacuate].bytes.unwrap().get(), 1 << 20);
+}
+
+#[test]
+fn wrong_limits_are_named_with_what_to_do() {
+    refused(
+        "[limits]\nstore_bytes = \"1KiB\"",
+        &["limits.store_bytes", "1.0 MiB", "or off"],
+    );
+    refused(
+        "[shaping]\nscrub_bytes = 1",
+        &["shaping.scrub_bytes", "64.0 KiB", "or off"],
+    );
+    refused(
+        "[shaping]\nscrub_requests = 0",
+        &["shaping.scrub_requests", "1 to 1000000, or off"],
+    );
+    refused("[shaping]\nscrub = 1", &["shaping.scrub is unknown", "evacuate_bytes"]);
+    refused("[quota]\nrepository = \"a\"", &["quota is written as [[quota]]"]);
+    refused("[[quota]]\nlogical_bytes = 1", &["needs repository"]);
+    refused(
+        "[[quota]]\nrepository = \"a\"",
+        &["quota.repository", "logical_bytes", "stored_bytes"],
+    );
+    refused(
+        "[[quota]]\nrepository = \"A b\"\nlogical_bytes = 1",
+        &["quota.repository", "A b"],
+    );
+    refused(
+        "[[quota]]\nrepository = \"a\"\nbytes = 1",
+        &["quota.bytes is unknown", "logical_bytes"],
+    );
+    let twice = "[[quota]]\nrepository = \"a\"\nlogical_bytes = 1\n";
+    refused(&format!("{twice}{twice}"), &["twice", "\"a\""]);
+    let line = resolved_with("", &[("CAIRN_QUOTA__REPOSITORY", "a")]).unwrap_err();
+    assert!(line.contains("CAIRN_QUOTA__REPOSITORY"), "{line}");
 }

@@ -47,7 +47,7 @@ use super::keyrings::{RepositoryHeader, find_keyring, restore_copies, write_keyr
 use super::log::ownership;
 use super::repository::Repository;
 use super::store::{Store, restore_metadata};
-use crate::backend::{Backend, Location};
+use crate::backend::{Backend, Class, Location};
 use crate::format::Hash32;
 
 /// Objects looked up at a time for what they lack.
@@ -91,7 +91,7 @@ impl Store {
     /// another agent writes a repository meanwhile; those of the backends. Damage is no error: it is in the report.
     pub async fn evacuate(&self, options: EvacuateOptions, progress: &EvacuateProgress) -> Result<EvacuateReport> {
         let backend = target::attach(self.backend().location(), &options.to).await?;
-        self.evacuate_onto(backend, options.which, progress).await
+        Class::Evacuate.scope(self.evacuate_onto(backend, options.which, progress)).await
     }
 
     /// [`evacuate`](Self::evacuate) onto a backend that the caller attached.
@@ -105,7 +105,7 @@ impl Store {
         which: Evacuees,
         progress: &EvacuateProgress,
     ) -> Result<EvacuateReport> {
-        self.evacuate_onto(backend, which, progress).await
+        Class::Evacuate.scope(self.evacuate_onto(backend, which, progress)).await
     }
 
     async fn evacuate_onto(

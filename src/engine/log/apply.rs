@@ -443,6 +443,7 @@ impl Change {
         self.tx.set_tip(&tip);
         let _places = (!self.moved.is_empty() || !self.condemned.is_empty()).then(|| core.places.write());
         self.tx.commit()?;
+        core.limits.stored(core.secrets.repository(), tip.stats.pack_bytes);
         let mut followed = HashSet::new();
         for (id, from, to) in self.moved {
             core.locality.forget_chunk(&id);

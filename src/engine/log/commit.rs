@@ -167,6 +167,7 @@ impl Committer {
             .check(&self.core)
             .await
             .map_err(|error| unacknowledged(error, &name))?;
+        drop(decided.claims);
         self.apply(commit, introduced, section, decided.sequence)
             .await
             .map_err(|error| unacknowledged(error, &name))?;
@@ -198,11 +199,15 @@ impl Committer {
 
     async fn apply(
         &mut self,
-        commit: NewPack,
-        introduced: Vec<NewPack>,
+        mut commit: NewPack,
+        mut introduced: Vec<NewPack>,
         section: CommitSection,
         sequence: u64,
     ) -> Result<()> {
+        // From here on they count among the totals.
+        for pack in introduced.iter_mut().chain([&mut commit]) {
+            pack.claim = None;
+        }
         let mut tip = self.tip.clone();
         let newest = Tip {
             pack: commit.pack.name,

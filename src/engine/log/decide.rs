@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::commit::Committer;
 use super::requests::{Answer, NewObject, Precondition, Request};
 use crate::catalog::Lookup;
+use crate::engine::allowance::PutClaim;
 use crate::engine::counters::Tally;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::in_flight::Holder;
@@ -19,18 +20,29 @@ use crate::format::{Content, ObjectName, ObjectVersion, PackName, PackNumber, Re
 pub(super) struct Decided {
     pub(super) records: Vec<Record>,
     pub(super) answers: Vec<Answer>,
-    /// Names written in this commit, with the version they have after it.
-    pub(super) pending: HashMap<ObjectName, Option<u64>>,
+    /// Names written in this commit, with what they are after it.
+    pub(super) pending: HashMap<ObjectName, Option<Present>>,
     /// Put ids of this commit.
     pub(super) put_ids: HashMap<[u8; 16], ObjectVersion>,
     pub(super) sequence: u64,
+    /// Bytes of all objects after it.
+    logical_bytes: u64,
     pub(super) holders: Vec<Arc<Holder>>,
+    /// What the objects put add; to be given back before the commit is applied.
+    pub(super) claims: Vec<PutClaim>,
     /// Bytes of records, those that head the commit pack included.
     pub(super) records_len: usize,
     /// Packs that requests introduce.
     pub(super) introduced: Vec<NewPack>,
     /// What all of it counts for.
     pub(super) tally: Tally,
+}
+
+/// An object that is there.
+#[derive(Clone, Copy)]
+pub(super) struct Present {
+    sequence: u64,
+    size: u64,
 }
 
 enum Decision {
@@ -48,7 +60,9 @@ impl Committer {
             pending: HashMap::new(),
             put_ids: HashMap::new(),
             sequence: self.tip.sequence,
+            logical_bytes: self.tip.stats.logical_bytes,
             holders: Vec::new(),
+            claims: Vec::new(),
             records_len: head_len,
             introduced: Vec::new(),
             tally: Tally::default(),
@@ -65,14 +79,20 @@ impl Committer {
                     object,
                     precondition,
                     holder,
+                    claim,
                     reply,
                 } => match self.decide_put(&mut decided, *object, precondition) {
                     Ok(Decision::Record(version)) => {
                         decided.holders.push(holder);
+                        decided.claims.extend(claim);
                         decided.answers.push(Answer::Put(reply, version));
                     }
                     Ok(Decision::Repeat(version)) => decided.answers.push(Answer::Put(reply, version)),
-                    Err(error) => drop(reply.send(Err(error))),
+                    Err(error) => {
+                        // Who is told may look at once.
+                        drop(claim);
+                        drop(reply.send(Err(error)));
+                    }
                 },
                 Request::Delete {
                     name,
@@ -107,9 +127,14 @@ impl Committer {
         if let Some(first) = self.first_result(decided, &object)? {
             return Ok(Decision::Repeat(first));
         }
-        let present = self.version_of(decided, &object.name)?;
-        precondition.check(&object.name, present)?;
+        let present = self.present(decided, &object.name)?;
+        precondition.check(&object.name, present.map(|present| present.sequence))?;
         self.core.gate.check()?;
+        let without = decided.logical_bytes - present.map_or(0, |present| present.size);
+        let logical_bytes = without.saturating_add(object.size);
+        let allowance = &self.core.allowance;
+        allowance.decide(&self.tip.stats, decided.logical_bytes, logical_bytes)?;
+        decided.logical_bytes = logical_bytes;
         decided.sequence += 1;
         let version = ObjectVersion {
             name: object.name,
@@ -122,7 +147,11 @@ impl Committer {
             metadata: object.metadata,
             content: object.content,
         };
-        decided.pending.insert(version.name.clone(), Some(version.sequence));
+        let present = Present {
+            sequence: version.sequence,
+            size: version.size,
+        };
+        decided.pending.insert(version.name.clone(), Some(present));
         decided.put_ids.insert(version.put_id, version.clone());
         decided.tally.put(version.size, version.chunks, object.written);
         decided.records.push(Record::Put(version.clone()));
@@ -149,10 +178,11 @@ impl Committer {
     }
 
     fn decide_delete(&self, decided: &mut Decided, name: ObjectName, precondition: Precondition) -> Result<bool> {
-        let Some(present) = self.version_of(decided, &name)? else {
+        let Some(present) = self.present(decided, &name)? else {
             return Ok(false);
         };
-        precondition.check(&name, Some(present))?;
+        precondition.check(&name, Some(present.sequence))?;
+        decided.logical_bytes -= present.size;
         decided.sequence += 1;
         decided.tally.deletes += 1;
         decided.pending.insert(name.clone(), None);
@@ -184,10 +214,13 @@ impl Committer {
         Ok(dead)
     }
 
-    fn version_of(&self, decided: &Decided, name: &ObjectName) -> Result<Option<u64>> {
+    fn present(&self, decided: &Decided, name: &ObjectName) -> Result<Option<Present>> {
         match decided.pending.get(name) {
-            Some(version) => Ok(*version),
-            None => Ok(self.core.catalog.object(name)?.map(|object| object.sequence)),
+            Some(present) => Ok(*present),
+            None => Ok(self.core.catalog.object(name)?.map(|object| Present {
+                sequence: object.sequence,
+                size: object.size,
+            })),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use crate::engine::allowance::PutClaim;
 use crate::engine::counters::Written;
 use crate::engine::error::{Error, Result};
 use crate::engine::in_flight::Holder;
@@ -44,6 +45,8 @@ pub(crate) enum Request {
         precondition: Precondition,
         /// Keeps the packs of the object from being condemned until its record is applied.
         holder: Arc<Holder>,
+        /// What the object adds to the repository; given back once that is in its totals, or will not be.
+        claim: Option<PutClaim>,
         reply: oneshot::Sender<Result<ObjectVersion>>,
     },
     Delete {
@@ -159,6 +162,7 @@ mod tests {
             object: Box::new(object),
             precondition: Precondition::None,
             holder: Arc::new(Arc::<crate::engine::in_flight::InFlight>::default().holder()),
+            claim: None,
             reply: oneshot::channel().0,
         };
         assert!(Record::Put(version).encoded_len() <= put.record_len_max());

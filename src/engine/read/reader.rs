@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::fetch::{Failed, fetch};
 use super::plan::{Plan, quarantine_found};
+use crate::backend::Class;
 use crate::engine::budget::Paid;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
@@ -172,7 +173,7 @@ impl ObjectReader {
                 break;
             }
             let places = self.plan.places(&window)?;
-            let task = Fetching(tokio::spawn(fetch(self.core.clone(), window, places)));
+            let task = Fetching(tokio::spawn(Class::carried(fetch(self.core.clone(), window, places))));
             self.ahead.push_back(Window { task, paid });
         }
         Ok(())

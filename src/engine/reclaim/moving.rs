@@ -14,6 +14,7 @@ use super::Run;
 use crate::backend::ErrorKind;
 use crate::catalog::{Lookup, PackRow};
 use crate::codec::{ChunkId, TAG_LEN};
+use crate::engine::allowance::PackClaim;
 use crate::engine::budget::Paid;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
@@ -207,6 +208,7 @@ impl<'a> Mover<'a> {
             holders: Vec::new(),
             shares: Vec::new(),
             paid: Some(output.paid),
+            claim: PackClaim::none(self.run.core.allowance.clone()),
         };
         let pack = put_pack(self.run.core, &Weak::new(), open, Purpose::Moved).await?;
         let size = pack.pack.size;

@@ -17,6 +17,7 @@ pub(crate) use self::writer::WriteAccess;
 
 use self::object::outcome;
 use self::writer::{Writer, now_ms};
+use super::allowance::{PutClaim, Replaces};
 use super::core::Core;
 use super::error::{Error, Reason, Result};
 use super::in_flight::Holder;
@@ -86,8 +87,8 @@ impl Repository {
     /// visible. With a `put_id` the call may be repeated: the first result is returned.
     ///
     /// # Errors
-    /// `SourceFailed` if the source does; `ObjectExists` or `VersionMismatch` by the precondition; `NoCapacity`,
-    /// `BackendUnavailable`, `Fenced` from the store; `OutcomeUnknown` if the commit may have happened.
+    /// `SourceFailed` if the source does; `ObjectExists` or `VersionMismatch` by the precondition; `QuotaExceeded`;
+    /// `NoCapacity`, `BackendUnavailable`, `Fenced` from the store; `OutcomeUnknown` if the commit may have happened.
     pub async fn put<S: Source>(&self, name: &str, source: S, options: PutOptions) -> Result<PutOutcome> {
         self.begin_put(name, options).await?.store(source).await
     }
@@ -97,26 +98,38 @@ impl Repository {
     ///
     /// # Errors
     /// `InvalidName`, `InvalidArgument`; `ObjectExists` or `VersionMismatch` by the precondition as it stands now;
-    /// `KeysUnavailable`, `NoCapacity`, `Fenced` from the store.
+    /// `QuotaExceeded` as far as that is known; `KeysUnavailable`, `NoCapacity`, `Fenced` from the store.
     pub async fn begin_put(&self, name: &str, options: PutOptions) -> Result<Upload> {
         let name = object_name(name)?;
         check_metadata(&options.metadata)?;
         self.admit().await?;
         let access = self.write_access().await?;
-        let is_repeat = match &options.put_id {
-            Some(id) => self.core().catalog.put_id(id)?.is_some(),
-            None => false,
-        };
-        if !is_repeat {
-            let present = self.core().catalog.object(&name)?.map(|object| object.sequence);
-            options.precondition.check(&name, present)?;
-        }
+        let replaces = self.replaces(&name, &options)?;
+        let claim = PutClaim::begin(self.core(), replaces, options.expected_bytes)?;
         Ok(Upload {
             repository: self.clone(),
             name,
             options,
             access,
+            claim,
         })
+    }
+
+    /// What a put takes the place of, as things stand now.
+    ///
+    /// # Errors
+    /// `ObjectExists` or `VersionMismatch` by the precondition.
+    fn replaces(&self, name: &ObjectName, options: &PutOptions) -> Result<Replaces> {
+        let catalog = &self.core().catalog;
+        if let Some(id) = &options.put_id
+            && catalog.put_id(id)?.is_some()
+        {
+            return Ok(Replaces::Itself);
+        }
+        let present = catalog.object(name)?;
+        let version = present.as_ref().map(|object| object.sequence);
+        options.precondition.check(name, version)?;
+        Ok(Replaces::Bytes(present.map_or(0, |object| object.size)))
     }
 
     /// Opens an object for reading, whole or in part. The version is fixed from here on, whatever is written meanwhile.
@@ -180,7 +193,7 @@ impl Repository {
     /// Makes `to` an object with the content of `from`, without moving data.
     ///
     /// # Errors
-    /// `ObjectNotFound` if `from` does not exist; the precondition is about `to`.
+    /// `ObjectNotFound` if `from` does not exist; the precondition is about `to`; `QuotaExceeded`.
     pub async fn copy(&self, from: &str, to: &str, options: PutOptions) -> Result<PutOutcome> {
         let target = object_name(to)?;
         check_metadata(&options.metadata)?;
@@ -189,6 +202,8 @@ impl Repository {
         let core = self.core();
         let holder = Arc::new(core.in_flight.holder());
         let (source, leaves) = self.hold_content(from, &holder).await?;
+        let claim = PutClaim::begin(core, self.replaces(&target, &options)?, Some(source.size))?;
+        let placing = claim.packs((leaves.len() * LeafRef::LEN) as u64)?;
         let stored = Arc::default();
         let content = match &source.content {
             Content::Inline(_) => source.content.clone(),
@@ -198,6 +213,7 @@ impl Repository {
                 Content::Root(builder.store_root(&target, source.size, leaves).await?)
             }
         };
+        drop(placing);
         let draft = Draft {
             content: content.clone(),
             size: source.size,
@@ -222,7 +238,7 @@ impl Repository {
             content,
             written: draft.written(),
         };
-        let version = access.put(object, options.precondition, holder).await?;
+        let version = access.put(object, options.precondition, holder, claim).await?;
         Ok(outcome(version, &draft))
     }
 

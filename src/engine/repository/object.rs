@@ -18,6 +18,8 @@ pub struct PutOptions {
     pub put_id: Option<[u8; 16]>,
     /// Kept with the object; at most 16 KiB in all.
     pub metadata: Metadata,
+    /// How many bytes it will have at least, if that is known: what does not fit is then refused before any of them.
+    pub expected_bytes: Option<u64>,
     /// Told how far the put is.
     pub progress: Option<Arc<PutProgress>>,
 }

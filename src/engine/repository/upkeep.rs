@@ -5,10 +5,13 @@ use std::sync::atomic::Ordering;
 use tokio::sync::MutexGuard;
 
 use super::{Repository, WriteAccess};
+use crate::backend::Class;
 use crate::catalog::{DirtyKey, Lookup, Stats};
 use crate::codec::RepositoryId;
+use crate::engine::allowance::InFlightBytes;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::evacuate;
+use crate::engine::limits::Quota;
 use crate::engine::log::checkpoint;
 use crate::engine::log::rebuild::{self, RebuildProgress};
 use crate::engine::log::requests::Request;
@@ -44,6 +47,10 @@ pub struct RepositoryStatus {
     pub log_number: u64,
     /// Hash over the whole log.
     pub head: Hash32,
+    /// The most that it may hold.
+    pub quota: Quota,
+    /// What is on its way into it.
+    pub in_flight: InFlightBytes,
 }
 
 impl Repository {
@@ -66,7 +73,7 @@ impl Repository {
         self.core().revocation.check()?;
         self.core().departures.check(self.id())?;
         let _alone = self.inner.housekeeping.lock().await;
-        reclaim::run(self, options, progress).await
+        Class::Reclaim.scope(reclaim::run(self, options, progress)).await
     }
 
     /// The first step of [`reclaim`](Self::reclaim) alone: what deleted objects held is released. Takes no epoch and writes
@@ -77,7 +84,7 @@ impl Repository {
     pub async fn release_deleted(&self) -> Result<()> {
         self.core().revocation.check()?;
         let _alone = self.inner.housekeeping.lock().await;
-        reclaim::release(self).await
+        Class::Reclaim.scope(reclaim::release(self)).await
     }
 
     /// Makes the catalog anew from the store alone.
@@ -217,6 +224,18 @@ impl Repository {
         Ok(())
     }
 
+    /// The most that this repository may hold.
+    pub fn quota(&self) -> Quota {
+        self.core().allowance.quota()
+    }
+
+    /// Sets the most that this repository may hold, until the store is opened anew. It holds at once, also for puts under
+    /// way; what is there stays, whatever it is.
+    pub fn set_quota(&self, quota: Quota) {
+        self.core().allowance.set_quota(quota);
+        self.core().gate.poke();
+    }
+
     /// Totals of the repository.
     pub fn status(&self) -> Result<RepositoryStatus> {
         let core = self.core();
@@ -243,6 +262,8 @@ impl Repository {
             garbage_bytes: blob_bytes.saturating_sub(live_bytes),
             log_number: tip.log_number(),
             head: tip.head,
+            quota: core.allowance.quota(),
+            in_flight: core.allowance.in_flight(),
         })
     }
 

@@ -8,6 +8,8 @@ use tokio::task::JoinHandle;
 
 use super::Repository;
 use super::object::{PutOptions, PutOutcome, outcome};
+use crate::backend::Class;
+use crate::engine::allowance::PutClaim;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::in_flight::Holder;
@@ -27,6 +29,7 @@ pub struct Upload {
     pub(super) name: ObjectName,
     pub(super) options: PutOptions,
     pub(super) access: WriteAccess,
+    pub(super) claim: PutClaim,
 }
 
 /// The write side of a repository, from taking an epoch to losing or closing it.
@@ -80,6 +83,7 @@ impl Repository {
         if self.inner.fenced.load(Ordering::Relaxed) {
             return Err(fenced());
         }
+        // Whatever is done while this is held is waited for by everybody, so it is foreground whoever came first.
         let mut slot = self.inner.writer.lock().await;
         self.core().revocation.check()?;
         may()?;
@@ -96,7 +100,7 @@ impl Repository {
                     let epoch = writer.epoch;
                     writer.close().await;
                     // Whatever it was that failed: who was overtaken meanwhile does not take the repository back.
-                    if let Err(error) = check_fence(self.core(), epoch).await {
+                    if let Err(error) = Class::Foreground.scope(check_fence(self.core(), epoch)).await {
                         self.inner
                             .fenced
                             .store(error.reason() == Reason::Fenced, Ordering::Relaxed);
@@ -105,7 +109,7 @@ impl Repository {
                 }
             }
         }
-        let writer = Writer::open(self.core()).await?;
+        let writer = Class::Foreground.scope(Writer::open(self.core())).await?;
         let access = writer.access();
         *slot = Some(writer);
         Ok(access)
@@ -203,11 +207,12 @@ impl Upload {
             name,
             options,
             access,
+            mut claim,
         } = self;
         let core = repository.core();
         let holder = Arc::new(core.in_flight.holder());
         let progress = options.progress.unwrap_or_default();
-        let draft = ingest_stream(core, &access.packer, &holder, &name, source, &progress)
+        let draft = ingest_stream(core, &access.packer, &holder, &name, source, &progress, &mut claim)
             .await
             .map_err(|error| repository.explain(error))?;
         let object = NewObject {
@@ -221,7 +226,7 @@ impl Upload {
             content: draft.content.clone(),
             written: draft.written(),
         };
-        let version = access.put(object, options.precondition, holder).await?;
+        let version = access.put(object, options.precondition, holder, claim).await?;
         Ok(outcome(version, &draft))
     }
 }
@@ -244,6 +249,7 @@ impl Writer {
             core.secrets.clone(),
             core.in_flight.clone(),
             ledger.clone(),
+            core.allowance.clone(),
             core.options.pack_target(),
             epoch,
             full,
@@ -304,12 +310,14 @@ impl WriteAccess {
         object: NewObject,
         precondition: Precondition,
         holder: Arc<Holder>,
+        claim: PutClaim,
     ) -> Result<ObjectVersion> {
         let object = Box::new(object);
         self.ask(|reply| Request::Put {
             object,
             precondition,
             holder,
+            claim: Some(claim),
             reply,
         })
         .await

@@ -47,7 +47,7 @@ use super::error::{Error, Reason, Result};
 use super::keyrings;
 use super::repository::Repository;
 use super::store::{Store, attach_existing};
-use crate::backend::{Backend, Location};
+use crate::backend::{Backend, Class, Location};
 use crate::codec::RepositoryId;
 use crate::format::{Layout, names::METADATA};
 
@@ -117,7 +117,7 @@ impl Repository {
             walk.compare(&core)?;
         }
         let paused = tokio::select! {
-            done = self.scrub_all(&walk) => done?,
+            done = Class::Scrub.scope(self.scrub_all(&walk)) => done?,
             error = core.revocation.revoked() => return Err(error),
         };
         if paused.is_none() {
@@ -226,13 +226,16 @@ impl Store {
     pub async fn scrub_bytes(&self, options: ScrubOptions, progress: &ScrubProgress) -> Result<ScrubReport> {
         progress.count_in(self.counters());
         let _running = self.counters().scrubs.began(Depth::Bytes);
-        let report = scrub_bytes(self.backend(), options, progress).await?;
-        if report.next.is_none() {
-            for id in keyrings::repository_ids(self.backend()).await? {
-                history::completed(self.catalog(), id, Depth::Bytes);
+        let scrubbing = async {
+            let report = scrub_bytes(self.backend(), options, progress).await?;
+            if report.next.is_none() {
+                for id in keyrings::repository_ids(self.backend()).await? {
+                    history::completed(self.catalog(), id, Depth::Bytes);
+                }
             }
-        }
-        Ok(report)
+            Ok(report)
+        };
+        Class::Scrub.scope(scrubbing).await
     }
 
     /// [`Self::scrub_bytes`] of one repository; what all share is left out.
@@ -248,7 +251,9 @@ impl Store {
         progress.count_in(self.counters());
         let _running = self.counters().scrubs.began(Depth::Bytes);
         let walk = Walk::new(self.backend().clone(), to_bytes(options), progress)?;
-        let paused = clear::check_repository(&walk, &Layout::new(repository), repository).await?;
+        let layout = Layout::new(repository);
+        let checking = clear::check_repository(&walk, &layout, repository);
+        let paused = Class::Scrub.scope(checking).await?;
         if paused.is_none() {
             history::completed(self.catalog(), repository, Depth::Bytes);
         }
@@ -264,7 +269,8 @@ impl Store {
         options: ScrubOptions,
         progress: &ScrubProgress,
     ) -> Result<ScrubReport> {
-        scrub_bytes(&attach_existing(location).await?, options, progress).await
+        let backend = attach_existing(location).await?;
+        Class::Scrub.scope(scrub_bytes(&backend, options, progress)).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::capacity::{Capacity, CapacityPolicy, Threshold};
+use super::capacity::{Capacity, CapacityPolicy, Limit, Threshold};
 use super::{Cause, Mode, code};
 use crate::backend::{Failure, Look, Presence, Trouble};
 use crate::engine::error::Reason;
@@ -14,6 +14,8 @@ pub(crate) struct Observations {
     pub(crate) failures: Vec<Failure>,
     /// What the store uses; what depends on it stays as it was if it is not known.
     pub(crate) used_bytes: Option<u64>,
+    /// The limit on what it uses, if there is one.
+    pub(crate) limit: Option<Limit>,
     pub(crate) is_read_only_requested: bool,
     pub(crate) is_deletion_requested: bool,
     /// Why the catalog cannot be read, if it cannot.
@@ -55,12 +57,19 @@ pub(crate) struct Held {
     pub(crate) no_bytes: bool,
     pub(crate) low_inodes: bool,
     pub(crate) no_inodes: bool,
+    pub(crate) low_limit: bool,
+    pub(crate) no_limit: bool,
 }
 
 impl Held {
     pub(crate) fn to_bits(self) -> u8 {
         let bit = |held: bool, at: u8| u8::from(held) << at;
-        bit(self.low_bytes, 0) | bit(self.no_bytes, 1) | bit(self.low_inodes, 2) | bit(self.no_inodes, 3)
+        bit(self.low_bytes, 0)
+            | bit(self.no_bytes, 1)
+            | bit(self.low_inodes, 2)
+            | bit(self.no_inodes, 3)
+            | bit(self.low_limit, 4)
+            | bit(self.no_limit, 5)
     }
 
     pub(crate) fn from_bits(bits: u8) -> Self {
@@ -70,6 +79,8 @@ impl Held {
             no_bytes: bit(1),
             low_inodes: bit(2),
             no_inodes: bit(3),
+            low_limit: bit(4),
+            no_limit: bit(5),
         }
     }
 }
@@ -86,7 +97,8 @@ pub(crate) struct Assessment {
 
 /// The mode for what was seen, and why.
 pub(crate) fn assess(seen: &Observations, policy: &Policy, previous: Held) -> Assessment {
-    let capacity = Capacity::of(seen.place.space, seen.used_bytes.unwrap_or(0), policy.pack_bytes);
+    let used = seen.used_bytes.unwrap_or(0);
+    let capacity = Capacity::of(seen.place.space, used, policy.pack_bytes, seen.limit);
     let mut causes = Vec::new();
     causes.extend(of_requests(seen));
     causes.extend(of_place(&seen.place));
@@ -96,6 +108,7 @@ pub(crate) fn assess(seen: &Observations, policy: &Policy, previous: Held) -> As
     let mut held = previous;
     causes.extend(of_bytes(seen, &capacity, policy, &mut held));
     causes.extend(of_inodes(&capacity, policy, &mut held));
+    causes.extend(of_limit(seen, policy, &mut held));
     causes.sort_by(|a, b| b.mode.cmp(&a.mode).then_with(|| a.code.cmp(b.code)));
     // The place and a failing request may tell the same.
     causes.dedup_by(|again, first| again.code == first.code && again.mode == first.mode);
@@ -260,7 +273,7 @@ fn of_catalog(failure: &str) -> Cause {
 }
 
 fn of_bytes(seen: &Observations, capacity: &Capacity, policy: &Policy, held: &mut Held) -> Option<Cause> {
-    let (total, free) = (capacity.total_bytes?, capacity.free_bytes?);
+    let (total, free) = seen.place.space.map(|space| (space.total, space.available))?;
     let none = policy.capacity.none(total, capacity.reserved_bytes, policy.pack_bytes);
     held.no_bytes = none.is_below(free, held.no_bytes);
     // Without it, others seem to use what is ours, and the threshold would move.
@@ -275,6 +288,31 @@ fn of_bytes(seen: &Observations, capacity: &Capacity, policy: &Policy, held: &mu
     let message = "little room is left: delete objects and run gc, or enlarge the volume";
     low.filter(|_| held.low_bytes)
         .map(|low| low.cause(code::FREE_BYTES, Mode::LowCapacity, free, message))
+}
+
+/// A limit is held against as a volume of that size is on which there is nobody else.
+fn of_limit(seen: &Observations, policy: &Policy, held: &mut Held) -> Option<Cause> {
+    let Some(limit) = seen.limit else {
+        (held.low_limit, held.no_limit) = (false, false);
+        return None;
+    };
+    let (total, free) = (limit.bytes, limit.free_bytes());
+    let whole = Capacity {
+        reserved_bytes: limit.reserved_bytes(policy.pack_bytes),
+        ..Capacity::default()
+    };
+    let none = policy.capacity.none(total, whole.reserved_bytes, policy.pack_bytes);
+    let low = policy.capacity.low(&whole, total);
+    held.no_limit = none.is_below(free, held.no_limit);
+    held.low_limit = low.is_at_or_below(free, held.low_limit);
+    if held.no_limit {
+        let message =
+            "the limit of the store leaves no room for another put: delete objects and run gc, or raise the limit";
+        return Some(none.cause(code::LIMIT, Mode::NoCapacity, free, message));
+    }
+    let message = "the limit of the store leaves little room: delete objects and run gc, or raise the limit";
+    held.low_limit
+        .then(|| low.cause(code::LIMIT, Mode::LowCapacity, free, message))
 }
 
 fn of_inodes(capacity: &Capacity, policy: &Policy, held: &mut Held) -> Option<Cause> {

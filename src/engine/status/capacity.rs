@@ -9,7 +9,7 @@ const GIB: u64 = 1 << 30;
 pub struct Capacity {
     /// Size of the volume.
     pub total_bytes: Option<u64>,
-    /// What can still be written, before the reserve is taken off.
+    /// What can still be written, before the reserve is taken off: what the volume has room for, or what the limit leaves.
     pub free_bytes: Option<u64>,
     /// What this store uses, its catalog included.
     pub used_bytes: u64,
@@ -17,7 +17,7 @@ pub struct Capacity {
     pub reserved_bytes: u64,
     /// What others use on the same volume.
     pub used_other_bytes: Option<u64>,
-    /// A limit set on this store; none yet.
+    /// A limit set on this store: what its packs and its catalog may take.
     pub limit_bytes: Option<u64>,
     /// Inodes of the volume, where it counts them.
     pub inodes_total: Option<u64>,
@@ -25,12 +25,36 @@ pub struct Capacity {
     pub inodes_free: Option<u64>,
 }
 
+/// A limit on what a store uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    /// The most.
+    pub(crate) bytes: u64,
+    /// What counts against it, packs that are on their way included.
+    pub(crate) used_bytes: u64,
+}
+
+impl Limit {
+    /// What it leaves.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.used_bytes)
+    }
+
+    /// Kept back of it, as of a volume of that size.
+    pub(crate) fn reserved_bytes(&self, pack_bytes: u64) -> u64 {
+        reserve(self.bytes, pack_bytes)
+    }
+}
+
 impl Capacity {
     /// The capacity of a store that uses `used_bytes` and writes packs of at most `pack_bytes`.
-    pub(crate) fn of(space: Option<Space>, used_bytes: u64, pack_bytes: u64) -> Self {
+    pub(crate) fn of(space: Option<Space>, used_bytes: u64, pack_bytes: u64, limit: Option<Limit>) -> Self {
         let Some(space) = space else {
             return Self {
                 used_bytes,
+                free_bytes: limit.map(|limit| limit.free_bytes()),
+                reserved_bytes: limit.map_or(0, |limit| limit.reserved_bytes(pack_bytes)),
+                limit_bytes: limit.map(|limit| limit.bytes),
                 ..Self::default()
             };
         };
@@ -38,11 +62,11 @@ impl Capacity {
         let counts_inodes = space.inodes_total > 0;
         Self {
             total_bytes: Some(space.total),
-            free_bytes: Some(space.available),
+            free_bytes: Some(limit.map_or(space.available, |limit| limit.free_bytes().min(space.available))),
             used_bytes,
             reserved_bytes: reserve(space.total, pack_bytes),
             used_other_bytes: Some(taken.saturating_sub(used_bytes)),
-            limit_bytes: None,
+            limit_bytes: limit.map(|limit| limit.bytes),
             inodes_total: counts_inodes.then_some(space.inodes_total),
             inodes_free: counts_inodes.then_some(space.inodes_free),
         }

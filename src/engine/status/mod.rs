@@ -12,6 +12,8 @@ mod tests;
 pub use backing_store::{BackingStoreView, Condition};
 pub use capacity::{Capacity, CapacityPolicy};
 
+pub(crate) use capacity::Limit;
+
 pub(crate) use assess::{Assessment, Held, Observations, Policy, Repositories, assess};
 
 use super::keyrings::RepositoryHeader;
@@ -107,7 +109,7 @@ pub mod code {
     /// The storage refused a write for want of room although its numbers show some, or shows none: a quota, a full
     /// bucket. Refusals so far.
     pub const NO_SPACE: &str = "NO_SPACE";
-    /// A limit set on this store, in bytes; none yet.
+    /// Bytes that a limit on this store leaves.
     pub const LIMIT: &str = "LIMIT";
     /// An operator asked for it.
     pub const READ_ONLY_REQUESTED: &str = "READ_ONLY_REQUESTED";

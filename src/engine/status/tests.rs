@@ -38,6 +38,7 @@ fn volume(total: u64, available: u64) -> Observations {
         },
         failures: Vec::new(),
         used_bytes: Some(total - available),
+        limit: None,
         is_read_only_requested: false,
         is_deletion_requested: false,
         catalog_failure: None,
@@ -54,6 +55,16 @@ fn inodes(total: u64, free: u64) -> Observations {
     let space = seen.place.space.as_mut().unwrap();
     (space.inodes_total, space.inodes_free) = (total, free);
     seen
+}
+
+/// A store of which a limit leaves so much.
+fn limited(bytes: u64, free: u64) -> Observations {
+    seen(|seen| {
+        seen.limit = Some(Limit {
+            bytes,
+            used_bytes: bytes - free,
+        });
+    })
 }
 
 fn seen(change: impl FnOnce(&mut Observations)) -> Observations {
@@ -170,6 +181,12 @@ fn causes() -> Vec<(Observations, Mode, &'static str, Option<Reason>)> {
             Some(Reason::NoCapacity),
         ),
         (
+            limited(10 * GIB, 100 * MIB),
+            Mode::NoCapacity,
+            code::LIMIT,
+            Some(Reason::NoCapacity),
+        ),
+        (
             seen(|seen| seen.is_read_only_requested = true),
             Mode::ReadOnly,
             code::READ_ONLY_REQUESTED,
@@ -201,6 +218,7 @@ fn causes() -> Vec<(Observations, Mode, &'static str, Option<Reason>)> {
         ),
         (volume(100 * GIB, 19 * GIB), Mode::LowCapacity, code::FREE_BYTES, None),
         (inodes(100_000, 5_000), Mode::LowCapacity, code::FREE_INODES, None),
+        (limited(10 * GIB, 2 * GIB), Mode::LowCapacity, code::LIMIT, None),
     ]
 }
 
@@ -224,6 +242,7 @@ fn both(a: &Observations, b: &Observations) -> Observations {
         _ => None,
     };
     seen.used_bytes = seen.place.space.map(|space| space.total - space.free);
+    seen.limit = a.limit.or(b.limit);
     seen.failures.extend(b.failures.clone());
     seen.is_read_only_requested |= b.is_read_only_requested;
     seen.is_deletion_requested |= b.is_deletion_requested;
@@ -259,7 +278,8 @@ fn the_gravest_of_any_two_causes_is_shown() {
         for (b, b_mode, b_code, _) in &table {
             let repositories = |seen: &Observations| seen.repositories != well().repositories;
             let space = |seen: &Observations| seen.place.space != well().place.space;
-            if (repositories(a) && repositories(b)) || (space(a) && space(b)) {
+            let limits = a.limit.is_some() && b.limit.is_some();
+            if (repositories(a) && repositories(b)) || (space(a) && space(b)) || limits {
                 continue;
             }
             let assessed = of(&both(a, b));
@@ -459,6 +479,59 @@ fn a_bucket_has_no_end() {
 }
 
 #[test]
+fn a_limit_bounds_what_is_free_on_a_volume_and_on_a_bucket() {
+    let on_volume = of(&limited(10 * GIB, 5 * GIB)).capacity;
+    assert_eq!(
+        (on_volume.free_bytes, on_volume.limit_bytes),
+        (Some(5 * GIB), Some(10 * GIB))
+    );
+    let roomy = of(&limited(100 * GIB, 60 * GIB)).capacity;
+    assert_eq!(
+        roomy.free_bytes,
+        Some(50 * GIB),
+        "the volume has less than the limit leaves"
+    );
+    let mut bucket = limited(10 * GIB, 5 * GIB);
+    bucket.place.space = None;
+    let capacity = of(&bucket).capacity;
+    assert_eq!((capacity.free_bytes, capacity.total_bytes), (Some(5 * GIB), None));
+    assert_eq!(capacity.reserved_bytes, reserve(10 * GIB, 16 * MIB));
+}
+
+#[test]
+fn a_limit_is_entered_and_left_with_a_margin_and_forgotten_with_it() {
+    let mut bucket = limited(GIB, GIB);
+    bucket.place.space = None;
+    let mut held = Held::default();
+    let mut changes = Vec::new();
+    let mut mode = Mode::Optimal;
+    let down = (0..=1024).rev();
+    for free in down.chain(0..=1024) {
+        bucket.limit = limited(GIB, free * MIB).limit;
+        let assessed = assess(&bucket, &policy(), held);
+        held = assessed.held;
+        if assessed.mode != mode {
+            mode = assessed.mode;
+            changes.push((free, mode));
+        }
+    }
+    // A reserve of two packs, and a pack more.
+    let expected = [
+        (204, Mode::LowCapacity),
+        (47, Mode::NoCapacity),
+        (96, Mode::LowCapacity),
+        (226, Mode::Optimal),
+    ];
+    assert_eq!(changes, expected);
+    bucket.limit = limited(GIB, 0).limit;
+    let full = assess(&bucket, &policy(), held);
+    assert_eq!((full.mode, full.causes[0].value), (Mode::NoCapacity, 0));
+    bucket.limit = None;
+    let without = assess(&bucket, &policy(), full.held);
+    assert_eq!((without.mode, without.held), (Mode::Optimal, Held::default()));
+}
+
+#[test]
 fn the_reserve_is_bounded() {
     assert_eq!(reserve(1000 * GIB, 16 * MIB), GIB);
     assert_eq!(reserve(GIB, 16 * MIB), 32 * MIB);
@@ -467,7 +540,7 @@ fn the_reserve_is_bounded() {
 
 #[test]
 fn held_thresholds_survive_as_bits() {
-    for bits in 0..16 {
+    for bits in 0..64 {
         assert_eq!(Held::from_bits(bits).to_bits(), bits);
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::lookup::look_up;
 use super::packer::{Fresh, Packer, StoredBytes};
 use crate::codec::{ChunkId, Chunker, Codec, Compressor, More};
+use crate::engine::allowance::PackClaim;
 use crate::engine::budget::Paid;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
@@ -65,8 +66,17 @@ struct Filled {
     start: usize,
     end: usize,
     more: More,
-    paid: Paid,
-    slot: OwnedSemaphorePermit,
+    share: SlabShare,
+}
+
+/// What a slab takes until it is placed. The slot goes last: whoever waits for it finds everything else given back.
+pub(crate) struct SlabShare {
+    /// Its part of the byte budget.
+    pub(crate) paid: Paid,
+    /// What packs can take for it.
+    pub(crate) claim: PackClaim,
+    /// Its place among the slabs of its stream.
+    pub(crate) slot: OwnedSemaphorePermit,
 }
 
 #[derive(Default)]
@@ -88,8 +98,7 @@ struct Done {
     fresh_bytes: u64,
     crc: u64,
     read_len: u64,
-    paid: Paid,
-    slot: OwnedSemaphorePermit,
+    share: SlabShare,
 }
 
 struct FreshChunk {
@@ -170,23 +179,14 @@ impl Ingest {
     }
 
     /// Hands over slab number `index`, filled with `len` bytes.
-    pub(crate) fn push(
-        self: &Arc<Self>,
-        index: u64,
-        slab: Slab,
-        len: usize,
-        more: More,
-        paid: Paid,
-        slot: OwnedSemaphorePermit,
-    ) {
+    pub(crate) fn push(self: &Arc<Self>, index: u64, slab: Slab, len: usize, more: More, share: SlabShare) {
         let filled = Filled {
             index,
             slab,
             start: self.headroom,
             end: self.headroom + len,
             more,
-            paid,
-            slot,
+            share,
         };
         let mut cutting = self.cutting.lock();
         cutting.queue.push_back(filled);
@@ -272,8 +272,7 @@ impl Ingest {
             mut slab,
             start,
             end,
-            paid,
-            slot,
+            share,
             ..
         } = filled;
         let crc = crc_fast::checksum(CRC, &slab.bytes[self.headroom..end]);
@@ -298,8 +297,7 @@ impl Ingest {
             chunks,
             fresh,
             crc,
-            paid,
-            slot,
+            share,
         })
     }
 
@@ -374,18 +372,18 @@ impl Ingest {
             children: None,
         });
         let blobs: Vec<_> = blobs.collect();
-        let mut paid = Some(done.paid);
+        let SlabShare { paid, claim, slot } = done.share;
+        let mut paid = Some(paid);
         if !blobs.is_empty()
             && let Err(error) = self.packer.place(blobs, &mut paid, &self.stored)
         {
             self.discard(done.fresh);
             return Err(error);
         }
-        drop(paid);
+        drop((paid, claim));
         let below = self.packer.next_counter();
         self.core.slabs.give_back(done.slab);
         // The slot goes last: whoever waits for it finds the buffer and the progress.
-        let slot = done.slot;
         Ok(Part {
             new_chunks: done.fresh.len() as u64,
             new_bytes: done.fresh_bytes,

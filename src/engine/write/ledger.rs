@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::catalog::EntriesRow;
 use crate::codec::ChunkId;
+use crate::engine::allowance::PackClaim;
 use crate::engine::error::{Error, Result};
 use crate::engine::in_flight::Holder;
 use crate::format::{PackKind, PackRef};
@@ -25,6 +26,8 @@ pub(crate) struct NewPack {
     pub(crate) children: HashMap<ChunkId, Vec<ChunkId>>,
     /// What keeps those from being reclaimed until they are counted.
     pub(crate) _holders: Vec<Arc<Holder>>,
+    /// What it counts for until it is introduced, if it is new.
+    pub(crate) claim: Option<Arc<PackClaim>>,
 }
 
 impl NewPack {
@@ -41,6 +44,7 @@ impl NewPack {
             entries,
             children,
             _holders: Vec::new(),
+            claim: None,
         }
     }
 }

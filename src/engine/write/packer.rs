@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::ledger::Ledger;
 use crate::codec::{ChunkId, Codec};
+use crate::engine::allowance::{Allowance, PackClaim};
 use crate::engine::budget::Paid;
 use crate::engine::error::{Error, Result};
 use crate::engine::in_flight::{Holder, InFlight};
@@ -40,6 +41,7 @@ pub(crate) struct OpenPack {
     pub(crate) holders: Vec<Arc<Holder>>,
     pub(crate) shares: Vec<(StoredBytes, u64)>,
     pub(crate) paid: Option<Paid>,
+    pub(crate) claim: PackClaim,
 }
 
 /// The open pack of a writer and what is needed for the next one.
@@ -47,6 +49,7 @@ pub(crate) struct Packer {
     secrets: Arc<Secrets>,
     in_flight: Arc<InFlight>,
     ledger: Arc<Ledger>,
+    allowance: Arc<Allowance>,
     target_bytes: usize,
     epoch: u64,
     state: Mutex<State>,
@@ -69,6 +72,7 @@ impl Packer {
         secrets: Arc<Secrets>,
         in_flight: Arc<InFlight>,
         ledger: Arc<Ledger>,
+        allowance: Arc<Allowance>,
         target_bytes: usize,
         epoch: u64,
         full: mpsc::UnboundedSender<OpenPack>,
@@ -84,6 +88,7 @@ impl Packer {
             secrets,
             in_flight,
             ledger,
+            allowance,
             target_bytes,
             epoch,
             state: Mutex::new(state),
@@ -101,13 +106,13 @@ impl Packer {
                 .as_ref()
                 .is_some_and(|open| !open.writer.fits(blob.stored.len()));
             if full {
-                self.settle(&state, &mut group);
+                self.settle(&mut state, &mut group);
                 self.close(&mut state)?;
             }
             let open = self.open(&mut state)?;
             open.push(blob, paid.as_mut(), share, &mut group);
         }
-        self.settle(&state, &mut group);
+        self.settle(&mut state, &mut group);
         Ok(())
     }
 
@@ -183,8 +188,9 @@ impl Packer {
         state.spare.get_or_insert(buffer);
     }
 
-    fn settle(&self, state: &State, group: &mut Vec<ChunkId>) {
-        if let Some(open) = &state.open {
+    fn settle(&self, state: &mut State, group: &mut Vec<ChunkId>) {
+        if let Some(open) = &mut state.open {
+            open.claim.set(open.writer.len_max());
             self.in_flight.place(group.drain(..), open.writer.name().number);
         }
     }
@@ -204,6 +210,7 @@ impl Packer {
                 holders: Vec::new(),
                 shares: Vec::new(),
                 paid: None,
+                claim: PackClaim::none(self.allowance.clone()),
             });
         }
         Ok(state.open.as_mut().expect("opened above"))

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::ingest::Ingest;
+use super::ingest::{Ingest, SlabShare};
 use super::manifest::ManifestBuilder;
 use super::packer::Packer;
 use super::source::Source;
 use crate::codec::More;
+use crate::engine::allowance::PutClaim;
 use crate::engine::core::Core;
 use crate::engine::counters::Written;
 use crate::engine::error::{Error, Reason, Result};
@@ -71,6 +72,8 @@ impl PutProgress {
 
 /// Sends `source` through the pipeline. On return every chunk has its place in a pack, and `holder` holds all of them.
 ///
+/// `claim` grows with what arrives.
+///
 /// Dropping the future leaves nothing visible; chunks already placed stay in their packs and are found by later puts.
 pub(crate) async fn ingest_stream<S: Source>(
     core: &Arc<Core>,
@@ -79,6 +82,7 @@ pub(crate) async fn ingest_stream<S: Source>(
     name: &ObjectName,
     mut source: S,
     progress: &PutProgress,
+    claim: &mut PutClaim,
 ) -> Result<Draft> {
     let ingest = Ingest::new(core.clone(), packer.clone(), holder.clone())?;
     let stored = ingest.stored().clone();
@@ -105,8 +109,10 @@ pub(crate) async fn ingest_stream<S: Source>(
         } else {
             More::MayFollow
         };
+        claim.arrive(len as u64)?;
+        let claim = claim.packs(len as u64)?;
         progress.accept(len);
-        ingest.push(index, slab, len, more, paid, slot);
+        ingest.push(index, slab, len, more, SlabShare { paid, claim, slot });
         progress.settle(ingest.durable_bytes());
         manifest.add(ingest.take_chunks()).await?;
         index += 1;

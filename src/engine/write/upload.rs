@@ -85,6 +85,7 @@ pub(crate) async fn put_pack(
         holders,
         shares,
         paid,
+        mut claim,
     } = open;
     let is_admitted = !matches!(purpose, Purpose::Chunks);
     let commit = match purpose {
@@ -97,6 +98,7 @@ pub(crate) async fn put_pack(
         .run(move || writer.finish(commit, |bytes| fill_from_seed(&padding, bytes)))
         .await?;
     let size = finished.bytes.len() as u64;
+    claim.set(size);
     let pack = NewPack {
         pack: PackRef {
             name: finished.name,
@@ -110,10 +112,12 @@ pub(crate) async fn put_pack(
         },
         children,
         _holders: holders,
+        claim: Some(Arc::new(claim)),
     };
-    if !is_admitted {
-        core.gate.admit_pack(size).await?;
-    }
+    let putting = match is_admitted {
+        true => None,
+        false => Some(core.gate.admit_pack(size).await?),
+    };
     let payload = Bytes::from_owner(Recycled {
         bytes: finished.bytes,
         packer: packer.clone(),
@@ -125,6 +129,7 @@ pub(crate) async fn put_pack(
         // The pack may still land; nothing will refer to it.
         error = core.revocation.revoked() => return Err(error),
     }
+    drop(putting);
     core.counters.pack_seconds(finished.kind).observe(since.elapsed());
     core.counters.pack_bytes.add(size);
     share_out(&shares, size);

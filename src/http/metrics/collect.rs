@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use super::calls::CallCounts;
 use super::samples::Samples;
 use super::*;
-use crate::backend::{self, Count, Operation, Outcome};
+use crate::backend::{self, Class, Count, Operation, Outcome};
 use crate::engine::{Capacity, Counters, Depth, Mode, RepositoryStatus};
 use crate::format::{PackKind, StoredKind};
 
@@ -76,6 +76,7 @@ fn counts(counters: &Counters) -> Vec<Row<'_>> {
         (&LOOKUPS, &["catalog"], &counters.lookups_catalog),
         (&LOOKUPS, &["miss"], &counters.lookups_missed),
         (&QUARANTINED, &[], &counters.chunks_quarantined),
+        (&QUOTA_REFUSALS, &[], &counters.quota_refusals),
         (&RECORDS, &[], &counters.records),
         (&PACK_BYTES, &[], &counters.pack_bytes),
         (&CHECKPOINTS, &[], &counters.checkpoints),
@@ -123,6 +124,22 @@ pub(super) fn backend(samples: &mut Samples, counters: &backend::Counters) {
                 &[operation.as_str(), outcome.as_str()],
                 requests as f64,
             );
+        }
+    }
+}
+
+pub(super) fn shaping(samples: &mut Samples, store: &Store) {
+    let rates = store.shaper().rates();
+    for class in Class::ALL {
+        let (labels, passed) = ([class.as_str()], store.shaper().passed(class));
+        samples.number(&SHAPING_REQUESTS, &labels, passed.requests.value() as f64);
+        samples.number(&SHAPING_BYTES, &labels, passed.bytes.value() as f64);
+        samples.number(&SHAPING_WAITED, &labels, passed.waited().as_secs_f64());
+        if let Some(bytes) = rates[class].bytes {
+            samples.number(&SHAPING_RATE_BYTES, &labels, bytes.get() as f64);
+        }
+        if let Some(requests) = rates[class].requests {
+            samples.number(&SHAPING_RATE_REQUESTS, &labels, requests.get() as f64);
         }
     }
 }
@@ -182,5 +199,16 @@ fn totals(samples: &mut Samples, repository: &RepositoryStatus) {
     ];
     for (family, total) in totals {
         samples.number(family, &[&repository.name], total as f64);
+    }
+    let by_kind = [
+        ("logical", repository.quota.logical_bytes, repository.in_flight.logical),
+        ("stored", repository.quota.stored_bytes, repository.in_flight.stored),
+    ];
+    for (kind, quota, in_flight) in by_kind {
+        let labels = [repository.name.as_str(), kind];
+        samples.number(&REPOSITORY_IN_FLIGHT, &labels, in_flight as f64);
+        if let Some(quota) = quota {
+            samples.number(&REPOSITORY_QUOTA, &labels, quota as f64);
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! What arrives is checked here, so that behind this only the engine's own types are found.
 
 mod decommission;
+mod limits;
 mod object;
 mod reclaim;
 mod repository;
@@ -10,6 +11,9 @@ mod scrub;
 mod status;
 
 pub use self::decommission::{evacuate_report, wipe_report, without_evacuate_lists};
+pub use self::limits::{
+    RATE_BYTES_MIN, STORE_BYTES_MIN, quota, quota_message, rates, repository_limit, shaping, store_bytes,
+};
 pub use self::object::{
     byte_range, byte_range_message, metadata, page_token, precondition, precondition_message, put_id,
 };

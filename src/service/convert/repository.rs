@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::invalid;
+use super::{invalid, limits};
 use crate::codec::{ChunkSizes, Level};
-use crate::engine::{Error, NewRepository, Reason, RepositoryHeader, RepositoryStatus, Result};
+use crate::engine::{Error, InFlightBytes, NewRepository, Reason, RepositoryHeader, RepositoryStatus, Result};
 use crate::format::{Hash32, RepositoryParameters};
 use crate::service::proto;
 
@@ -22,6 +22,7 @@ pub fn repository(
         keyring_generation: header.generation,
         totals: totals.map(Into::into),
         parameters: parameters.map(Into::into),
+        quota: totals.and_then(|totals| limits::quota_message(totals.quota)),
     }
 }
 
@@ -59,6 +60,11 @@ pub fn repository_status(message: &proto::Repository) -> Result<Option<Repositor
         garbage_bytes: totals.garbage_bytes,
         log_number: totals.log_number,
         head: head(&totals.head).map_err(|_| unreadable("a head"))?,
+        quota: limits::quota(message.quota),
+        in_flight: InFlightBytes {
+            logical: totals.in_flight_bytes,
+            stored: totals.in_flight_stored_bytes,
+        },
     }))
 }
 
@@ -93,6 +99,8 @@ impl From<&RepositoryStatus> for proto::RepositoryTotals {
             garbage_bytes: status.garbage_bytes,
             log_number: status.log_number,
             head: Bytes::copy_from_slice(&status.head.0),
+            in_flight_bytes: status.in_flight.logical,
+            in_flight_stored_bytes: status.in_flight.stored,
         }
     }
 }

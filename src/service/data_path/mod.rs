@@ -93,7 +93,7 @@ impl data_path_server::DataPath for DataPath {
             precondition: convert::precondition(request.precondition),
             put_id: convert::put_id(&request.put_id)?,
             metadata: convert::metadata(request.metadata),
-            progress: None,
+            ..PutOptions::default()
         };
         let copied = repository.copy(&request.from, &request.to, options).await?;
         Ok(Response::new(CopyResponse {

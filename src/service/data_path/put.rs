@@ -54,6 +54,7 @@ async fn store(
         precondition: convert::precondition(header.precondition),
         put_id: convert::put_id(&header.put_id)?,
         metadata: convert::metadata(header.metadata),
+        expected_bytes: header.expected_bytes,
         progress: Some(progress.clone()),
     };
     let upload = repository.begin_put(&header.name, options).await?;

@@ -4,6 +4,7 @@ mod calls;
 mod decommission;
 mod get;
 mod keys;
+mod limits;
 mod maintenance;
 mod objects;
 mod put;

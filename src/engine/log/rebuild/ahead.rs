@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::READS_MAX;
+use crate::backend::Class;
 use crate::engine::budget::Paid;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
@@ -68,7 +69,8 @@ where
                 return;
             }
             if let Some(item) = self.items.next() {
-                self.reads.push_back((tokio::spawn((self.read)(item)), paid));
+                self.reads
+                    .push_back((tokio::spawn(Class::carried((self.read)(item))), paid));
             }
         }
     }

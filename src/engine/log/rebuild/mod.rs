@@ -368,6 +368,8 @@ impl<'a> Rebuild<'a> {
         }
         tx.set_tip(&self.tip);
         tx.commit()?;
+        let stored = self.tip.stats.pack_bytes;
+        self.core.limits.stored(self.core.secrets.repository(), stored);
         Ok(self.tip)
     }
 }

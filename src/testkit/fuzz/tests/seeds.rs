@@ -386,6 +386,7 @@ impl Seeds {
                 ..Default::default()
             }),
             parameters: None,
+            quota: None,
         };
         let status = proto::Status {
             boot_id: "cd".repeat(16),

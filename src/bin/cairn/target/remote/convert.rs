@@ -1,7 +1,7 @@
 //! What the agent says, as the engine's types.
 
 use cairn_agent::codec::RepositoryId;
-use cairn_agent::engine::{Error, EvacuateReport, Reason, Reclaimed, Result, ScrubReport};
+use cairn_agent::engine::{Error, EvacuateReport, Reason, Result, ScrubReport};
 use cairn_agent::service::convert::{milliseconds, repository_status};
 use cairn_agent::service::proto;
 

@@ -44,6 +44,7 @@ where
         put_id: put_id.to_vec().into(),
         precondition: precondition_message(options.precondition),
         metadata: options.metadata.into_iter().collect(),
+        expected_bytes: options.expected_bytes,
     };
     match attempt(repository, header.clone(), input.reader).await {
         Ok(outcome) => Ok(outcome),
