@@ -91,7 +91,9 @@ impl Store {
     /// another agent writes a repository meanwhile; those of the backends. Damage is no error: it is in the report.
     pub async fn evacuate(&self, options: EvacuateOptions, progress: &EvacuateProgress) -> Result<EvacuateReport> {
         let backend = target::attach(self.backend().location(), &options.to).await?;
-        Class::Evacuate.scope(self.evacuate_onto(backend, options.which, progress)).await
+        Class::Evacuate
+            .scope(self.evacuate_onto(backend, options.which, progress))
+            .await
     }
 
     /// [`evacuate`](Self::evacuate) onto a backend that the caller attached.
@@ -105,7 +107,9 @@ impl Store {
         which: Evacuees,
         progress: &EvacuateProgress,
     ) -> Result<EvacuateReport> {
-        Class::Evacuate.scope(self.evacuate_onto(backend, which, progress)).await
+        Class::Evacuate
+            .scope(self.evacuate_onto(backend, which, progress))
+            .await
     }
 
     async fn evacuate_onto(

@@ -101,12 +101,12 @@ async fn every_request_is_counted_in_the_class_of_its_work() {
     let (all, passed) = asked(&world, Work::Scrub(ScrubWork::default())).await;
     assert_eq!(passed, [0, 0, all, 0], "a scrub without keys");
 
-    let (all, passed) = asked(&world, Work::Reclaim(ReclaimWork { dry_run: false })).await;
+    let (all, passed) = asked(&world, Work::Reclaim(ReclaimWork::default())).await;
     assert!(all > 0);
     assert_eq!(passed, [0, all, 0, 0], "a reclaim that finds nothing");
     // Taking the repository for writing is waited for by everybody.
     world.agent.store().repository("default").await.unwrap().close().await;
-    let (all, passed) = asked(&world, Work::Reclaim(ReclaimWork { dry_run: false })).await;
+    let (all, passed) = asked(&world, Work::Reclaim(ReclaimWork::default())).await;
     assert!(passed[0] > 0, "{passed:?}");
     assert_eq!(passed[0] + passed[1], all);
 
@@ -115,7 +115,7 @@ async fn every_request_is_counted_in_the_class_of_its_work() {
         ..DeleteRequest::default()
     };
     world.data_path().delete(delete).await.unwrap();
-    let (all, passed) = asked(&world, Work::Reclaim(ReclaimWork { dry_run: false })).await;
+    let (all, passed) = asked(&world, Work::Reclaim(ReclaimWork::default())).await;
     assert!(
         passed[0] > 0 && passed[1] > 2,
         "commits and checkpoints are everybody's: {passed:?}"
