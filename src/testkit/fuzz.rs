@@ -14,6 +14,7 @@
 //! | [`texts`] | places, sizes and cursors that are taken are printed as ones that mean the same |
 //! | [`key_files`] | a key file has one of two forms, and no other key opens a keyring |
 //! | [`operations`] | a store that is used, disturbed and killed holds what was acknowledged, as a model does |
+//! | [`reclaims`] | so it does if space is given back after every step |
 //! | `messages` | messages of the contract give values or an error, and values arrive as what was sent |
 //! | `settings` | a configuration is taken or refused in one line, and opens nothing that it does not say |
 //!

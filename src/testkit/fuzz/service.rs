@@ -10,14 +10,15 @@ use super::input::Input;
 use super::texts::reads_back;
 use crate::config::serve::{Address, HostPort, Serve, Who};
 use crate::engine::{
-    Error, NewRepository, ObjectInfo, PutOutcome, Reason, RepositoryHeader, ScrubOptions, ScrubReport, Status,
+    Error, EvacuateReport, NewRepository, ObjectInfo, PutOutcome, Reason, RepositoryHeader, ScrubOptions, ScrubReport,
+    Status,
 };
 use crate::service::{convert, errors, proto};
 
 /// Any message ends in values or an error, and values that are sent on arrive as what they were.
 pub fn messages(data: &[u8]) {
     let mut input = Input::new(data);
-    match input.u8() % 11 {
+    match input.u8() % 12 {
         0 => arrives(&mut input, PutOutcome::try_from, |outcome| {
             proto::PutResult::from(outcome)
         }),
@@ -66,6 +67,9 @@ pub fn messages(data: &[u8]) {
             |work: proto::ScrubWork| ScrubOptions::try_from(&work),
             |options| convert::scrub_work(&options, false),
         ),
+        11 => arrives(&mut input, EvacuateReport::try_from, |report| {
+            convert::evacuate_report(&report)
+        }),
         _ => arrives(&mut input, ScrubReport::try_from, |report| {
             convert::scrub_report(&report)
         }),

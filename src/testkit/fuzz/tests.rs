@@ -107,6 +107,7 @@ fn hashes_of_what_is_intact_need_no_fixing() {
 #[test]
 fn a_store_holds_what_the_model_does() {
     run(operations, 60);
+    run(reclaims, 30);
 }
 
 #[test]

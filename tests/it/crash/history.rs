@@ -81,6 +81,8 @@ impl History {
     async fn reclaim_and_write(&self, repository: &Repository) {
         let callers = &self.callers;
         callers.put(repository, "passing", 5, LARGE).await.unwrap();
+        // It begins as that one does.
+        callers.put(repository, "part", 5, LARGE / 3).await.unwrap();
         callers.delete(repository, "passing").await.unwrap();
         callers.delete(repository, "at once 1").await.unwrap();
         // The same bytes come back while they are reclaimed.
@@ -91,7 +93,7 @@ impl History {
         reclaimed.unwrap();
         put.unwrap();
         callers.delete(repository, "again").await.unwrap();
-        // What two objects shared with others stays, and its packs are rewritten.
+        // What another object shared with it stays, and its pack is rewritten.
         let reclaimed = repository.reclaim(ReclaimOptions::THOROUGH).await.unwrap();
         assert!(reclaimed.packs_rewritten > 0, "{reclaimed:?}");
         callers.put(repository, "empty", 0, 0).await.unwrap();

@@ -94,7 +94,16 @@ impl Base {
         callers.put(&repository, "dead", 1, LARGE).await.unwrap();
         callers.put(&repository, "theirs", 2, 300).await.unwrap();
         callers.put(&repository, "ours", 3, 300).await.unwrap();
+        // It begins as that one does.
+        callers.put(&repository, "part", 1, LARGE / 4).await.unwrap();
         callers.delete(&repository, "dead").await.unwrap();
+        repository.release_deleted().await.unwrap();
+        let dry = ReclaimOptions {
+            dry_run: true,
+            ..ReclaimOptions::THOROUGH
+        };
+        let foreseen = repository.reclaim(dry).await.unwrap();
+        assert!(foreseen.packs_rewritten > 0, "{foreseen:?}");
         open.close().await;
         Self {
             objects: objects_of(&store).await,

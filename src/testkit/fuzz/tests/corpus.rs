@@ -10,7 +10,7 @@ use super::seeds::seeds;
 /// A body and the target it has.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 14] = [
+const TARGETS: [Target; 15] = [
     ("catalog_files", catalog_files),
     ("catalog_rows", catalog_rows),
     ("chunker", chunker),
@@ -22,6 +22,7 @@ const TARGETS: [Target; 14] = [
     ("metadata", metadata),
     ("names", names),
     ("operations", operations),
+    ("reclaims", reclaims),
     ("settings", settings),
     ("structures", structures),
     ("texts", texts),

@@ -424,6 +424,16 @@ const REACHED: &[(&str, &str, &str)] = &[
     ),
     ("codec/sealing.rs open", "codec/sealing.rs", "aws_lc::open(key"),
     (
+        "service/convert/decommission.rs TryFrom<proto::EvacuateLost> for Lost",
+        "service/convert/decommission.rs",
+        "map(Lost::try_from)",
+    ),
+    (
+        "service/convert/decommission.rs TryFrom<proto::EvacuateReport> for EvacuateReport",
+        "testkit/fuzz/service.rs",
+        "EvacuateReport::try_from",
+    ),
+    (
         "service/convert/object.rs TryFrom<proto::PutResult> for PutOutcome",
         "testkit/fuzz/service.rs",
         "PutOutcome::try_from",

@@ -77,6 +77,7 @@ pub(super) fn seeds() -> Vec<Seed> {
     seeds.names();
     seeds.texts();
     seeds.operations();
+    seeds.reclaims();
     seeds.messages();
     seeds.settings();
     seeds.0
@@ -280,6 +281,32 @@ impl Seeds {
         );
     }
 
+    /// Steps as for `operations`, each with a reclaim: how thorough, and whether it is killed (0), disturbed (1) or left alone.
+    fn reclaims(&mut self) {
+        let put = |steps: Decisions, name: u8, contents: &Decisions| steps.u8(0).u8(0).u8(name).bytes(&contents.0);
+        let fresh = |seed: u8, len: u32| Decisions::new().u8(2).u32(len).u8(0).u8(seed).u8(0);
+        // The last contents, with a few bytes in one place instead of many.
+        let shortened = Decisions::new().u8(5).u8(0).u32(1000).u16(60_000).u8(3).u16(10);
+        let alone = |steps: Decisions| steps.u8(0).u8(2);
+        let shared = put(alone(put(Decisions::new(), 0, &fresh(1, 200_000))), 1, &shortened);
+        let replaced = put(alone(shared), 0, &fresh(2, 900));
+        self.add("reclaims", "sparse", alone(replaced.clone()));
+        for at in [4, 9, 14, 19] {
+            let killed = replaced.clone().u8(0).u8(0).u8(at).u8(0).u8(1);
+            self.add(
+                "reclaims",
+                format!("killed-at-{at}"),
+                alone(put(killed, 2, &fresh(3, 5000))),
+            );
+            let disturbed = replaced.clone().u8(1).u8(1).u8(at).u8(at % 5);
+            self.add(
+                "reclaims",
+                format!("disturbed-at-{at}"),
+                alone(put(disturbed, 2, &fresh(3, 5000))),
+            );
+        }
+    }
+
     /// Steps: see `operations`.
     fn operations(&mut self) {
         // A step of the first kind is an operation; of 13 one during which the process is killed, of 14 one that is disturbed.
@@ -401,6 +428,19 @@ impl Seeds {
             repositories: vec![repository.clone()],
             backing_store: None,
         };
+        let evacuation = proto::EvacuateReport {
+            to: "s3://bucket".to_owned(),
+            repository_ids: vec!["ab".repeat(16)],
+            packs_copied: 1,
+            lost: vec![proto::EvacuateLost {
+                repository_id: "ab".repeat(16),
+                path: "pack".to_owned(),
+                length: 9,
+                ..Default::default()
+            }],
+            lost_count: 1,
+            ..Default::default()
+        };
         let put = proto::PutResult {
             object: Some(object.clone()),
             new_chunks: 1,
@@ -428,6 +468,7 @@ impl Seeds {
             (4, "precondition", condition.encode_to_vec()),
             (6, "repository", repository.encode_to_vec()),
             (7, "id", vec![9; 16]),
+            (11, "evacuation", evacuation.encode_to_vec()),
             (7, "head", vec![9; 32]),
             (8, "refusal", [&[5, 2, b'n', b'o'], details.as_slice()].concat()),
         ] {
