@@ -12,8 +12,9 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::error::{Error, Reason, Result};
-use super::status::{Assessment, Capacity, Held, Observations, Policy, Repositories, assess};
+use super::status::{Assessment, Capacity, CatalogTrouble, Held, Observations, Policy, Repositories, assess};
 use crate::backend::{Backend, Look, Presence};
+use crate::catalog::Catalog;
 
 /// For so long a look at the place is relied on for admission.
 const LOOK_AGE_MAX: Duration = Duration::from_millis(100);
@@ -23,6 +24,7 @@ const LOOK_WAIT: Duration = Duration::from_secs(2);
 /// The gate of a store, shared by its repositories.
 pub(crate) struct Gate {
     backend: Backend,
+    catalog: Catalog,
     policy: Policy,
     state: Mutex<State>,
     /// One look at a time: one that hangs takes one thread, not all of them.
@@ -41,9 +43,16 @@ struct State {
 }
 
 impl Gate {
-    pub(crate) fn new(backend: Backend, policy: Policy, held: Held, is_read_only_requested: bool) -> Self {
+    pub(crate) fn new(
+        backend: Backend,
+        catalog: Catalog,
+        policy: Policy,
+        held: Held,
+        is_read_only_requested: bool,
+    ) -> Self {
         Self {
             backend,
+            catalog,
             policy,
             state: Mutex::new(State {
                 looked_at: None,
@@ -129,8 +138,9 @@ impl Gate {
         }
     }
 
-    /// What can be seen of the place alone.
+    /// What can be seen of the place and of the catalog, whatever the repositories say.
     pub(crate) fn of_place(&self, place: Look) -> Observations {
+        let catalog_failure = self.catalog.trouble().map(|error| CatalogTrouble::of(&error));
         let failures = self.backend.health().failures(Instant::now());
         let state = self.state.lock();
         Observations {
@@ -139,7 +149,7 @@ impl Gate {
             used_bytes: None,
             is_read_only_requested: state.is_read_only_requested,
             is_deletion_requested: state.is_deletion_requested,
-            catalog_failure: None,
+            catalog_failure,
             repositories: Repositories::default(),
         }
     }

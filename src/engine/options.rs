@@ -31,6 +31,9 @@ pub struct Options {
     pub locality_bytes: usize,
     /// From where on room is called low.
     pub capacity: CapacityPolicy,
+    /// Whether the reserve of a volume is kept in files while a monitor runs or a status is asked for. One that is there is
+    /// used in any case.
+    pub hold_reserve: bool,
     /// How long a failure of the storage counts in the mode at least; after that a trial write has to go through as well.
     pub failure_hold: Duration,
 }
@@ -49,6 +52,7 @@ impl Default for Options {
             read_fetches_max: 4,
             locality_bytes: 24 << 20,
             capacity: CapacityPolicy::DEFAULT,
+            hold_reserve: false,
             failure_hold: Duration::from_secs(30),
         }
     }

@@ -233,7 +233,7 @@ impl Store {
     fn assemble(options: StoreOptions, backend: Backend, headers: Vec<RepositoryHeader>, lock: Lock) -> Result<Self> {
         refuse_nested_catalog(&options, &backend)?;
         let limits = catalog_limits(&options.options);
-        let catalog = Catalog::open(&options.catalog, &limits)?;
+        let catalog = Catalog::open_beside(&options.catalog, &limits, reserve_for(&options.catalog, &backend))?;
         let told = catalog.mode()?;
         let policy = Policy {
             capacity: options.options.capacity,
@@ -241,7 +241,7 @@ impl Store {
             failure_hold: options.options.failure_hold,
         };
         let held = told.map_or_else(Held::default, |row| Held::from_bits(row.held));
-        let gate = Gate::new(backend.clone(), policy, held, catalog.is_read_only()?);
+        let gate = Gate::new(backend.clone(), catalog.clone(), policy, held, catalog.is_read_only()?);
         Ok(Self {
             inner: Arc::new(Inner {
                 backend,
@@ -482,7 +482,14 @@ impl Store {
         }
         backend.remove_directory(&layout.prefix()).await?;
         self.inner.catalog.forget(header.id)?;
-        self.inner.headers.lock().await.retain(|other| other.id != header.id);
+        let mut headers = self.inner.headers.lock().await;
+        headers.retain(|other| other.id != header.id);
+        if headers.is_empty() {
+            // It is kept for a store; there is none any more.
+            let backend = backend.clone();
+            let given_back = tokio::task::spawn_blocking(move || backend.give_back_reserve());
+            given_back.await.map_err(|_| Error::internal("giving the reserve back panicked"))??;
+        }
         Ok(())
     }
 
@@ -569,6 +576,22 @@ fn catalog_limits(options: &Options) -> catalog::Limits {
     }
 }
 
+/// The reserve of the volume, for a catalog that is on it.
+fn reserve_for(catalog: &catalog::Location, backend: &Backend) -> Option<Arc<dyn catalog::Reserve>> {
+    struct OfVolume(Backend);
+    impl catalog::Reserve for OfVolume {
+        fn make_room(&self, bytes: u64) {
+            self.0.make_room(bytes);
+        }
+    }
+    let catalog::Location::Directory(directory) = catalog else {
+        return None;
+    };
+    let directory = std::path::absolute(directory).ok()?;
+    let shares = backend.shares_volume_with(&directory);
+    shares.then(|| Arc::new(OfVolume(backend.clone())) as Arc<dyn catalog::Reserve>)
+}
+
 /// Attaches a place where a store should be.
 pub(crate) async fn attach_existing(location: &Location) -> Result<Backend> {
     attach(location, Attach::Existing).await
@@ -587,7 +610,8 @@ async fn attach(location: &Location, attach: Attach) -> Result<Backend> {
         })
 }
 
-/// Writes `metadata.yaml` if it is not there. It is informative only, so a store on a read-only volume does without.
+/// Writes `metadata.yaml` if it is not there. It is informative only, so a store on a read-only or a full volume does
+/// without.
 async fn restore_metadata(backend: &Backend, store_id: [u8; 16]) -> Result<()> {
     match backend.size(METADATA).await {
         Ok(_) => return Ok(()),
@@ -603,7 +627,7 @@ async fn restore_metadata(backend: &Backend, store_id: [u8; 16]) -> Result<()> {
         Err(error)
             if matches!(
                 error.kind(),
-                backend::ErrorKind::ReadOnly | backend::ErrorKind::PermissionDenied
+                backend::ErrorKind::ReadOnly | backend::ErrorKind::PermissionDenied | backend::ErrorKind::NoSpace
             ) =>
         {
             Ok(())

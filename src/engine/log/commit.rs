@@ -16,6 +16,7 @@ use super::checkpoint;
 use super::decide::Decided;
 use super::ownership::Ownership;
 use super::requests::Request;
+use crate::backend::Room;
 use crate::catalog::{Lookup, TipRow};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
@@ -97,6 +98,9 @@ impl Committer {
             Ok(gathered) => gathered,
             Err(error) => return self.fail(error, batch),
         };
+        if let Err(error) = self.admit(&open).await {
+            return self.fail(error, batch);
+        }
         let core = self.core.clone();
         // Decides about the puts of this batch, further down.
         let _ = core.gate.admit().await;
@@ -151,12 +155,25 @@ impl Committer {
         Ok((open, introduced))
     }
 
+    /// Fails if this commit should not be begun. The reserve is for what a commit says, not for data that is in its pack:
+    /// puts that were under way when the room ran out end here. And what the catalog cannot take up is not committed.
+    async fn admit(&self, open: &OpenPack) -> Result<()> {
+        if !open.writer.is_empty() {
+            self.core.gate.admit_pack(open.writer.stored_len() as u64).await?;
+        }
+        let catalog = self.core.store_catalog.clone();
+        let ready = tokio::task::spawn_blocking(move || catalog.ready());
+        Ok(ready
+            .await
+            .map_err(|_| Error::internal("opening the catalog anew panicked"))??)
+    }
+
     async fn append(&mut self, open: OpenPack, introduced: Vec<NewPack>, decided: Decided) -> Result<()> {
         let section = self.section(&introduced, decided.records);
         let records = section.records.len() as u64;
         let name = *open.writer.name();
         let packer: Weak<Packer> = Arc::downgrade(&self.packer);
-        let commit = put_pack(&self.core, &packer, open, Some(section.clone()))
+        let commit = put_pack(&self.core, &packer, open, Some(section.clone()), Room::Reserve)
             .await
             .map_err(|error| in_doubt(error, &name))?;
         // From here on it is durable: whatever fails, others may come to see it.

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Repository;
+use super::writer::is_done_once_more;
 use crate::catalog::{DirtyKey, Lookup, Stats};
 use crate::codec::RepositoryId;
 use crate::engine::error::{Error, Reason, Result};
@@ -44,7 +45,10 @@ impl Repository {
     pub async fn reclaim(&self, options: ReclaimOptions) -> Result<Reclaimed> {
         self.core().revocation.check()?;
         let _alone = self.inner.housekeeping.lock().await;
-        reclaim::run(self, options).await
+        match reclaim::run(self, options).await {
+            Err(error) if is_done_once_more(&error) => reclaim::run(self, options).await,
+            reclaimed => reclaimed,
+        }
     }
 
     /// Makes the catalog anew from the store alone.

@@ -12,7 +12,7 @@ mod tests;
 pub use backing_store::{BackingStoreView, Condition};
 pub use capacity::{Capacity, CapacityPolicy};
 
-pub(crate) use assess::{Assessment, Held, Observations, Policy, Repositories, assess};
+pub(crate) use assess::{Assessment, CatalogTrouble, Held, Observations, Policy, Repositories, assess};
 
 use super::keyrings::RepositoryHeader;
 use super::repository::RepositoryStatus;

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::ledger::{Ledger, NewPack};
 use super::packer::{OpenPack, Packer, share_out};
+use crate::backend::Room;
 use crate::catalog::EntriesRow;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
@@ -37,7 +38,7 @@ pub(crate) async fn run(
         let (core, packer, ledger) = (core.clone(), packer.clone(), ledger.clone());
         uploads.spawn(async move {
             let on_panic = FailOnPanic(&ledger);
-            match put_pack(&core, &packer, open, None).await {
+            match put_pack(&core, &packer, open, None, Room::Free).await {
                 Ok(pack) => ledger.durable(pack),
                 Err(error) => {
                     tracing::error!(%error, "a pack could not be put");
@@ -62,12 +63,14 @@ impl Drop for FailOnPanic<'_> {
     }
 }
 
-/// Finishes `open`, with the log entry it carries if it is a commit pack, and puts it. Durable on return.
+/// Finishes `open`, with the log entry it carries if it is a commit pack, and puts it. Durable on return. What may not use
+/// the reserve is refused before it would.
 pub(crate) async fn put_pack(
     core: &Core,
     packer: &std::sync::Weak<Packer>,
     open: OpenPack,
     commit: Option<CommitSection>,
+    room: Room,
 ) -> Result<NewPack> {
     let OpenPack {
         writer,
@@ -96,7 +99,7 @@ pub(crate) async fn put_pack(
         children,
         _holders: holders,
     };
-    if finished.kind == PackKind::Chunk {
+    if room == Room::Free {
         core.gate.admit_pack(size).await?;
     }
     let payload = Bytes::from_owner(Recycled {
@@ -106,7 +109,7 @@ pub(crate) async fn put_pack(
     let path = core.layout.pack(&finished.name);
     let since = Instant::now();
     tokio::select! {
-        put = core.backend.put(&path, payload) => put.map_err(|error| put_failed(error, finished.kind))?,
+        put = core.backend.put_using(&path, payload, room) => put.map_err(|error| put_failed(error, finished.kind))?,
         // The pack may still land; nothing will refer to it.
         error = core.revocation.revoked() => return Err(error),
     }
