@@ -20,6 +20,7 @@ mod dedupe;
 mod deeds;
 mod durability;
 mod faults;
+mod full;
 mod golden_store;
 mod kill;
 #[cfg(feature = "serve")]

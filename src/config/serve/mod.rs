@@ -53,6 +53,8 @@ pub struct Serve {
     pub log: Log,
     /// When the agent says that there is little room.
     pub capacity: CapacityPolicy,
+    /// Whether the reserve of a volume is kept in files.
+    pub hold_reserve: bool,
     /// What the agent reads and checks by itself.
     pub scrubs: Scrubs,
     /// Who may do what; without any, whoever the transport vouches for may do everything.
@@ -170,6 +172,7 @@ const LEVELS: [(&str, &str); 6] = [
     ("trace", "trace"),
 ];
 const PRESETS: [(&str, CapacityPolicy); 2] = [("default", CapacityPolicy::DEFAULT), ("noobaa", CapacityPolicy::NOOBAA)];
+const YES_NO: [(&str, bool); 2] = [("true", true), ("false", false)];
 /// Calls whoever has no certificate and comes over TCP.
 const ANONYMOUS: &str = "anonymous";
 
@@ -241,6 +244,7 @@ impl Serve {
             limits: limits(settings)?,
             log: log(settings)?,
             capacity: settings.one("capacity.preset", word(&PRESETS))?.unwrap_or_default(),
+            hold_reserve: settings.one("capacity.reserve", word(&YES_NO))?.unwrap_or(true),
             scrubs: scrub::scrubs(settings)?,
             clients: clients(settings)?,
         };
@@ -270,6 +274,7 @@ impl Serve {
             budget_bytes: self.budget_bytes,
             compute_threads: self.threads,
             capacity: self.capacity,
+            hold_reserve: self.hold_reserve,
             ..Options::default()
         };
         self.place.store_options_with(keks, options)

@@ -140,6 +140,7 @@ fn wrong_values_are_named_with_what_to_do() {
     refused("[log]\nformat = \"xml\"", &["log.format", "json, text"]);
     refused("[log]\nlevel = \"loud\"", &["log.level", "warn"]);
     refused("[capacity]\npreset = \"x\"", &["default, noobaa"]);
+    refused("[capacity]\nreserve = \"1GiB\"", &["capacity.reserve", "true, false"]);
     refused("[keys]\nprovider = \"kms\"", &["file, core"]);
     refused(
         "[listen]\ngrpc = [\"127.0.0.1:1\"]",
@@ -260,6 +261,16 @@ fn the_budget_is_a_quarter_within_bounds() {
         assert_eq!(budget_default(memory.map(|mib: u64| mib << 20)), budget << 20);
     }
     assert_eq!(resolved("[budget]\nbytes = \"64MiB\"").budget_bytes, 64 << 20);
+}
+
+#[test]
+fn the_reserve_is_kept_unless_somebody_says_no() {
+    let holds = |text: &str| {
+        let options = resolved(text).store_options_with(Vec::new()).unwrap();
+        options.options.hold_reserve
+    };
+    assert!(holds(""));
+    assert!(!holds("[capacity]\nreserve = false"));
 }
 
 #[test]
