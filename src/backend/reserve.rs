@@ -120,7 +120,11 @@ impl Reserve {
         self.measure();
         if removed > 0 {
             let left = self.held_bytes();
-            tracing::info!(files = removed, left, "the volume is full: part of the reserve is given back");
+            tracing::info!(
+                files = removed,
+                left,
+                "the volume is full: part of the reserve is given back"
+            );
         }
         removed
     }
@@ -178,11 +182,7 @@ fn allocate(path: &Path, bytes: u64) -> io::Result<()> {
     if fs::symlink_metadata(path).is_ok_and(|found| found.len() == bytes && allocated(&found) >= bytes) {
         return Ok(());
     }
-    let file = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(false)
-        .open(path)?;
+    let file = OpenOptions::new().create(true).write(true).truncate(false).open(path)?;
     let made = make_of(&file, bytes);
     if made.is_err() {
         // Part of a file is worth nothing to whoever counts on the whole; what there was before may be.

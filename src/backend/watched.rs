@@ -4,11 +4,11 @@
 use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
 
-use super::{Backend, Room};
 use super::counters::{Counters, Operation};
 use super::error::{Cause, Error, ErrorKind};
 use super::health::{Health, Trouble};
 use super::volume::{Look, Volume};
+use super::{Backend, Room};
 
 impl Backend {
     /// Looks at the place without writing there: three system calls on a volume, nothing elsewhere. Blocks while a network

@@ -171,11 +171,7 @@ impl Catalog {
     }
 
     /// As [`open`](Self::open), with what keeps room back on the file system of the catalog, if anything does.
-    pub fn open_beside(
-        location: &Location,
-        limits: &Limits,
-        reserve: Option<Arc<dyn Reserve>>,
-    ) -> Result<Self, Error> {
+    pub fn open_beside(location: &Location, limits: &Limits, reserve: Option<Arc<dyn Reserve>>) -> Result<Self, Error> {
         let tables: Arc<dyn Tables> = match location {
             Location::Directory(directory) => Arc::new(EmbeddedTables::open_beside(directory, limits, reserve)?),
             Location::Memory => Arc::new(MemoryTables::default()),

@@ -164,7 +164,8 @@ impl Batch {
 
     /// Bytes of all keys and values.
     pub(super) fn bytes(&self) -> u64 {
-        let bytes = |((_, key), value): (&(Table, Vec<u8>), &Option<Vec<u8>>)| key.len() + value.as_ref().map_or(0, Vec::len);
+        let bytes =
+            |((_, key), value): (&(Table, Vec<u8>), &Option<Vec<u8>>)| key.len() + value.as_ref().map_or(0, Vec::len);
         self.changes.iter().map(bytes).sum::<usize>() as u64
     }
 

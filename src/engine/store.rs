@@ -488,7 +488,9 @@ impl Store {
             // It is kept for a store; there is none any more.
             let backend = backend.clone();
             let given_back = tokio::task::spawn_blocking(move || backend.give_back_reserve());
-            given_back.await.map_err(|_| Error::internal("giving the reserve back panicked"))??;
+            given_back
+                .await
+                .map_err(|_| Error::internal("giving the reserve back panicked"))??;
         }
         Ok(())
     }

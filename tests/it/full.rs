@@ -27,7 +27,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinHandle;
 
-use crate::support::{Volume, files_below, is_root, not_run, random_bytes};
+use crate::support::{Volume, is_root, not_run, random_bytes};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -121,8 +121,8 @@ impl Foreign {
         // What is allocated needs room of its own, so the last bytes are taken in small steps.
         let mut step = MIB;
         while step >= 4 * KIB {
-            let is_taken = available(volume) >= left + step
-                && fallocate(&file, FallocateFlags::empty(), taken, step).is_ok();
+            let is_taken =
+                available(volume) >= left + step && fallocate(&file, FallocateFlags::empty(), taken, step).is_ok();
             if is_taken {
                 taken += step;
             } else {
@@ -221,8 +221,12 @@ impl Operated {
 
 /// Bytes in files of the reserve.
 fn reserve_bytes(volume: &Path) -> u64 {
-    let files = files_below(&volume.join("store/reserve"));
-    files.iter().map(|file| fs::metadata(file).map_or(0, |found| found.len())).sum()
+    let Ok(files) = fs::read_dir(volume.join("store/reserve")) else {
+        return 0;
+    };
+    // They may go while they are looked at.
+    let held = files.filter_map(|file| file.ok()?.metadata().ok());
+    held.map(|file| file.len()).sum()
 }
 
 fn options(volume: &Path, catalog: &Path) -> StoreOptions {
@@ -246,7 +250,9 @@ fn options(volume: &Path, catalog: &Path) -> StoreOptions {
 }
 
 fn contents(name: &str, len: u64) -> Vec<u8> {
-    let seed = name.bytes().fold(len, |seed, byte| seed * 31 + u64::from(byte));
+    let seed = name
+        .bytes()
+        .fold(len, |seed, byte| seed.wrapping_mul(31) + u64::from(byte));
     random_bytes(seed, usize::try_from(len).unwrap())
 }
 

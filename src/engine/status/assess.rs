@@ -267,7 +267,8 @@ fn of_catalog(trouble: &CatalogTrouble) -> Cause {
         let message = format!("the catalog has no room ({line}): free space where its directory is, or enlarge it");
         return plain(code::CATALOG, Mode::NoCapacity, message);
     }
-    let message = format!("the catalog cannot be used ({line}): look at its directory, or remove it to have it rebuilt");
+    let message =
+        format!("the catalog cannot be used ({line}): look at its directory, or remove it to have it rebuilt");
     plain(code::CATALOG, Mode::IoErrors, message)
 }
 

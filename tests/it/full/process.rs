@@ -6,20 +6,35 @@ use super::{Disk, Foreign, reserve_bytes};
 use crate::agent::Agent;
 use crate::support::{Home, Run, eventually, random_bytes};
 
-fn mode(home: &Home, address: &str) -> String {
-    let run = home.run(&["--agent", address, "status", "-o", "json"]);
-    run.json()["mode"].as_str().unwrap().to_owned()
+/// A client of the agent, somewhere else.
+struct Client {
+    home: Home,
+    address: String,
 }
 
-fn until_mode(home: &Home, address: &str, wanted: &[&str]) {
-    eventually("the mode", || {
-        let mode = mode(home, address);
-        wanted.contains(&mode.as_str()).then_some(())
-    });
-}
+impl Client {
+    fn of(agent: &Agent) -> Self {
+        Self {
+            home: Home::new(),
+            address: agent.unix_address(),
+        }
+    }
 
-fn on_agent(home: &Home, address: &str, arguments: &[&str]) -> Run {
-    home.run(&[&["--agent", address], arguments].concat())
+    fn run(&self, arguments: &[&str]) -> Run {
+        self.home.run(&[&["--agent", &self.address], arguments].concat())
+    }
+
+    fn put(&self, name: &str) -> Run {
+        let file = self.home.file(name, name.as_bytes());
+        self.run(&["put", name, file.to_str().unwrap()])
+    }
+
+    fn until_mode(&self, wanted: &str) {
+        eventually(&format!("the mode {wanted}"), || {
+            let status = self.run(&["status", "-o", "json"]).json();
+            (status["mode"] == wanted).then_some(())
+        });
+    }
 }
 
 #[test]
@@ -34,28 +49,27 @@ fn an_agent_that_is_killed_on_a_full_volume_starts_there_and_works_it_free() {
     home.put("gone", &gone);
     assert_eq!(reserve_bytes(&volume), 0, "the command line makes none");
     let mut agent = Agent::start(&home, &[]);
-    let address = agent.unix_address();
-    until_mode(&home, &address, &["OPTIMAL"]);
+    let client = Client::of(&agent);
+    client.until_mode("OPTIMAL");
     let whole = eventually("the reserve", || Some(reserve_bytes(&volume)).filter(|held| *held > 0));
 
     let foreign = Foreign::all_but(&volume, 0);
-    until_mode(&home, &address, &["NO_CAPACITY"]);
-    let file = home.file("new", b"new");
-    on_agent(&home, &address, &["put", "new", file.to_str().unwrap()]).fails(75, &["no room"]);
+    client.until_mode("NO_CAPACITY");
+    client.put("new").fails(75, &["no room"]);
     agent.signal(Signal::KILL);
     agent.wait();
 
     let agent = Agent::start(&home, &[]);
-    let address = agent.unix_address();
-    until_mode(&home, &address, &["NO_CAPACITY"]);
-    on_agent(&home, &address, &["put", "new", file.to_str().unwrap()]).fails(75, &["no room"]);
-    assert!(on_agent(&home, &address, &["get", "kept", "-"]).ok() == kept);
-    on_agent(&home, &address, &["rm", "gone"]).ok();
-    on_agent(&home, &address, &["gc"]).ok();
+    let client = Client::of(&agent);
+    client.until_mode("NO_CAPACITY");
+    client.put("new").fails(75, &["no room"]);
+    assert!(client.run(&["get", "kept", "-"]).ok() == kept);
+    client.run(&["rm", "gone"]).ok();
+    client.run(&["gc"]).ok();
     drop(foreign);
-    until_mode(&home, &address, &["OPTIMAL"]);
+    client.until_mode("OPTIMAL");
     eventually("the whole reserve", || (reserve_bytes(&volume) == whole).then_some(()));
-    on_agent(&home, &address, &["put", "new", file.to_str().unwrap()]).ok();
+    client.put("new").ok();
     agent.stop();
 
     // Without an agent the reserve is used, and not made again.

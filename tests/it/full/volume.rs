@@ -54,8 +54,9 @@ async fn is_worked_free(disk: &Disk) {
     let full = agent.until_mode(Mode::NoCapacity).await;
     assert_eq!(full.causes[0].code, "FREE_BYTES");
     assert_eq!(refused(&repository, "refused").await, Reason::NoCapacity);
-    assert!(available(volume) < 64 * KIB, "the reserve is nobody's until it is needed");
-    assert!(reserve_bytes(volume) > 0);
+    // That the mode is another one is the first thing that is written.
+    let left = reserve_bytes(volume);
+    assert!(left > whole / 2, "{left} of {whole} bytes are left");
     verify(&repository, &objects).await;
     for name in &objects[..9] {
         delete(&repository, name).await;
@@ -110,7 +111,8 @@ async fn inodes_come_back(disk: &Disk) {
     let full = agent.until_mode(Mode::NoCapacity).await;
     assert_eq!(full.causes[0].code, "FREE_INODES");
     assert_eq!(refused(&repository, "refused").await, Reason::NoCapacity);
-    assert_eq!(inodes_left(volume), 0);
+    let left = inodes_left(volume);
+    assert!(left < 16, "{left}: what the reserve gave, and nothing else");
     verify(&repository, &objects).await;
     for name in &objects[..3] {
         delete(&repository, name).await;
@@ -156,7 +158,7 @@ async fn no_put_takes_the_reserve() {
     let mut puts = Vec::new();
     for number in 0..4u64 {
         let (source, mut sink) = tokio::io::duplex(64 << 10);
-        let (repository, bytes) = (repository.clone(), contents(&format!("late {number}"), 400 * KIB));
+        let (repository, bytes) = (repository.clone(), contents(&format!("late {number}"), 1200 * KIB));
         let putting = tokio::spawn(async move {
             let name = format!("late {number}");
             repository.put(&name, source, PutOptions::default()).await
@@ -166,12 +168,13 @@ async fn no_put_takes_the_reserve() {
     }
     let foreign = Foreign::all_but(volume, 0);
     agent.until_mode(Mode::NoCapacity).await;
+    // Its commit would carry what these puts have brought so far.
+    delete(&repository, "0").await;
     for (number, (putting, sink)) in puts.into_iter().enumerate() {
         drop(sink);
         let ended = putting.await.unwrap();
         assert_eq!(ended.unwrap_err().reason(), Reason::NoCapacity, "put {number}");
     }
-    delete(&repository, "0").await;
     delete(&repository, "1").await;
     let left = reserve_bytes(volume);
     assert!(left > whole / 2, "{left} of {whole} bytes are left");

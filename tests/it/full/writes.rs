@@ -48,7 +48,10 @@ impl Told {
             let len = found.as_ref().map(Vec::len);
             assert!(may_be.contains(&found), "{what}: {name} is not what it may be: {len:?}");
         }
-        assert!(listed.iter().all(|name| self.0.contains_key(name)), "{what}: {listed:?}");
+        assert!(
+            listed.iter().all(|name| self.0.contains_key(name)),
+            "{what}: {listed:?}"
+        );
     }
 }
 
@@ -98,6 +101,9 @@ async fn any_write_may_find_no_room() {
         let Some(disk) = Disk::memory("size=40m") else {
             return;
         };
-        assert!(meet(&disk.path(), left).await, "{left} bytes left: deletes failed beside a whole reserve");
+        assert!(
+            meet(&disk.path(), left).await,
+            "{left} bytes left: deletes failed beside a whole reserve"
+        );
     }
 }
