@@ -232,6 +232,12 @@ impl Error {
         matches!(self, Self::Io { cause, .. } if cause.is_of_fsync)
     }
 
+    /// Whether there was no room, and it was said while something was written: not when it was to be made durable, after
+    /// which nothing that is written there again could be relied on.
+    pub(super) fn is_want_of_room(&self) -> bool {
+        matches!(self, Self::NoSpace { cause, .. } if !cause.is_of_fsync)
+    }
+
     /// What the storage said, for putting it into other words.
     #[cfg(feature = "s3")]
     pub(super) fn reason(&self) -> String {

@@ -14,6 +14,7 @@ mod error;
 mod health;
 mod location;
 mod lock;
+mod reserve;
 mod shaping;
 mod volume;
 mod watched;
@@ -63,6 +64,15 @@ struct Inner {
     shaper: Shaper,
     /// Name of this backend's trial object: two agents on one bucket do not meet.
     trial: String,
+}
+
+/// What a write may use when a volume is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// What is free beside the reserve: data.
+    Free,
+    /// The reserve too, when nothing else is left: what a full volume is freed with.
+    Reserve,
 }
 
 /// What a conditional creation found.
@@ -131,15 +141,37 @@ impl Backend {
     ///
     /// After an error the object may be there or not. On a volume it may even be readable without being durable: void it.
     pub async fn put(&self, path: &str, payload: Bytes) -> Result<(), Error> {
-        let object = self.object(path)?;
-        self.put_object(&object, payload).await
+        self.put_using(path, payload, Room::Free).await
     }
 
-    async fn put_object(&self, object: &ObjectPath, payload: Bytes) -> Result<(), Error> {
+    /// As [`put`](Self::put), using this room. With the reserve, what found no room on a volume is written once more from
+    /// its beginning, to another file, after some of the reserve was given back.
+    pub async fn put_using(&self, path: &str, payload: Bytes, room: Room) -> Result<(), Error> {
+        let object = self.object(path)?;
+        let bytes = payload.len() as u64;
+        match self.put_object(&object, payload.clone(), room).await {
+            Err(error) if room == Room::Reserve && error.is_want_of_room() => {
+                let made = self.on_volume(path, move |volume, _| Ok(volume.make_more_room(bytes)));
+                match made.await? {
+                    Some(true) => self.put_object(&object, payload, room).await,
+                    _ => Err(error),
+                }
+            }
+            put => put,
+        }
+    }
+
+    async fn put_object(&self, object: &ObjectPath, payload: Bytes, room: Room) -> Result<(), Error> {
         let path = object.as_ref();
         let bytes = payload.len() as u64;
         self.watched(Operation::Put, bytes, async {
-            self.on_volume(path, |volume, path| volume.prepare_parent(path)).await?;
+            let prepared = self.on_volume(path, move |volume, path| {
+                if room == Room::Reserve {
+                    volume.make_room(bytes);
+                }
+                volume.prepare_parent(path)
+            });
+            prepared.await?;
             let put = self.inner.store.put(object, payload.into()).await;
             put.map(drop).map_err(|error| self.failed(path, error))
         })
@@ -147,6 +179,7 @@ impl Backend {
     }
 
     /// Stores an object unless one of that name exists; of several callers at once exactly one creates it. Durable on return.
+    /// Uses the reserve.
     pub async fn create(&self, path: &str, payload: Bytes) -> Result<Created, Error> {
         let object = self.object(path)?;
         self.watched(Operation::Create, payload.len() as u64, async {
@@ -245,8 +278,8 @@ impl Backend {
 
     /// All objects under the directory `prefix` (empty: of the store) at any depth, sorted by path, those after `after` only.
     ///
-    /// Holds the whole answer in memory. A directory that is not there is empty. Leftovers of interrupted writes and the lock
-    /// file are not objects.
+    /// Holds the whole answer in memory. A directory that is not there is empty. Leftovers of interrupted writes, the lock
+    /// file and the reserve are not objects.
     pub async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>, Error> {
         let directory = self.directory(prefix)?;
         let listing = match after {
@@ -274,7 +307,7 @@ impl Backend {
         Ok(objects)
     }
 
-    /// Names of the directories directly under the directory `prefix`, sorted.
+    /// Names of the directories directly under the directory `prefix`, sorted. That of the reserve holds no objects.
     pub async fn list_directories(&self, prefix: &str) -> Result<Vec<String>, Error> {
         let directory = self.directory(prefix)?;
         let listed = async {
@@ -289,6 +322,9 @@ impl Backend {
             .iter()
             .filter_map(|path| path.filename().map(str::to_owned));
         let mut names: Vec<String> = names.collect();
+        if self.is_volume() && prefix.is_empty() {
+            names.retain(|name| name != reserve::RESERVE_DIRECTORY);
+        }
         names.sort_unstable();
         Ok(names)
     }
@@ -313,13 +349,13 @@ impl Backend {
     }
 
     /// Makes an object durable that was read but perhaps only from the page cache: writes the same bytes anew. A bucket's
-    /// objects are durable once they can be read, so elsewhere nothing happens.
+    /// objects are durable once they can be read, so elsewhere nothing happens. Uses the reserve.
     pub async fn rewrite(&self, path: &str) -> Result<(), Error> {
         if !self.is_volume() {
             return Ok(());
         }
         let contents = self.get(path).await?;
-        self.put(path, contents).await
+        self.put_using(path, contents, Room::Reserve).await
     }
 
     /// On a volume, removes a directory whose objects are deleted, with whatever else is in it; elsewhere nothing.
@@ -360,12 +396,53 @@ impl Backend {
         self.inner.volume.as_ref().map(Volume::space).transpose()
     }
 
-    /// Takes the directory for this open; [`Error::Held`] if another one, of this process too, has it. Never waits.
+    /// Keeps so many bytes back on a volume, in files that are allocated and empty, where its file system can do that:
+    /// makes, enlarges, cuts or removes them, as far as there is room. For the holder of the lock. Blocks.
+    pub fn fill_reserve(&self, bytes: u64) -> Result<(), Error> {
+        let Some(volume) = &self.inner.volume else {
+            return Ok(());
+        };
+        volume.check_attached()?;
+        let inodes_total = volume.left()?.inodes_total;
+        volume.reserve().fill(bytes, inodes_total)
+    }
+
+    /// Bytes that are kept back.
+    pub fn reserve_bytes(&self) -> u64 {
+        let volume = self.inner.volume.as_ref();
+        volume.map_or(0, |volume| volume.reserve().held_bytes())
+    }
+
+    /// Gives the whole reserve back: the store ends. Blocks.
+    pub fn give_back_reserve(&self) -> Result<(), Error> {
+        let volume = self.inner.volume.as_ref();
+        volume.map_or(Ok(()), |volume| volume.reserve().give_back())
+    }
+
+    /// Gives back as much of the reserve as it takes to write `bytes` on the volume, if it takes any. Blocks.
+    pub(crate) fn make_room(&self, bytes: u64) {
+        if let Some(volume) = &self.inner.volume {
+            volume.make_room(bytes);
+        }
+    }
+
+    /// Whether `directory` is on the volume's own file system, so that what is given back there helps here.
+    pub(crate) fn shares_volume_with(&self, directory: &std::path::Path) -> bool {
+        let volume = self.inner.volume.as_ref();
+        volume.is_some_and(|volume| volume.is_on_file_system_of(directory))
+    }
+
+    /// Takes the directory for this open; [`Error::Held`] if another one, of this process too, has it. Never waits. From
+    /// then on a reserve that a former process left can be used.
     ///
     /// A bucket has no such lock, a read-only file system only if a lock file is there: [`Lock::none`].
     pub fn lock(&self) -> Result<Lock, Error> {
         match &self.inner.volume {
-            Some(volume) => Lock::acquire(volume.root()),
+            Some(volume) => {
+                let lock = Lock::acquire(volume.root())?;
+                volume.reserve().adopt();
+                Ok(lock)
+            }
             None => Ok(Lock::none()),
         }
     }
@@ -471,10 +548,11 @@ impl Backend {
     }
 }
 
-/// Whether a path can be an object's: not the lock file, not a leftover, not a trial, not nothing.
+/// Whether a path can be an object's: not the lock file, not of the reserve, not a leftover, not a trial, not nothing.
 fn is_object(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
-    !path.is_empty() && path != lock::LOCK_FILE && !path.starts_with(TRIAL_PREFIX) && !volume::is_staging_name(name)
+    let is_ours = path == lock::LOCK_FILE || path.starts_with(TRIAL_PREFIX) || reserve::is_reserve_path(path);
+    !path.is_empty() && !is_ours && !volume::is_staging_name(name)
 }
 
 /// Runs blocking work on a thread for it. The work goes on if the future is dropped.

@@ -15,9 +15,10 @@ use rustix::fs::{Access, AtFlags, CWD, StatVfs, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use super::Created;
-use super::error::{Cause, Error};
+use super::error::{Cause, Error, ErrorKind};
+use super::reserve::Reserve;
 
-/// Free and total space of the file system that holds a store.
+/// Free and total space of the file system that holds a store. What the reserve holds counts as free: it can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
     /// Size of the file system, bytes.
@@ -28,7 +29,7 @@ pub struct Space {
     pub available: u64,
     /// Number of inodes; 0 if the file system has no fixed number.
     pub inodes_total: u64,
-    /// Free inodes; meaningless if `inodes_total` is 0.
+    /// Free inodes, without those that the reserve would give back; meaningless if `inodes_total` is 0.
     pub inodes_free: u64,
 }
 
@@ -42,6 +43,23 @@ impl Space {
             inodes_total: stat.f_files,
             inodes_free: stat.f_ffree,
         }
+    }
+
+    /// With `bytes` more that can be had.
+    fn with_reserve(self, bytes: u64) -> Self {
+        Self {
+            free: self.free.saturating_add(bytes),
+            available: self.available.saturating_add(bytes),
+            ..self
+        }
+    }
+
+    /// Whether a file of so many bytes has room, with the directories and blocks that it needs.
+    fn has_room(&self, bytes: u64) -> bool {
+        const SLACK_BYTES: u64 = 256 << 10;
+        const SLACK_INODES: u64 = 4;
+        let has_inodes = self.inodes_total == 0 || self.inodes_free >= SLACK_INODES;
+        has_inodes && self.available >= bytes.saturating_add(SLACK_BYTES)
     }
 }
 
@@ -96,6 +114,7 @@ pub(super) struct Volume {
     /// behind, which must read as "not available", never as "your packs are gone".
     identity: (u64, u64),
     durable_directories: Mutex<HashSet<PathBuf>>,
+    reserve: Reserve,
 }
 
 /// Directories remembered as durable; past it they are forgotten and fsynced again on their next use. One holds 4096 packs.
@@ -111,6 +130,7 @@ impl Volume {
             });
         }
         Ok(Self {
+            reserve: Reserve::new(&root),
             root,
             identity: identity(&metadata),
             durable_directories: Mutex::default(),
@@ -154,10 +174,43 @@ impl Volume {
         Ok(())
     }
 
-    /// Creates `file` with `contents` unless something of that name exists, however broken that is.
+    pub(super) fn reserve(&self) -> &Reserve {
+        &self.reserve
+    }
+
+    /// Gives back as much of the reserve as it takes to write `bytes`, if it takes any.
+    pub(super) fn make_room(&self, bytes: u64) {
+        self.give_room(0, bytes);
+    }
+
+    /// As [`make_room`](Self::make_room), after a write found no room whatever the numbers say; false if there is nothing
+    /// left to give.
+    pub(super) fn make_more_room(&self, bytes: u64) -> bool {
+        self.give_room(1, bytes) > 0
+    }
+
+    fn give_room(&self, least: usize, bytes: u64) -> usize {
+        self.reserve.release(least, || {
+            // If it cannot be asked, the write will tell.
+            self.left().map_or(true, |left| left.has_room(bytes))
+        })
+    }
+
+    /// Creates `file` with `contents` unless something of that name exists, however broken that is. Uses the reserve.
     ///
     /// A failure after the creation leaves the file behind, possibly empty: the name is taken, which is the safe side.
     pub(super) fn create(&self, file: &str, contents: &[u8]) -> Result<Created, Error> {
+        let bytes = contents.len() as u64;
+        self.make_room(bytes);
+        match self.try_create(file, contents) {
+            Err(error) if error.kind() == ErrorKind::NoSpace && self.make_more_room(bytes) => {
+                self.try_create(file, contents)
+            }
+            created => created,
+        }
+    }
+
+    fn try_create(&self, file: &str, contents: &[u8]) -> Result<Created, Error> {
         self.prepare_parent(file)?;
         let path = self.root.join(file);
         let mut created = match OpenOptions::new().write(true).create_new(true).open(&path) {
@@ -208,8 +261,19 @@ impl Volume {
     }
 
     pub(super) fn space(&self) -> Result<Space, Error> {
+        Ok(self.left()?.with_reserve(self.reserve.held_bytes()))
+    }
+
+    /// What is left beside the reserve.
+    pub(super) fn left(&self) -> Result<Space, Error> {
         let stat = rustix::fs::statvfs(&self.root).map_err(|errno| at(&self.root, errno.into()))?;
         Ok(Space::of(&stat))
+    }
+
+    /// Whether `directory`, or what will hold it once it is made, is on the file system of the store.
+    pub(super) fn is_on_file_system_of(&self, directory: &Path) -> bool {
+        let found = directory.ancestors().find_map(|directory| fs::metadata(directory).ok());
+        found.is_some_and(|metadata| metadata.dev() == self.identity.0)
     }
 
     /// Looks at the directory and its file system, without opening anything.
@@ -237,7 +301,7 @@ impl Volume {
         };
         Look {
             presence: Presence::Here,
-            space: Some(Space::of(&stat)),
+            space: Some(Space::of(&stat).with_reserve(self.reserve.held_bytes())),
             is_read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
             refused: self.refused(),
         }

@@ -4,12 +4,12 @@
 use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
 
-use super::Backend;
 use super::counters::{Counters, Operation};
 use super::error::{Cause, Error, ErrorKind};
 use super::health::{Health, Trouble};
 use super::shaping::Shaper;
 use super::volume::{Look, Volume};
+use super::{Backend, Room};
 
 impl Backend {
     /// Looks at the place without writing there: three system calls on a volume, nothing elsewhere. Blocks while a network
@@ -39,7 +39,7 @@ impl Backend {
         let object = ObjectPath::from(self.inner.trial.as_str());
         let tried = async {
             let contents = Bytes::from(self.inner.trial.clone());
-            self.put_object(&object, contents.clone()).await?;
+            self.put_object(&object, contents.clone(), Room::Free).await?;
             let found = self.watched(Operation::Get, 0, self.get_object(&object, None)).await?.0;
             self.delete_object(&object).await?;
             Ok::<_, Error>(found == contents)
@@ -109,8 +109,8 @@ impl Backend {
         // Blocks, directories and what is written elsewhere at the same time.
         const SLACK_BYTES: u64 = 1 << 20;
         const SLACK_INODES: u64 = 8;
-        match self.space() {
-            Ok(Some(space)) => {
+        match self.inner.volume.as_ref().map(Volume::left) {
+            Some(Ok(space)) => {
                 let inodes_full = space.inodes_total > 0 && space.inodes_free < SLACK_INODES;
                 inodes_full || space.available < bytes.saturating_add(SLACK_BYTES)
             }

@@ -18,13 +18,17 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, PartitioningPolicy, PinningPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use parking_lot::{Mutex, RwLock};
 
 use super::Limits;
 use super::error::Error;
-use super::tables::{Batch, KeyValue, Snapshot, Table, Tables, scan_range};
+use super::tables::{Batch, KeyValue, Reserve, Snapshot, Table, Tables, scan_range};
 
 const MARKER: &str = "cairn-catalog";
 const DATABASE: &str = "tables";
@@ -40,18 +44,65 @@ const WRITE_BUFFER_BYTES_MIN: u64 = 1 << 20;
 const OPEN_FILES_MAX: usize = 128;
 
 /// Tables that live in a directory.
+///
+/// The database stops for good when a write fails, whoever needed it: a commit, or a flush or compaction in the
+/// background. It is then opened anew here, at the next commit and whenever somebody asks whether it is ready. Until there
+/// is room for that, the stopped one goes on being read.
 pub struct EmbeddedTables {
-    keyspaces: Vec<Keyspace>,
-    database: Database,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Read for the time of one access, written while the database is opened anew.
+    state: RwLock<State>,
+    /// Since the first failure, until the database is open anew.
+    stop: Mutex<Option<Stop>>,
+    /// Set when little room is left, until there is twice as much.
+    is_low: AtomicBool,
+    limits: Limits,
+    reserve: Option<Arc<dyn Reserve>>,
     /// Dropped last: whoever gets the lock next finds the database closed.
     marker: Marker,
 }
+
+struct State {
+    /// None if it was closed and could not be opened again.
+    open: Option<Open>,
+    /// Counts openings.
+    generation: u64,
+}
+
+struct Open {
+    keyspaces: Vec<Keyspace>,
+    database: Database,
+}
+
+/// Why nothing is accepted.
+struct Stop {
+    line: String,
+    is_full: bool,
+    tried_at: Option<Instant>,
+}
+
+/// Time between two attempts to open the database anew.
+const REOPEN_SPACING: Duration = Duration::from_millis(500);
+/// Room without which the database is not opened anew: it would stop again, and could perhaps not be read until then.
+const REOPEN_BYTES_MIN: u64 = 256 << 10;
+/// What a commit takes beside its rows, and what goes with the files of a flush.
+const SLACK_BYTES: u64 = 256 << 10;
 
 impl EmbeddedTables {
     /// Opens the tables in `directory`, creating it and them if they do not exist.
     ///
     /// The size of write buffers is fixed at creation, the other limits hold from each open on.
     pub fn open(directory: &Path, limits: &Limits) -> Result<Self, Error> {
+        Self::open_beside(directory, limits, None)
+    }
+
+    /// As [`open`](Self::open), with what keeps room back on this file system.
+    pub fn open_beside(directory: &Path, limits: &Limits, reserve: Option<Arc<dyn Reserve>>) -> Result<Self, Error> {
+        let make_room = |bytes| reserve.iter().for_each(|reserve| reserve.make_room(bytes));
+        make_room(SLACK_BYTES);
         let marker = Marker::acquire(directory)?;
         let path = directory.join(DATABASE);
         if !path.try_exists()? {
@@ -59,69 +110,256 @@ impl EmbeddedTables {
         }
         let (database, keyspaces) = open_database(&path, limits)?;
         Ok(Self {
-            keyspaces,
-            database,
-            marker,
+            inner: Arc::new(Inner {
+                state: RwLock::new(State {
+                    open: Some(Open { keyspaces, database }),
+                    generation: 0,
+                }),
+                stop: Mutex::default(),
+                is_low: AtomicBool::new(false),
+                limits: limits.clone(),
+                reserve,
+                marker,
+            }),
         })
     }
+}
 
+impl Inner {
+    /// Does something with the open database; also says which one it was.
+    fn with<T>(&self, access: impl FnOnce(&Open) -> Result<T, Error>) -> (u64, Result<T, Error>) {
+        let state = self.state.read();
+        let result = match &state.open {
+            Some(open) => access(open),
+            None => Err(self.stopped()),
+        };
+        (state.generation, result)
+    }
+
+    /// Does something that may stop the database, once more if it did and can be opened anew: with the same outcome as once.
+    fn with_writing<T>(&self, write: impl Fn(&Open) -> Result<T, Error>) -> Result<T, Error> {
+        match self.with(&write) {
+            (generation, Err(error)) if error.stops() => {
+                self.note(&error);
+                self.open_anew(generation)?;
+                let (_, again) = self.with(&write);
+                again.inspect_err(|error| self.note(error))
+            }
+            (_, result) => result,
+        }
+    }
+
+    /// Opens the database anew, if nobody has done so since it was of this `generation`.
+    fn open_anew(&self, generation: u64) -> Result<(), Error> {
+        let mut state = self.state.write();
+        if state.generation != generation {
+            return Ok(());
+        }
+        if !self.may_try() {
+            return Err(self.stopped());
+        }
+        self.make_room(SLACK_BYTES + state.open.as_ref().map_or(0, Open::buffered_bytes));
+        if self.available().is_some_and(|available| available < REOPEN_BYTES_MIN) {
+            return Err(self.stopped());
+        }
+        // It holds a lock until the last part of it is dropped: nobody keeps any of it beyond an access.
+        state.open = None;
+        match open_database(&self.marker.directory.join(DATABASE), &self.limits) {
+            Ok((database, keyspaces)) => {
+                state.open = Some(Open { keyspaces, database });
+                state.generation += 1;
+                *self.stop.lock() = None;
+                tracing::warn!("the catalog stopped after a failed write and was opened anew");
+                Ok(())
+            }
+            Err(error) => {
+                self.note(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether it is time to open the database anew. Whoever is told so has to try.
+    fn may_try(&self) -> bool {
+        let mut stop = self.stop.lock();
+        let Some(stop) = stop.as_mut() else {
+            return true;
+        };
+        if stop.tried_at.is_some_and(|at| at.elapsed() < REOPEN_SPACING) {
+            return false;
+        }
+        stop.tried_at = Some(Instant::now());
+        true
+    }
+
+    /// Remembers why the database stopped: the first failure says it, what follows only says that it has.
+    fn note(&self, error: &Error) {
+        let is_short = || self.available().is_some_and(|available| available < SLACK_BYTES);
+        let is_full = error.is_want_of_room() || (matches!(error, Error::Stopped) && is_short());
+        let mut stop = self.stop.lock();
+        match stop.as_mut() {
+            Some(stop) if matches!(error, Error::Stopped) => stop.is_full |= is_full,
+            Some(stop) => (stop.line, stop.is_full) = (error.to_string(), is_full),
+            None => {
+                tracing::error!(%error, "the catalog stopped");
+                *stop = Some(Stop {
+                    line: error.to_string(),
+                    is_full,
+                    tried_at: None,
+                });
+            }
+        }
+    }
+
+    fn stopped(&self) -> Error {
+        match &*self.stop.lock() {
+            Some(stop) if stop.is_full => Error::NoSpace {
+                source: io::Error::new(io::ErrorKind::StorageFull, stop.line.clone()),
+            },
+            _ => Error::Stopped,
+        }
+    }
+
+    fn make_room(&self, bytes: u64) {
+        if let Some(reserve) = &self.reserve {
+            reserve.make_room(bytes);
+        }
+    }
+
+    /// Bytes that can be written on this file system, if it says so.
+    fn available(&self) -> Option<u64> {
+        let stat = rustix::fs::statvfs(&self.marker.directory).ok()?;
+        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Whether a file system that is the catalog's alone gets full: what is not flushed yet, or two write buffers, have to
+    /// find room there, on a small one a twentieth of it. Left at twice that.
+    fn is_low(&self) -> bool {
+        if self.reserve.is_some() {
+            // Whoever keeps that one also says how full it is.
+            return false;
+        }
+        let Ok(stat) = rustix::fs::statvfs(&self.marker.directory) else {
+            return false;
+        };
+        let total = stat.f_blocks.saturating_mul(stat.f_frsize);
+        let enter = (2 * self.limits.write_buffer_bytes.max(WRITE_BUFFER_BYTES_MIN)).min(total / 20);
+        let was_low = self.is_low.load(Ordering::Relaxed);
+        let is_low = stat.f_bavail.saturating_mul(stat.f_frsize) < if was_low { 2 * enter } else { enter };
+        self.is_low.store(is_low, Ordering::Relaxed);
+        is_low
+    }
+}
+
+impl Open {
     fn keyspace(&self, table: Table) -> &Keyspace {
         &self.keyspaces[table.index()]
+    }
+
+    /// Bytes that the next flushes write.
+    fn buffered_bytes(&self) -> u64 {
+        self.database.write_buffer_size()
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<(), Error> {
+        let changes = batch.changes();
+        let mut write = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), changes.len())
+            .durability(Some(PersistMode::Buffer));
+        for ((table, key), value) in changes {
+            match value {
+                Some(value) => write.insert(self.keyspace(*table), key.as_slice(), value.as_slice()),
+                None => write.remove(self.keyspace(*table), key.as_slice()),
+            }
+        }
+        Ok(write.commit()?)
     }
 }
 
 impl Tables for EmbeddedTables {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         // A keyspace's own get sees a batch that is just being applied in part; a snapshot does not.
-        get(&self.database.snapshot(), self.keyspace(table), key)
+        let found = |open: &Open| get(&open.database.snapshot(), open.keyspace(table), key);
+        self.inner.with(found).1
     }
 
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<KeyValue>, Error> {
-        scan(&self.database.snapshot(), self.keyspace(table), prefix, after, limit)
+        let rows = |open: &Open| scan(&open.database.snapshot(), open.keyspace(table), prefix, after, limit);
+        self.inner.with(rows).1
     }
 
     fn commit(&self, batch: Batch) -> Result<(), Error> {
-        let changes = batch.into_changes();
-        let mut write = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), changes.len())
-            .durability(Some(PersistMode::Buffer));
-        for ((table, key), value) in changes {
-            match value {
-                Some(value) => write.insert(self.keyspace(table), key, value),
-                None => write.remove(self.keyspace(table), key),
-            }
+        if self.inner.reserve.is_some() {
+            let (_, buffered) = self.inner.with(|open| Ok(open.buffered_bytes()));
+            // Rows are written to the journal now and flushed later; what is flushed with them is waiting already.
+            self.inner
+                .make_room(SLACK_BYTES + 2 * batch.bytes() + buffered.unwrap_or(0));
         }
-        Ok(write.commit()?)
+        self.inner.with_writing(|open| open.commit(&batch))
     }
 
     fn snapshot(&self) -> Box<dyn Snapshot> {
+        let (generation, snapshot) = self.inner.with(|open| Ok(open.database.snapshot()));
         Box::new(Moment {
-            snapshot: self.database.snapshot(),
-            keyspaces: self.keyspaces.clone(),
+            inner: self.inner.clone(),
+            generation,
+            snapshot: snapshot.ok(),
         })
     }
 
     fn persist(&self) -> Result<(), Error> {
-        Ok(self.database.persist(PersistMode::SyncAll)?)
+        let persist = |open: &Open| Ok(open.database.persist(PersistMode::SyncAll)?);
+        match self.inner.with(persist) {
+            // It had stopped before: nothing was tried.
+            (_, Err(Error::Stopped)) => self.inner.with_writing(persist),
+            // What an fsync failed for may be gone from memory, and another one know nothing of it: so not twice in a row.
+            (_, result) => result.inspect_err(|error| self.inner.note(error)),
+        }
     }
 
     fn disk_bytes(&self) -> Result<u64, Error> {
-        Ok(allocated_bytes(&self.marker.directory)?)
+        Ok(allocated_bytes(&self.inner.marker.directory)?)
+    }
+
+    fn ready(&self) -> Result<(), Error> {
+        // Writes nothing, and fails once the database has stopped.
+        self.inner
+            .with_writing(|open| Ok(open.database.persist(PersistMode::Buffer)?))
+    }
+
+    fn trouble(&self) -> Option<Error> {
+        if self.inner.stop.lock().is_some() {
+            return Some(self.inner.stopped());
+        }
+        self.inner.is_low().then(|| Error::NoSpace {
+            source: io::Error::new(io::ErrorKind::StorageFull, "its file system is nearly full"),
+        })
     }
 }
 
-/// The tables at one moment.
+/// The tables at one moment. Holds nothing that would keep the database open.
 struct Moment {
-    snapshot: fjall::Snapshot,
-    keyspaces: Vec<Keyspace>,
+    inner: Arc<Inner>,
+    generation: u64,
+    snapshot: Option<fjall::Snapshot>,
+}
+
+impl Moment {
+    fn with<T>(&self, read: impl FnOnce(&Open, &fjall::Snapshot) -> Result<T, Error>) -> Result<T, Error> {
+        let state = self.inner.state.read();
+        match (&state.open, &self.snapshot) {
+            (Some(open), Some(snapshot)) if state.generation == self.generation => read(open, snapshot),
+            _ => Err(Error::Stopped),
+        }
+    }
 }
 
 impl Snapshot for Moment {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        get(&self.snapshot, &self.keyspaces[table.index()], key)
+        self.with(|open, snapshot| get(snapshot, open.keyspace(table), key))
     }
 
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<KeyValue>, Error> {
-        scan(&self.snapshot, &self.keyspaces[table.index()], prefix, after, limit)
+        self.with(|open, snapshot| scan(snapshot, open.keyspace(table), prefix, after, limit))
     }
 }
 
@@ -265,7 +503,8 @@ impl Marker {
             }
             Err(TryLockError::Error(source)) => return Err(source.into()),
         }
-        write_pid(&mut file)?;
+        // A full file system must not keep anybody from starting to free it. The pid is only a courtesy.
+        let _ = write_pid(&mut file);
         Ok(Self {
             _file: file,
             directory: directory.to_owned(),

@@ -59,7 +59,7 @@ pub enum Error {
         problem: &'static str,
     },
     /// The filesystem of the catalog is full.
-    #[error("no space is left for the catalog")]
+    #[error("no space is left for the catalog ({source}); free space there or enlarge it")]
     NoSpace {
         /// What the operating system said.
         source: io::Error,
@@ -82,11 +82,27 @@ fn holder(pid: Option<u32>) -> String {
     }
 }
 
+impl Error {
+    /// Whether room is what is missing.
+    pub fn is_want_of_room(&self) -> bool {
+        matches!(self, Self::NoSpace { .. }) || matches!(self, Self::Unwritable { source, .. } if is_full(source))
+    }
+
+    /// Whether nothing is accepted after it until the tables are opened anew.
+    pub(super) fn stops(&self) -> bool {
+        matches!(self, Self::NoSpace { .. } | Self::Io { .. } | Self::Stopped)
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 impl From<io::Error> for Error {
     fn from(source: io::Error) -> Self {
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace { source },
-            _ => Self::Io { source },
+        match is_full(&source) {
+            true => Self::NoSpace { source },
+            false => Self::Io { source },
         }
     }
 }

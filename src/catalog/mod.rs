@@ -35,7 +35,7 @@ pub use repository::{DirtyKey, Lookup, RepositoryCatalog, RepositorySnapshot};
 pub(crate) use rows::rewritten;
 pub use rows::{ChunkRow, EntriesRow, PUT_IDS_KEPT, PackRow, PutIdRow, PutResult, ReleaseRow, Stats, TipRow};
 pub use sealed::{RowKey, RowSealer};
-pub use tables::{Batch, KeyValue, Snapshot, Table, Tables};
+pub use tables::{Batch, KeyValue, Reserve, Snapshot, Table, Tables};
 pub use transaction::Transaction;
 
 use crate::codec::RepositoryId;
@@ -167,8 +167,13 @@ impl ModeRow {
 impl Catalog {
     /// Opens the catalog, creating it if it is not there.
     pub fn open(location: &Location, limits: &Limits) -> Result<Self, Error> {
+        Self::open_beside(location, limits, None)
+    }
+
+    /// As [`open`](Self::open), with what keeps room back on the file system of the catalog, if anything does.
+    pub fn open_beside(location: &Location, limits: &Limits, reserve: Option<Arc<dyn Reserve>>) -> Result<Self, Error> {
         let tables: Arc<dyn Tables> = match location {
-            Location::Directory(directory) => Arc::new(EmbeddedTables::open(directory, limits)?),
+            Location::Directory(directory) => Arc::new(EmbeddedTables::open_beside(directory, limits, reserve)?),
             Location::Memory => Arc::new(MemoryTables::default()),
             #[cfg(any(test, feature = "testkit"))]
             Location::Kept(kept) => kept.0.clone(),
@@ -268,6 +273,17 @@ impl Catalog {
     /// Bytes taken on the filesystem.
     pub fn disk_bytes(&self) -> Result<u64, Error> {
         self.tables.disk_bytes()
+    }
+
+    /// Whether commits can be made now. A catalog that a failed write stopped is opened anew if that is possible, which
+    /// blocks; it then has what was committed, and perhaps what failed.
+    pub fn ready(&self) -> Result<(), Error> {
+        self.tables.ready()
+    }
+
+    /// Why commits cannot be made now, or soon cannot any more: without doing anything about it.
+    pub fn trouble(&self) -> Option<Error> {
+        self.tables.trouble()
     }
 }
 

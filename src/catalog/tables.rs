@@ -94,7 +94,8 @@ pub trait Tables: Send + Sync {
     /// after [`Tables::persist`]. After an error it is unknown whether the batch was applied.
     fn commit(&self, batch: Batch) -> Result<(), Error>;
 
-    /// The tables as they are now, whatever is committed later. Keeps what it sees from being cleared away.
+    /// The tables as they are now, whatever is committed later. Keeps what it sees from being cleared away. Fails as stopped
+    /// once the tables were opened anew.
     fn snapshot(&self) -> Box<dyn Snapshot>;
 
     /// Everything committed so far survives a loss of power once this returns.
@@ -102,6 +103,22 @@ pub trait Tables: Send + Sync {
 
     /// Bytes taken on the filesystem.
     fn disk_bytes(&self) -> Result<u64, Error>;
+
+    /// Whether commits can be made now. Tables that a failure stopped are opened anew if that is possible, which blocks.
+    fn ready(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Why commits cannot be made now, or soon cannot any more: without doing anything about it.
+    fn trouble(&self) -> Option<Error> {
+        None
+    }
+}
+
+/// Whoever keeps room back on the file system of the tables.
+pub trait Reserve: Send + Sync {
+    /// Gives back what it takes to write so many bytes, as far as there is anything. Blocks.
+    fn make_room(&self, bytes: u64);
 }
 
 /// The tables at one moment.
@@ -143,6 +160,18 @@ impl Batch {
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
+    }
+
+    /// Bytes of all keys and values.
+    pub(super) fn bytes(&self) -> u64 {
+        let bytes =
+            |((_, key), value): (&(Table, Vec<u8>), &Option<Vec<u8>>)| key.len() + value.as_ref().map_or(0, Vec::len);
+        self.changes.iter().map(bytes).sum::<usize>() as u64
+    }
+
+    /// As [`into_changes`](Self::into_changes), of a batch that may be needed again.
+    pub(super) fn changes(&self) -> impl ExactSizeIterator<Item = (&(Table, Vec<u8>), &Option<Vec<u8>>)> {
+        self.changes.iter()
     }
 
     /// The changes in the order of table and key; `None` removes.

@@ -338,6 +338,7 @@ impl From<catalog::Error> for Error {
         let reason = match error {
             catalog::Error::Held { .. } => Reason::StoreHeld,
             catalog::Error::Foreign { .. } => Reason::ForeignStore,
+            _ if error.is_want_of_room() => Reason::NoCapacity,
             _ => Reason::CatalogFailed,
         };
         Error::new(reason, error.to_string()).caused_by(error)

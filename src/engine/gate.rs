@@ -13,8 +13,9 @@ use tokio::time::Instant;
 
 use super::error::{Error, Reason, Result};
 use super::limits::Limits;
-use super::status::{Assessment, Capacity, Held, Observations, Policy, Repositories, assess};
+use super::status::{Assessment, Capacity, CatalogTrouble, Held, Observations, Policy, Repositories, assess};
 use crate::backend::{Backend, Look, Presence};
+use crate::catalog::Catalog;
 
 /// For so long a look at the place is relied on for admission.
 const LOOK_AGE_MAX: Duration = Duration::from_millis(100);
@@ -24,6 +25,7 @@ const LOOK_WAIT: Duration = Duration::from_secs(2);
 /// The gate of a store, shared by its repositories.
 pub(crate) struct Gate {
     backend: Backend,
+    catalog: Catalog,
     policy: Policy,
     limits: Arc<Limits>,
     state: Mutex<State>,
@@ -47,6 +49,7 @@ struct State {
 impl Gate {
     pub(crate) fn new(
         backend: Backend,
+        catalog: Catalog,
         policy: Policy,
         limits: Arc<Limits>,
         held: Held,
@@ -54,6 +57,7 @@ impl Gate {
     ) -> Self {
         Self {
             backend,
+            catalog,
             policy,
             limits,
             state: Mutex::new(State {
@@ -171,8 +175,9 @@ impl Gate {
         }
     }
 
-    /// What can be seen of the place alone.
+    /// What can be seen of the place and of the catalog, whatever the repositories say.
     pub(crate) fn of_place(&self, place: Look) -> Observations {
+        let catalog_failure = self.catalog.trouble().map(|error| CatalogTrouble::of(&error));
         let failures = self.backend.health().failures(Instant::now());
         let state = self.state.lock();
         Observations {
@@ -182,7 +187,7 @@ impl Gate {
             limit: self.limits.of_store(),
             is_read_only_requested: state.is_read_only_requested,
             is_deletion_requested: state.is_deletion_requested,
-            catalog_failure: None,
+            catalog_failure,
             repositories: Repositories::default(),
         }
     }

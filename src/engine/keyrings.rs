@@ -9,7 +9,7 @@ use super::error::{Error, Reason, Result};
 use super::key_chain::wrong_key;
 use super::packs::damaged;
 use super::random;
-use crate::backend::{self, Backend};
+use crate::backend::{self, Backend, Room};
 use crate::codec::RepositoryId;
 use crate::format::keyring::{self, WrapSeed};
 use crate::format::names::{KeyringCopy, parse_keyring};
@@ -108,7 +108,7 @@ pub(crate) async fn restore_copies(backend: &Backend, id: RepositoryId, generati
     let mut restored = Vec::new();
     for (path, found) in copies {
         if found.is_none() {
-            backend.put(&path, whole.clone()).await?;
+            backend.put_using(&path, whole.clone(), Room::Reserve).await?;
             tracing::warn!(
                 path,
                 "a copy of the keyring was missing or damaged; wrote it again from the other"
@@ -220,7 +220,9 @@ pub(crate) async fn write_keyring(
     let bytes = keyring::seal_keyring(secrets, kek, generation, previous, seed);
     for copy in [KeyringCopy::First, KeyringCopy::Second] {
         let path = layout.keyring(generation, copy);
-        backend.put(&path, Bytes::from(bytes.clone())).await?;
+        backend
+            .put_using(&path, Bytes::from(bytes.clone()), Room::Reserve)
+            .await?;
         let read = backend.get(&path).await?;
         keyring::open_keyring(&read, kek).map_err(|error| damaged(&path, error))?;
     }

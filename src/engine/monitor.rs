@@ -14,7 +14,7 @@ use super::keyrings::RepositoryHeader;
 use super::limits::Limits;
 use super::random;
 use super::repository::{self, Repository, RepositoryStatus};
-use super::status::{Assessment, Capacity, Mode, Repositories, Status};
+use super::status::{Assessment, Capacity, CatalogTrouble, Mode, Repositories, Status};
 use super::store::Store;
 use crate::backend::Presence;
 use crate::catalog::{Catalog, ModeRow};
@@ -26,6 +26,8 @@ const POLL: Duration = Duration::from_secs(1);
 const EVENT_SPACING: Duration = Duration::from_millis(50);
 /// After so long it is tried again to open a repository that could not be opened.
 const REOPEN: Duration = Duration::from_secs(10);
+/// Taking stock waits so long for the reserve to be allocated; it is done at once where that is no more than a mark.
+const RESERVE_WAIT: Duration = Duration::from_secs(1);
 /// A trial write that takes longer is given up; the next one tells.
 const TRY_OUT_WAIT: Duration = Duration::from_secs(60);
 
@@ -66,7 +68,7 @@ struct Survey {
     states: Repositories,
     totals: Vec<RepositoryStatus>,
     closed: Vec<RepositoryHeader>,
-    catalog_failure: Option<String>,
+    catalog_failure: Option<CatalogTrouble>,
 }
 
 impl Store {
@@ -191,12 +193,14 @@ impl Store {
         let inner = &self.inner;
         let mut told = inner.watch.told.lock().await;
         let place = inner.gate.look().await;
+        self.ready_catalog().await;
         let survey = self.survey(&mut told, place.presence == Presence::Here);
         let mut seen = inner.gate.of_place(place);
         seen.used_bytes = Some(inner.limits.used_bytes());
-        seen.catalog_failure = survey.catalog_failure;
+        seen.catalog_failure = seen.catalog_failure.or(survey.catalog_failure);
         seen.repositories = survey.states;
         let assessment = inner.gate.assess(&seen);
+        self.keep_reserve(&told, &assessment).await;
         let row = remember(&inner.catalog, &mut told, &assessment);
         let status = Arc::new(Status {
             boot_id: inner.watch.boot_id,
@@ -210,6 +214,36 @@ impl Store {
         });
         inner.watch.publish(&mut told, status.clone());
         status
+    }
+
+    /// Has a catalog that stopped opened anew, as soon as that is possible.
+    async fn ready_catalog(&self) {
+        let catalog = self.inner.catalog.clone();
+        // What keeps it from that is told by the gate.
+        let _ = tokio::task::spawn_blocking(move || catalog.ready()).await;
+    }
+
+    /// Makes the reserve whole, if this process keeps one. What was given back of it comes back once there is room for
+    /// puts again, with the margin that this mode is left by: so it is not taken and given in turn.
+    async fn keep_reserve(&self, told: &Told, assessment: &Assessment) {
+        let Assessment { capacity, held, .. } = assessment;
+        let is_roomy = capacity.total_bytes.is_some() && !held.no_bytes && !held.no_inodes;
+        if !self.inner.options.hold_reserve || !is_roomy {
+            return;
+        }
+        let (backend, bytes) = (self.inner.backend.clone(), capacity.reserved_bytes);
+        let is_of_nobody = told.headers.is_empty();
+        let kept = tokio::task::spawn_blocking(move || match is_of_nobody {
+            true if backend.reserve_bytes() == 0 => Ok(()),
+            true => backend.give_back_reserve(),
+            false => backend.fill_reserve(bytes),
+        });
+        match tokio::time::timeout(RESERVE_WAIT, kept).await {
+            Ok(Ok(Err(error))) => tracing::debug!(%error, "the reserve is not whole"),
+            Ok(Err(_)) => tracing::warn!("keeping the reserve panicked"),
+            // It goes on, and nobody else begins meanwhile.
+            Ok(Ok(Ok(()))) | Err(_) => {}
+        }
     }
 
     /// What the repositories say, without waiting for anything that opens or makes one.
@@ -276,7 +310,12 @@ impl Survey {
         match repository.status() {
             Ok(totals) => self.totals.push(totals),
             Err(error) if error.reason() == Reason::KeysUnavailable => return false,
-            Err(error) => self.catalog_failure = Some(error.to_string()),
+            Err(error) => {
+                self.catalog_failure = Some(CatalogTrouble {
+                    is_full: error.reason() == Reason::NoCapacity,
+                    line: error.to_string(),
+                });
+            }
         }
         self.states.open += 1;
         self.states.fenced += usize::from(repository.is_fenced());

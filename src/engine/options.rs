@@ -43,6 +43,9 @@ pub struct Options {
     pub rates: Rates,
     /// From where on room is called low.
     pub capacity: CapacityPolicy,
+    /// Whether the reserve of a volume is kept in files while a monitor runs or a status is asked for. One that is there is
+    /// used in any case.
+    pub hold_reserve: bool,
     /// How long a failure of the storage counts in the mode at least; after that a trial write has to go through as well.
     pub failure_hold: Duration,
     /// Whether repositories may be removed.
@@ -67,6 +70,7 @@ impl Default for Options {
             quotas: BTreeMap::new(),
             rates: Rates::default(),
             capacity: CapacityPolicy::DEFAULT,
+            hold_reserve: false,
             failure_hold: Duration::from_secs(30),
             deletion_policy: DeletionPolicy::Delete,
         }

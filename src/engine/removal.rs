@@ -161,7 +161,16 @@ impl Store {
         // Whatever else is there: packs under names that are none.
         delete_all(backend, &layout.prefix(), progress).await?;
         backend.remove_directory(&layout.prefix()).await?;
-        Ok(self.catalog().forget(id)?)
+        self.catalog().forget(id)?;
+        if self.inner.headers.lock().await.is_empty() {
+            // It is kept for a store; there is none any more.
+            let backend = backend.clone();
+            let given_back = tokio::task::spawn_blocking(move || backend.give_back_reserve());
+            given_back
+                .await
+                .map_err(|_| Error::internal("giving the reserve back panicked"))??;
+        }
+        Ok(())
     }
 }
 

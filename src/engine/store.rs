@@ -243,7 +243,7 @@ impl Store {
     ) -> Result<Self> {
         refuse_nested_catalog(&options, &backend)?;
         let limits = catalog_limits(&options.options);
-        let catalog = Catalog::open(&options.catalog, &limits)?;
+        let catalog = Catalog::open_beside(&options.catalog, &limits, reserve_for(&options.catalog, &backend))?;
         let told = catalog.mode()?;
         let policy = Policy {
             capacity: options.options.capacity,
@@ -259,7 +259,14 @@ impl Store {
         for class in Class::ALL {
             backend.shaper().set_rate(class, options.options.rates[class]);
         }
-        let gate = Gate::new(backend.clone(), policy, limits.clone(), held, catalog.is_read_only()?);
+        let gate = Gate::new(
+            backend.clone(),
+            catalog.clone(),
+            policy,
+            limits.clone(),
+            held,
+            catalog.is_read_only()?,
+        );
         Ok(Self {
             inner: Arc::new(Inner {
                 backend,
@@ -620,6 +627,22 @@ fn catalog_limits(options: &Options) -> catalog::Limits {
     }
 }
 
+/// The reserve of the volume, for a catalog that is on it.
+fn reserve_for(catalog: &catalog::Location, backend: &Backend) -> Option<Arc<dyn catalog::Reserve>> {
+    struct OfVolume(Backend);
+    impl catalog::Reserve for OfVolume {
+        fn make_room(&self, bytes: u64) {
+            self.0.make_room(bytes);
+        }
+    }
+    let catalog::Location::Directory(directory) = catalog else {
+        return None;
+    };
+    let directory = std::path::absolute(directory).ok()?;
+    let shares = backend.shares_volume_with(&directory);
+    shares.then(|| Arc::new(OfVolume(backend.clone())) as Arc<dyn catalog::Reserve>)
+}
+
 /// Attaches a place where a store should be.
 pub(crate) async fn attach_existing(location: &Location) -> Result<Backend> {
     attach(location, Attach::Existing).await
@@ -638,7 +661,8 @@ async fn attach(location: &Location, attach: Attach) -> Result<Backend> {
         })
 }
 
-/// Writes `metadata.yaml` if it is not there. It is informative only, so a store on a read-only volume does without.
+/// Writes `metadata.yaml` if it is not there. It is informative only, so a store on a read-only or a full volume does
+/// without.
 pub(crate) async fn restore_metadata(backend: &Backend, store_id: [u8; 16]) -> Result<()> {
     match backend.size(METADATA).await {
         Ok(_) => return Ok(()),
@@ -654,7 +678,7 @@ pub(crate) async fn restore_metadata(backend: &Backend, store_id: [u8; 16]) -> R
         Err(error)
             if matches!(
                 error.kind(),
-                backend::ErrorKind::ReadOnly | backend::ErrorKind::PermissionDenied
+                backend::ErrorKind::ReadOnly | backend::ErrorKind::PermissionDenied | backend::ErrorKind::NoSpace
             ) =>
         {
             Ok(())

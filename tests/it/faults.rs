@@ -17,8 +17,9 @@ use cairn_agent::format::pack::{HEADER_LEN, open_pack_directory, parse_header};
 use cairn_agent::format::{
     CheckpointKind, CheckpointRoot, Kek, Layout, PackId, PackKind, PackName, PackNumber, Record, Secrets,
 };
-use cairn_agent::testkit::faulty::{Event, Fault, Faulty, Kind, Step};
+use cairn_agent::testkit::faulty::{Event, Fault, Faulty, Kind, Saying, Step};
 use object_store::memory::InMemory;
+use rustix::io::Errno;
 
 use crate::world::{Agent, Place, names, noise, read, rng};
 
@@ -170,6 +171,10 @@ enum Catalog {
 }
 
 async fn meet(fault: impl Fn(usize) -> Fault) {
+    meet_saying(fault, Saying::Nothing).await;
+}
+
+async fn meet_saying(fault: impl Fn(usize) -> Fault, saying: Saying) {
     let operations = {
         let faulty = Faulty::over(Arc::new(InMemory::new()));
         History::run(&Agent::with_catalog(), &Place::Faulty(faulty.clone())).await;
@@ -184,7 +189,7 @@ async fn meet(fault: impl Fn(usize) -> Fault) {
         let fault = fault(number);
         let faulty = Faulty::over(Arc::new(InMemory::new()));
         let place = Place::Faulty(faulty.clone());
-        faulty.order(Some(fault));
+        faulty.order_saying(Some(fault), saying);
         let mut agent = Agent::with_catalog();
         let history = History::run(&agent, &place).await;
         faulty.order(None);
@@ -200,6 +205,12 @@ async fn meet(fault: impl Fn(usize) -> Fault) {
 #[tokio::test(flavor = "multi_thread")]
 async fn any_operation_may_be_refused() {
     meet(Fault::Refuse).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_operation_may_find_no_room() {
+    let full = Errno::NOSPC.raw_os_error();
+    meet_saying(Fault::Refuse, Saying::Errno(full)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,6 +21,7 @@ mod deeds;
 mod durability;
 mod evacuated;
 mod faults;
+mod full;
 mod golden_store;
 mod kill;
 #[cfg(feature = "serve")]

@@ -66,6 +66,8 @@ pub struct Serve {
     pub quotas: BTreeMap<String, Quota>,
     /// How fast the storage may be asked, by class of work.
     pub rates: Rates,
+    /// Whether the reserve of a volume is kept in files.
+    pub hold_reserve: bool,
     /// What the agent reads and checks by itself.
     pub scrubs: Scrubs,
     /// What space the agent gives back by itself.
@@ -187,6 +189,7 @@ const LEVELS: [(&str, &str); 6] = [
 const PRESETS: [(&str, CapacityPolicy); 2] = [("default", CapacityPolicy::DEFAULT), ("noobaa", CapacityPolicy::NOOBAA)];
 const DELETION_POLICIES: [(&str, DeletionPolicy); 2] =
     [("delete", DeletionPolicy::Delete), ("retain", DeletionPolicy::Retain)];
+const YES_NO: [(&str, bool); 2] = [("true", true), ("false", false)];
 /// Calls whoever has no certificate and comes over TCP.
 const ANONYMOUS: &str = "anonymous";
 
@@ -264,6 +267,7 @@ impl Serve {
             store_bytes_max: quota::store_bytes_max(settings)?,
             quotas: quota::quotas(settings)?,
             rates: shaping::rates(settings)?,
+            hold_reserve: settings.one("capacity.reserve", word(&YES_NO))?.unwrap_or(true),
             scrubs: scrub::scrubs(settings)?,
             reclaims: reclaim::reclaims(settings)?,
             clients: clients(settings)?,
@@ -298,6 +302,7 @@ impl Serve {
             store_bytes_max: self.store_bytes_max,
             quotas: self.quotas.clone(),
             rates: self.rates,
+            hold_reserve: self.hold_reserve,
             ..Options::default()
         };
         self.place.store_options_with(keks, options)

@@ -149,6 +149,7 @@ fn wrong_values_are_named_with_what_to_do() {
     refused("[log]\nformat = \"xml\"", &["log.format", "json, text"]);
     refused("[log]\nlevel = \"loud\"", &["log.level", "warn"]);
     refused("[capacity]\npreset = \"x\"", &["default, noobaa"]);
+    refused("[capacity]\nreserve = \"1GiB\"", &["capacity.reserve", "true, false"]);
     refused("[keys]\nprovider = \"kms\"", &["file, core"]);
     refused(
         "[listen]\ngrpc = [\"127.0.0.1:1\"]",
@@ -278,6 +279,16 @@ fn space_is_given_back_unless_somebody_says_otherwise() {
     assert_eq!((reclaims.automatic, reclaims.garbage_percent), (false, 25));
     refused("[reclaim]\nautomatic = \"maybe\"", &["reclaim.automatic", "true"]);
     refused("[reclaim]\ngarbage_percent = 101", &["reclaim.garbage_percent", "100"]);
+}
+
+#[test]
+fn the_reserve_is_kept_unless_somebody_says_no() {
+    let holds = |text: &str| {
+        let options = resolved(text).store_options_with(Vec::new()).unwrap();
+        options.options.hold_reserve
+    };
+    assert!(holds(""));
+    assert!(!holds("[capacity]\nreserve = false"));
 }
 
 #[test]

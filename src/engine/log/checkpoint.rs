@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::apply::HEADS_MAX;
 use super::ownership::check_fence;
-use crate::backend::{ErrorKind, Listed};
+use crate::backend::{ErrorKind, Listed, Room};
 use crate::catalog::{DirtyKey, Lookup, TipRow};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
@@ -344,7 +344,7 @@ impl SegmentWriter<'_> {
         let file = Bytes::from(seal_checkpoint_file(&self.core.secrets, kind, &name, plain));
         self.core
             .backend
-            .put(&self.core.layout.checkpoint(&name), file.clone())
+            .put_using(&self.core.layout.checkpoint(&name), file.clone(), Room::Reserve)
             .await?;
         Ok((name, file))
     }

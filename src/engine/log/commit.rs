@@ -98,6 +98,9 @@ impl Committer {
             Ok(gathered) => gathered,
             Err(error) => return self.fail(error, batch),
         };
+        if let Err(error) = self.admit(&open).await {
+            return self.fail(error, batch);
+        }
         let core = self.core.clone();
         // Decides about the puts of this batch, further down.
         let _ = core.gate.admit().await;
@@ -150,6 +153,19 @@ impl Committer {
         let open = self.packer.take()?;
         let introduced = self.ledger.take_below(open.writer.name().number.counter).await?;
         Ok((open, introduced))
+    }
+
+    /// Fails if this commit should not be begun. The reserve is for what a commit says, not for data that is in its pack:
+    /// puts that were under way when the room ran out end here. And what the catalog cannot take up is not committed.
+    async fn admit(&self, open: &OpenPack) -> Result<()> {
+        if !open.writer.is_empty() {
+            self.core.gate.admit_pack(open.writer.stored_len() as u64).await?;
+        }
+        let catalog = self.core.store_catalog.clone();
+        let ready = tokio::task::spawn_blocking(move || catalog.ready());
+        Ok(ready
+            .await
+            .map_err(|_| Error::internal("opening the catalog anew panicked"))??)
     }
 
     async fn append(&mut self, open: OpenPack, mut introduced: Vec<NewPack>, decided: Decided) -> Result<()> {

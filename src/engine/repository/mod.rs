@@ -16,7 +16,7 @@ pub use self::writer::Upload;
 pub(crate) use self::writer::WriteAccess;
 
 use self::object::outcome;
-use self::writer::{Writer, now_ms};
+use self::writer::{Writer, is_done_once_more, now_ms};
 use super::allowance::{PutClaim, Replaces};
 use super::core::Core;
 use super::error::{Error, Reason, Result};
@@ -247,7 +247,15 @@ impl Repository {
     /// [`reclaim`]: Self::reclaim
     pub async fn delete(&self, name: &str, precondition: Precondition) -> Result<bool> {
         let name = object_name(name)?;
+        match self.delete_once(&name, precondition).await {
+            Err(error) if is_done_once_more(&error) => self.delete_once(&name, precondition).await,
+            deleted => deleted,
+        }
+    }
+
+    async fn delete_once(&self, name: &ObjectName, precondition: Precondition) -> Result<bool> {
         let access = self.write_access().await?;
+        let name = name.clone();
         access
             .ask(|reply| Request::Delete {
                 name,

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::MutexGuard;
 
+use super::writer::is_done_once_more;
 use super::{Repository, WriteAccess};
 use crate::backend::Class;
 use crate::catalog::{DirtyKey, Lookup, Stats};
@@ -73,7 +74,11 @@ impl Repository {
         self.core().revocation.check()?;
         self.core().departures.check(self.id())?;
         let _alone = self.inner.housekeeping.lock().await;
-        Class::Reclaim.scope(reclaim::run(self, options, progress)).await
+        let run = || Class::Reclaim.scope(reclaim::run(self, options, progress));
+        match run().await {
+            Err(error) if is_done_once_more(&error) => run().await,
+            reclaimed => reclaimed,
+        }
     }
 
     /// The first step of [`reclaim`](Self::reclaim) alone: what deleted objects held is released. Takes no epoch and writes

@@ -331,6 +331,12 @@ impl WriteAccess {
     }
 }
 
+/// Whether what frees a full volume is done once more after this. Puts that were under way when the room ran out end with
+/// the commit that was to carry their data, and with it what else it was to carry; the next commit has no data.
+pub(super) fn is_done_once_more(error: &Error) -> bool {
+    error.reason() == Reason::NoCapacity
+}
+
 fn fenced() -> Error {
     Error::new(
         Reason::Fenced,

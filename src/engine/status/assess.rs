@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::capacity::{Capacity, CapacityPolicy, Limit, Threshold};
 use super::{Cause, Mode, code};
 use crate::backend::{Failure, Look, Presence, Trouble};
+use crate::catalog;
 use crate::engine::error::Reason;
 
 /// What the agent sees of its store at one moment.
@@ -18,9 +19,26 @@ pub(crate) struct Observations {
     pub(crate) limit: Option<Limit>,
     pub(crate) is_read_only_requested: bool,
     pub(crate) is_deletion_requested: bool,
-    /// Why the catalog cannot be read, if it cannot.
-    pub(crate) catalog_failure: Option<String>,
+    /// Why the catalog cannot be used, if it cannot.
+    pub(crate) catalog_failure: Option<CatalogTrouble>,
     pub(crate) repositories: Repositories,
+}
+
+/// What is wrong with the catalog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CatalogTrouble {
+    pub(crate) line: String,
+    /// Room is what is missing.
+    pub(crate) is_full: bool,
+}
+
+impl CatalogTrouble {
+    pub(crate) fn of(error: &catalog::Error) -> Self {
+        Self {
+            line: error.to_string(),
+            is_full: error.is_want_of_room(),
+        }
+    }
 }
 
 /// How many repositories of a store are in which state. One that nobody asked for yet is in none. Not by name: causes are
@@ -104,7 +122,7 @@ pub(crate) fn assess(seen: &Observations, policy: &Policy, previous: Held) -> As
     causes.extend(of_place(&seen.place));
     causes.extend(seen.failures.iter().filter_map(|failure| of_failure(failure, policy)));
     causes.extend(of_repositories(&seen.repositories));
-    causes.extend(seen.catalog_failure.as_deref().map(of_catalog));
+    causes.extend(seen.catalog_failure.as_ref().map(of_catalog));
     let mut held = previous;
     causes.extend(of_bytes(seen, &capacity, policy, &mut held));
     causes.extend(of_inodes(&capacity, policy, &mut held));
@@ -266,9 +284,14 @@ fn of_repositories(repositories: &Repositories) -> Vec<Cause> {
         .collect()
 }
 
-fn of_catalog(failure: &str) -> Cause {
+fn of_catalog(trouble: &CatalogTrouble) -> Cause {
+    let line = &trouble.line;
+    if trouble.is_full {
+        let message = format!("the catalog has no room ({line}): free space where its directory is, or enlarge it");
+        return plain(code::CATALOG, Mode::NoCapacity, message);
+    }
     let message =
-        format!("the catalog cannot be read ({failure}): look at its directory, or remove it to have it rebuilt");
+        format!("the catalog cannot be used ({line}): look at its directory, or remove it to have it rebuilt");
     plain(code::CATALOG, Mode::IoErrors, message)
 }
 

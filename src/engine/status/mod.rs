@@ -14,7 +14,7 @@ pub use capacity::{Capacity, CapacityPolicy};
 
 pub(crate) use capacity::Limit;
 
-pub(crate) use assess::{Assessment, Held, Observations, Policy, Repositories, assess};
+pub(crate) use assess::{Assessment, CatalogTrouble, Held, Observations, Policy, Repositories, assess};
 
 use super::keyrings::RepositoryHeader;
 use super::repository::RepositoryStatus;

@@ -145,7 +145,10 @@ fn causes() -> Vec<(Observations, Mode, &'static str, Option<Reason>)> {
         (failed(Trouble::Io), Mode::IoErrors, code::IO_ERROR, None),
         (failed(Trouble::Fsync), Mode::IoErrors, code::FSYNC_FAILED, None),
         (
-            seen(|seen| seen.catalog_failure = Some("a row is damaged".to_owned())),
+            seen(|seen| {
+                let line = "a row is damaged".to_owned();
+                seen.catalog_failure = Some(CatalogTrouble { line, is_full: false });
+            }),
             Mode::IoErrors,
             code::CATALOG,
             None,

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::ledger::{Ledger, NewPack};
 use super::packer::{OpenPack, Packer, share_out};
+use crate::backend::Room;
 use crate::catalog::EntriesRow;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
@@ -72,7 +73,8 @@ pub(crate) enum Purpose {
     Moved,
 }
 
-/// Finishes `open`, with the log entry it carries if it is a commit pack, and puts it. Durable on return.
+/// Finishes `open`, with the log entry it carries if it is a commit pack, and puts it. Durable on return. What may not use
+/// the reserve is refused before it would.
 pub(crate) async fn put_pack(
     core: &Core,
     packer: &std::sync::Weak<Packer>,
@@ -87,7 +89,10 @@ pub(crate) async fn put_pack(
         paid,
         mut claim,
     } = open;
-    let is_admitted = !matches!(purpose, Purpose::Chunks);
+    let room = match purpose {
+        Purpose::Chunks => Room::Free,
+        Purpose::Commit(_) | Purpose::Moved => Room::Reserve,
+    };
     let commit = match purpose {
         Purpose::Commit(section) => Some(section),
         Purpose::Chunks | Purpose::Moved => None,
@@ -114,9 +119,9 @@ pub(crate) async fn put_pack(
         _holders: holders,
         claim: Some(Arc::new(claim)),
     };
-    let putting = match is_admitted {
-        true => None,
-        false => Some(core.gate.admit_pack(size).await?),
+    let putting = match room {
+        Room::Free => Some(core.gate.admit_pack(size).await?),
+        Room::Reserve => None,
     };
     let payload = Bytes::from_owner(Recycled {
         bytes: finished.bytes,
@@ -125,7 +130,7 @@ pub(crate) async fn put_pack(
     let path = core.layout.pack(&finished.name);
     let since = Instant::now();
     tokio::select! {
-        put = core.backend.put(&path, payload) => put.map_err(|error| put_failed(error, finished.kind))?,
+        put = core.backend.put_using(&path, payload, room) => put.map_err(|error| put_failed(error, finished.kind))?,
         // The pack may still land; nothing will refer to it.
         error = core.revocation.revoked() => return Err(error),
     }
