@@ -307,7 +307,8 @@ mod tests {
     async fn gate(location: Location, limit: Option<u64>) -> Gate {
         let backend = Backend::attach(&location, Attach::Existing).await.unwrap();
         let limits = Arc::new(Limits::new(limit, Default::default()));
-        Gate::new(backend, policy(), limits, Held::default(), false)
+        let catalog = Catalog::open(&crate::catalog::Location::Memory, &Default::default()).unwrap();
+        Gate::new(backend, catalog, policy(), limits, Held::default(), false)
     }
 
     #[tokio::test]
