@@ -26,6 +26,7 @@ mod tests;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -159,6 +160,43 @@ impl Backend {
             }
             put => put,
         }
+    }
+
+    /// As [`Self::put_using`], for what nobody waits for: on a volume a mebibyte at a time is written and synced, with rests as
+    /// long as `rest` says for what the step took. So whoever syncs something else meanwhile waits for little of it.
+    pub async fn put_gently(
+        &self,
+        path: &str,
+        payload: Bytes,
+        room: Room,
+        rest: &(dyn Fn(Duration) -> Duration + Send + Sync),
+    ) -> Result<(), Error> {
+        const STEP_BYTES: usize = 1 << 20;
+        if !self.is_volume() || payload.len() <= STEP_BYTES {
+            return self.put_using(path, payload, room).await;
+        }
+        let object = self.object(path)?;
+        let bytes = payload.len() as u64;
+        self.watched(Operation::Put, bytes, async {
+            let staged = self.on_volume(object.as_ref(), move |volume, path| {
+                if room == Room::Reserve {
+                    volume.make_room(bytes);
+                }
+                volume.stage(path)
+            });
+            let mut staged = staged.await?.expect("it is a volume");
+            for start in (0..payload.len()).step_by(STEP_BYTES) {
+                let step = payload.slice(start..payload.len().min(start + STEP_BYTES));
+                let began = Instant::now();
+                staged = blocking(self.place(path), move || staged.add(&step).map(|()| staged)).await?;
+                let rest = rest(began.elapsed());
+                if !rest.is_zero() {
+                    tokio::time::sleep(rest).await;
+                }
+            }
+            blocking(self.place(path), move || staged.publish()).await
+        })
+        .await
     }
 
     async fn put_object(&self, object: &ObjectPath, payload: Bytes, room: Room) -> Result<(), Error> {

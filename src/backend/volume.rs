@@ -226,6 +226,26 @@ impl Volume {
         Ok(Created::New)
     }
 
+    /// Begins to write `file`, which nobody sees until it is published.
+    pub(super) fn stage(&self, file: &str) -> Result<Staged, Error> {
+        self.prepare_parent(file)?;
+        let path = self.root.join(file);
+        let mut staging = path.clone().into_os_string();
+        // A name as `LocalFileSystem` gives, and above the small numbers that it counts with.
+        staging.push(format!("#{}", u64::MAX));
+        let staging = PathBuf::from(staging);
+        let created = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&staging);
+        Ok(Staged {
+            file: created.map_err(|error| at(&staging, error))?,
+            staging: Some(staging),
+            path,
+        })
+    }
+
     pub(super) fn remove_directory(&self, directory: &str) -> Result<(), Error> {
         let path = self.root.join(directory);
         match fs::remove_dir_all(&path) {
@@ -314,6 +334,44 @@ impl Volume {
             Err(errno @ (Errno::ACCESS | Errno::PERM)) => Some(io::Error::from(errno).to_string()),
             // What else goes wrong is told by other means, and an old kernel cannot say.
             _ => None,
+        }
+    }
+}
+
+/// A file that is being written under another name. Dropped unpublished, it is removed.
+#[derive(Debug)]
+pub(super) struct Staged {
+    file: File,
+    staging: Option<PathBuf>,
+    path: PathBuf,
+}
+
+impl Staged {
+    /// Appends bytes and has them written to the disk.
+    pub(super) fn add(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.file.write_all(bytes).map_err(|error| at(&self.path, error))?;
+        self.file.sync_data().map_err(|error| at_fsync(&self.path, error))
+    }
+
+    /// Makes the file durable under its name.
+    pub(super) fn publish(mut self) -> Result<(), Error> {
+        self.file.sync_all().map_err(|error| at_fsync(&self.path, error))?;
+        if let Some(staging) = &self.staging {
+            fs::rename(staging, &self.path).map_err(|error| at(&self.path, error))?;
+        }
+        self.staging = None;
+        match self.path.parent() {
+            Some(parent) => sync_directory(parent),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Some(staging) = &self.staging {
+            // What stays is swept at the next start.
+            let _ = fs::remove_file(staging);
         }
     }
 }

@@ -11,13 +11,13 @@ use bytes::Bytes;
 use super::apply::HEADS_MAX;
 use super::ownership::check_fence;
 use crate::backend::{ErrorKind, Listed, Room};
-use crate::catalog::{DirtyKey, Lookup, TipRow};
+use crate::catalog::{DirtyKey, Lookup, PutIdRow, TipRow};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
 use crate::engine::packs::damaged;
 use crate::engine::random;
 use crate::format::checkpoint::{
-    CHECKPOINT_HEADER_LEN, CheckpointHeader, KeyRange, open_checkpoint_file, seal_checkpoint_file,
+    CHECKPOINT_HEADER_LEN, CheckpointHeader, KeyRange, PutIdEntry, open_checkpoint_file, seal_checkpoint_file,
 };
 use crate::format::names::parse_checkpoint;
 use crate::format::{
@@ -200,17 +200,18 @@ pub(crate) async fn roots(core: &Core) -> Result<Vec<CheckpointName>> {
     Ok(roots)
 }
 
-fn put_ids(core: &Core) -> Result<Vec<crate::format::checkpoint::PutIdEntry>> {
-    let mut entries = Vec::new();
-    let mut after = None;
+fn put_ids(core: &Core) -> Result<Vec<PutIdEntry>> {
+    let mut rows: Vec<PutIdRow> = Vec::new();
     loop {
-        let page = core.catalog.put_ids_page(after, PAGE)?;
-        let Some(last) = page.last() else {
-            return Ok(entries);
-        };
-        after = Some(last.serial);
-        entries.extend(page.into_iter().map(Into::into));
+        let after = rows.last().map(|row| row.put_id);
+        let page = core.catalog.put_ids_page_unordered(after.as_ref(), PAGE)?;
+        if page.is_empty() {
+            break;
+        }
+        rows.extend(page);
     }
+    rows.sort_unstable_by_key(|row| row.serial);
+    Ok(rows.into_iter().map(Into::into).collect())
 }
 
 /// Writes the segments of one checkpoint.

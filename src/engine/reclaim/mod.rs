@@ -53,11 +53,11 @@ use crate::format::{PackKind, PackNumber};
 
 /// Rows read at a time.
 const PAGE: usize = 1024;
-/// Packs that are moved out of before they are condemned and deleted: bounds the space that both copies take, and the
-/// record that condemns them.
-const ROUND_PACKS: usize = 1024;
-/// Bytes that are written before the same, unless room is short.
-const ROUND_BYTES: u64 = 256 << 20;
+/// Packs that are moved out of before they are condemned and deleted: what one record condemns.
+const ROUND_PACKS: usize = 4096;
+/// Bytes that are written before the same: an eighth of what is free, within these bounds. Each round ends with a checkpoint,
+/// which commits wait for, so there should be few; and until then both copies take space.
+const ROUND_BYTES: (u64, u64) = (256 << 20, 4 << 30);
 
 /// How to reclaim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

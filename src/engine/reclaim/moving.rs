@@ -47,6 +47,7 @@ pub(super) struct Mover<'a> {
     /// Most bytes of the next pack.
     output_bytes: usize,
     window_bytes: u64,
+    round_bytes: u64,
 }
 
 /// A pack that is being filled.
@@ -84,6 +85,7 @@ impl<'a> Mover<'a> {
             output: None,
             output_bytes: run.core.options.pack_target(),
             window_bytes: window_bytes_of(&run.core.options),
+            round_bytes: super::ROUND_BYTES.0,
         }
     }
 
@@ -94,20 +96,17 @@ impl<'a> Mover<'a> {
         }
         let target = self.run.core.options.pack_target() as u64;
         // Half of it: commits and checkpoints need room too.
-        let room = self
-            .run
-            .core
-            .gate
-            .room()
-            .await
-            .map_or(target, |free| target.min(free / 2));
+        let free = self.run.core.gate.room().await;
+        let (least, most) = super::ROUND_BYTES;
+        self.round_bytes = free.map_or(most, |free| (free / 8).clamp(least, most));
+        let room = free.map_or(target, |free| target.min(free / 2));
         self.output_bytes = room as usize;
         room >= OUTPUT_BYTES_MIN.min(target)
     }
 
     /// Whether the packs that were moved out of should be dropped before more is moved.
     pub(super) fn is_round_over(&self, is_short_of_room: bool) -> bool {
-        let is_long = self.written_bytes >= super::ROUND_BYTES || self.emptied.len() >= super::ROUND_PACKS;
+        let is_long = self.written_bytes >= self.round_bytes || self.emptied.len() >= super::ROUND_PACKS;
         is_long || (is_short_of_room && self.written_bytes > 0)
     }
 
@@ -210,7 +209,7 @@ impl<'a> Mover<'a> {
             paid: Some(output.paid),
             claim: PackClaim::none(self.run.core.allowance.clone()),
         };
-        let pack = put_pack(self.run.core, &Weak::new(), open, Purpose::Moved).await?;
+        let pack = put_pack(self.run.core, &Weak::new(), open, Purpose::Moved(self.run.pace.rule())).await?;
         let size = pack.pack.size;
         let pack = Box::new(pack);
         self.run.access.ask(|reply| Request::Introduce { pack, reply }).await?;

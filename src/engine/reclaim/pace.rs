@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::engine::core::Core;
 use crate::engine::in_flight::InFlight;
+use crate::engine::write::upload::RestRule;
 
 /// Rests are so many times as long as the step before.
 const REST_FACTOR: u32 = 3;
@@ -35,10 +36,20 @@ impl Pace {
     }
 
     fn rest_after(&self, step: Duration) -> Duration {
-        match self.in_flight.is_busy() {
-            true => step.saturating_mul(REST_FACTOR).min(REST_MAX),
-            false => Duration::ZERO,
-        }
+        rest_after(&self.in_flight, step)
+    }
+
+    /// The same as a rule for whoever does the steps.
+    pub(super) fn rule(&self) -> RestRule {
+        let in_flight = self.in_flight.clone();
+        Arc::new(move |step| rest_after(&in_flight, step))
+    }
+}
+
+fn rest_after(in_flight: &InFlight, step: Duration) -> Duration {
+    match in_flight.is_busy() {
+        true => step.saturating_mul(REST_FACTOR).min(REST_MAX),
+        false => Duration::ZERO,
     }
 }
 

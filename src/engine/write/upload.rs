@@ -5,7 +5,7 @@
 //! manifests that name chunks in this one.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
@@ -69,9 +69,12 @@ pub(crate) enum Purpose {
     Chunks,
     /// It carries an entry of the log.
     Commit(CommitSection),
-    /// It takes what is in use out of others, so that these can go.
-    Moved,
+    /// It takes what is in use out of others, so that these can go. Nobody waits for it: it is written with rests.
+    Moved(RestRule),
 }
+
+/// How long to rest after a step that took so long.
+pub(crate) type RestRule = Arc<dyn Fn(Duration) -> Duration + Send + Sync>;
 
 /// Finishes `open`, with the log entry it carries if it is a commit pack, and puts it. Durable on return. What may not use
 /// the reserve is refused before it would.
@@ -91,11 +94,12 @@ pub(crate) async fn put_pack(
     } = open;
     let room = match purpose {
         Purpose::Chunks => Room::Free,
-        Purpose::Commit(_) | Purpose::Moved => Room::Reserve,
+        Purpose::Commit(_) | Purpose::Moved(_) => Room::Reserve,
     };
-    let commit = match purpose {
-        Purpose::Commit(section) => Some(section),
-        Purpose::Chunks | Purpose::Moved => None,
+    let (commit, rule) = match purpose {
+        Purpose::Chunks => (None, None),
+        Purpose::Commit(section) => (Some(section), None),
+        Purpose::Moved(rule) => (None, Some(rule)),
     };
     let padding = crate::engine::random()?;
     let finished = core
@@ -129,13 +133,21 @@ pub(crate) async fn put_pack(
     });
     let path = core.layout.pack(&finished.name);
     let since = Instant::now();
+    let putting_it = async {
+        match &rule {
+            None => core.backend.put_using(&path, payload, room).await,
+            Some(rule) => core.backend.put_gently(&path, payload, room, &**rule).await,
+        }
+    };
     tokio::select! {
-        put = core.backend.put_using(&path, payload, room) => put.map_err(|error| put_failed(error, finished.kind))?,
+        put = putting_it => put.map_err(|error| put_failed(error, finished.kind))?,
         // The pack may still land; nothing will refer to it.
         error = core.revocation.revoked() => return Err(error),
     }
     drop(putting);
-    core.counters.pack_seconds(finished.kind).observe(since.elapsed());
+    if rule.is_none() {
+        core.counters.pack_seconds(finished.kind).observe(since.elapsed());
+    }
     core.counters.pack_bytes.add(size);
     share_out(&shares, size);
     drop(paid);
