@@ -11,7 +11,8 @@ use crate::backend::{Backend, Location};
 use crate::catalog::{Lookup, PackRow};
 use crate::codec::ChunkSizes;
 use crate::engine::reclaim::release_step;
-use crate::format::BlobKind;
+use crate::format::{BlobKind, Entry, PackName};
+use crate::testkit::faulty::{Faulty, Kind};
 
 struct Scene {
     files: Arc<InMemory>,
@@ -86,6 +87,21 @@ impl Scene {
         let report = self.repository.scrub(options, &ScrubProgress::default()).await.unwrap();
         assert!(report.is_sound(), "{report:#?}");
         assert_eq!((report.strays, report.unknown.len()), (0, 0), "{report:#?}");
+    }
+
+    /// A chunk of both interleaved objects, or of the one that is left, and the pack it lies in beside garbage.
+    fn shared_chunk(&self) -> (PackName, Entry) {
+        let core = self.repository.core();
+        let found = self.packs().into_iter().find_map(|row| {
+            let entries = core.catalog.entries(row.name.number).unwrap()?;
+            let entry = entries.entries.iter().find(|entry| {
+                let chunk = core.catalog.chunk(&entry.id).unwrap();
+                let is_here = chunk.is_some_and(|chunk| chunk.pack == row.name.number && chunk.count > 0);
+                entry.kind == BlobKind::Data && is_here && row.blob_bytes > 700 << 10
+            })?;
+            Some((row.name, *entry))
+        });
+        found.expect("the second object has chunks in large packs")
     }
 
     /// Two objects that share packs: the second is every other piece of the first. Returns the second's bytes.
@@ -211,16 +227,7 @@ async fn a_damaged_block_is_not_copied_and_does_not_keep_the_rest() {
     let scene = Scene::new("damaged").await;
     let half = scene.interleaved().await;
     let core = scene.repository.core();
-    // A blob of the second object.
-    let found = scene.packs().into_iter().find_map(|row| {
-        let entries = core.catalog.entries(row.name.number).unwrap()?;
-        let entry = entries.entries.iter().find(|entry| {
-            let chunk = core.catalog.chunk(&entry.id).unwrap().unwrap();
-            entry.kind == BlobKind::Data && chunk.count == 2
-        })?;
-        Some((row.name, *entry))
-    });
-    let (pack, entry) = found.expect("both objects have chunks in common");
+    let (pack, entry) = scene.shared_chunk();
     let path = Path::from(core.layout.pack(&pack));
     let mut stored = Vec::from(scene.files.get(&path).await.unwrap().bytes().await.unwrap());
     stored[entry.offset as usize + 3] ^= 1;
@@ -299,4 +306,59 @@ async fn a_release_that_stopped_half_way_goes_on() {
     scene.reclaim(ReclaimOptions::THOROUGH).await;
     assert_eq!(scene.blobs().1, 0);
     scene.check().await;
+}
+
+/// A copy is on its way to another pack when the original is found to be gone and the same bytes are put again. The copy
+/// arrives last, and its pack has the lower number: the later pack keeps the place, as a rebuild will have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_arrives_late_does_not_take_the_place_of_what_was_put_anew() {
+    let mut options = StoreOptions::in_memory("late copy").unwrap();
+    options.options.pack_bytes_target = 1 << 20;
+    let faulty = Faulty::over(Arc::new(InMemory::new()));
+    let first = NewRepository {
+        chunk_sizes: ChunkSizes::with_average(16 << 10).unwrap(),
+        ..NewRepository::named("default").unwrap()
+    };
+    let store = Store::open_on(options, faulty.backend(), first).await.unwrap();
+    let repository = store.repository("default").await.unwrap();
+    let scene = Scene {
+        files: Arc::default(),
+        repository: repository.clone(),
+        _store: store,
+    };
+    let half = scene.interleaved().await;
+    scene.delete("all").await;
+    // What holds nothing goes now, so that the next pack that is put is one with copies.
+    let no_moves = ReclaimOptions {
+        garbage_percent_max: 100,
+        merge_packs_min: 0,
+        ..ReclaimOptions::default()
+    };
+    scene.reclaim(no_moves).await;
+    let core = repository.core().clone();
+    let (pack, entry) = scene.shared_chunk();
+    faulty.hold(|kind, path| kind == Kind::Put && path.contains("/packs/"));
+    let reclaiming = {
+        let repository = repository.clone();
+        tokio::spawn(async move { repository.reclaim(ReclaimOptions::THOROUGH).await })
+    };
+    let copies = faulty.held(|_| true).await;
+    faulty.hold_no_more();
+    // The original is gone; whoever reads it finds that out.
+    faulty.backend().delete(&core.layout.pack(&pack)).await.unwrap();
+    let mut reader = repository.get("half", ByteRange::All).await.unwrap();
+    while let Ok(Some(_)) = reader.next().await {}
+    drop(reader);
+    scene.put("again", &half).await;
+    let anew = core.catalog.chunk(&entry.id).unwrap().unwrap();
+    assert!(anew.pack > pack.number && !anew.quarantined, "{anew:?}");
+    assert!(faulty.release(copies.operation).await);
+    reclaiming.await.unwrap().unwrap();
+    let after = core.catalog.chunk(&entry.id).unwrap().unwrap();
+    assert!(after.pack >= anew.pack, "{after:?} {anew:?}");
+    for name in ["half", "again"] {
+        assert!(read(&repository, name, ByteRange::All).await == half);
+    }
+    repository.rebuild().await.unwrap();
+    assert_eq!(core.catalog.chunk(&entry.id).unwrap().unwrap(), after);
 }
