@@ -196,14 +196,18 @@ impl Inner {
     fn note(&self, error: &Error) {
         let is_short = || self.available().is_some_and(|available| available < SLACK_BYTES);
         let is_full = error.is_want_of_room() || (matches!(error, Error::Stopped) && is_short());
+        let line = match error {
+            Error::NoSpace { source } => source.to_string(),
+            other => other.to_string(),
+        };
         let mut stop = self.stop.lock();
         match stop.as_mut() {
             Some(stop) if matches!(error, Error::Stopped) => stop.is_full |= is_full,
-            Some(stop) => (stop.line, stop.is_full) = (error.to_string(), is_full),
+            Some(stop) => (stop.line, stop.is_full) = (line, is_full),
             None => {
                 tracing::error!(%error, "the catalog stopped");
                 *stop = Some(Stop {
-                    line: error.to_string(),
+                    line,
                     is_full,
                     tried_at: None,
                 });
