@@ -261,7 +261,7 @@ async fn churn_of(what: &str, objects: u64, len: usize) {
                 .reclaim_watched(options, &progress)
                 .await
                 .expect("a reclaim");
-            schedule.ended(&place.repository).expect("totals");
+            schedule.ended(&place.repository, options).expect("totals");
             moved += progress.bytes();
             runs += 1;
         }

@@ -4,8 +4,8 @@
 //! ones. A permit can be split: what a slab leaves behind in a pack is paid for until that pack is durable.
 //!
 //! What others keep us waiting with is held to a share: frames of streams that arrive to a quarter, windows of reads to
-//! a half. So callers that send or take nothing never keep the rest from writing. What a reclaim moves is held to a third: a
-//! pack and a window, so that of several reclaims one at a time stands before puts and gets in the line.
+//! a half. So callers that send or take nothing never keep the rest from writing. What a reclaim moves is held to a
+//! quarter, a pack and a window: so it never waits for those others, and of several reclaims one at a time stands in the line.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ impl Budget {
             all: Share::new(total_bytes),
             frames: Share::new(total_bytes / 4),
             reads: Share::new(total_bytes / 2),
-            moves: Share::new(total_bytes / 3),
+            moves: Share::new(total_bytes / 4),
         }
     }
 

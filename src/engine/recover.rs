@@ -45,6 +45,14 @@ pub(crate) async fn adopt(core: &Arc<Core>) -> Result<(TipRow, Vec<PackName>)> {
         // Commits that nobody can read may have introduced them.
         strays.clear();
     }
+    let mut unknown = Vec::new();
+    for name in strays {
+        // Whatever the listing says: what the catalog knows is on the log.
+        if core.catalog.pack(name.number)?.is_none_or(|row| row.name != name) {
+            unknown.push(name);
+        }
+    }
+    strays = unknown;
     for name in doubtful {
         core.backend.rewrite(&core.layout.pack(&name)).await?;
     }

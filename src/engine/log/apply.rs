@@ -116,7 +116,10 @@ impl Change {
                 }
                 // A copy that was moved here while a later pack brought the blob anew. The pack with the highest number has the
                 // place, in whatever order packs are introduced: a rebuild sees no more than their numbers.
-                Some(known) if known.pack > number && !known.is_lost() => continue,
+                Some(known) if known.pack > number && !known.is_lost() => {
+                    self.moved.push((entry.id, number, known.pack));
+                    continue;
+                }
                 Some(known) => {
                     chunk.count = known.count;
                     let released = self.tx.released(&known)?;
@@ -125,6 +128,7 @@ impl Change {
                         let mut children = pack.children.get(&entry.id).cloned().unwrap_or_default();
                         if released > 0 {
                             children.truncate(released as usize);
+                            self.tx.set_release(&ReleaseRow::of(&chunk));
                         }
                         self.new_manifests.push((entry.id, children));
                     }
@@ -278,6 +282,11 @@ impl Change {
     /// One more reference to `id`.
     pub(crate) fn increment(&mut self, id: &ChunkId) -> Result<ChunkRow> {
         let mut row = self.known(id)?;
+        if self.tx.released(&row)? > 0 {
+            // Another owner, which has not released it, found it in use again. Some of what it leads to counts no more here.
+            let line = "the log refers to a manifest that this catalog has released in part; run `cairn rebuild`";
+            return Err(Error::new(Reason::DataLoss, line));
+        }
         row.count += 1;
         if row.count == 1 {
             self.change_liveness(&row)?;

@@ -93,7 +93,7 @@ impl Committer {
     /// One commit, from the open pack to the acknowledgements.
     async fn commit(&mut self, batch: Vec<Request>) {
         let since = Instant::now();
-        let gathered = self.gather().await;
+        let gathered = self.gather(&batch).await;
         let (open, introduced) = match gathered {
             Ok(gathered) => gathered,
             Err(error) => return self.fail(error, batch),
@@ -149,8 +149,8 @@ impl Committer {
     }
 
     /// The open pack, and every durable pack below it.
-    async fn gather(&self) -> Result<(OpenPack, Vec<NewPack>)> {
-        let open = self.packer.take()?;
+    async fn gather(&self, batch: &[Request]) -> Result<(OpenPack, Vec<NewPack>)> {
+        let open = self.packer.take(batch.iter().filter_map(Request::introduces))?;
         let introduced = self.ledger.take_below(open.writer.name().number.counter).await?;
         Ok((open, introduced))
     }

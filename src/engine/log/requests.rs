@@ -98,6 +98,14 @@ impl Request {
             }
     }
 
+    /// The pack that it introduces, if it introduces one.
+    pub(super) fn introduces(&self) -> Option<PackNumber> {
+        match self {
+            Request::Introduce { pack, .. } => Some(pack.pack.name.number),
+            _ => None,
+        }
+    }
+
     pub(super) fn refuse(self, error: Error) {
         match self {
             Request::Put { reply, .. } => drop(reply.send(Err(error))),

@@ -30,6 +30,8 @@ const PERCENT_SHORT: u8 = 1;
 pub struct ReclaimSchedule {
     garbage_percent_max: u8,
     left: Totals,
+    /// How much garbage the last run was to leave, in percent.
+    left_percent: u8,
 }
 
 /// What decides.
@@ -57,6 +59,7 @@ impl ReclaimSchedule {
         Self {
             garbage_percent_max,
             left: Totals::default(),
+            left_percent: u8::MAX,
         }
     }
 
@@ -86,6 +89,7 @@ impl ReclaimSchedule {
         let percent = decide(
             &totals(repository)?,
             &self.left,
+            self.left_percent,
             room,
             self.garbage_percent_max,
             target_bytes,
@@ -97,11 +101,12 @@ impl ReclaimSchedule {
         }))
     }
 
-    /// A reclaim has come to its end: what it left is not worth another.
+    /// A reclaim with these options has come to its end: what it left is not worth another, unless less may stay then.
     ///
     /// # Errors
     /// `CatalogFailed`.
-    pub fn ended(&mut self, repository: &Repository) -> Result<()> {
+    pub fn ended(&mut self, repository: &Repository, options: ReclaimOptions) -> Result<()> {
+        self.left_percent = options.garbage_percent_max;
         self.left = totals(repository)?;
         Ok(())
     }
@@ -118,14 +123,23 @@ fn totals(repository: &Repository) -> Result<Totals> {
 }
 
 /// How much garbage may stay, in percent, if a reclaim is due.
-fn decide(now: &Totals, left: &Totals, room: Room, percent_max: u8, target_bytes: u64, is_busy: bool) -> Option<u8> {
+fn decide(
+    now: &Totals,
+    left: &Totals,
+    left_percent: u8,
+    room: Room,
+    percent_max: u8,
+    target_bytes: u64,
+    is_busy: bool,
+) -> Option<u8> {
     let percent = match room {
         Room::Plenty => percent_max,
         Room::Low => percent_max.min(PERCENT_LOW),
         Room::Short => percent_max.min(PERCENT_SHORT),
     };
-    // Something else may have given back more since.
-    let new_garbage = now.garbage_bytes.saturating_sub(left.garbage_bytes);
+    // What a run left that was to leave more is worth another. Something else may have given back more since.
+    let left_garbage = if percent < left_percent { 0 } else { left.garbage_bytes };
+    let new_garbage = now.garbage_bytes.saturating_sub(left_garbage);
     let threshold = u128::from(now.blob_bytes) * u128::from(u64::from(percent) + MARGIN_PERCENT);
     let is_much = u128::from(now.garbage_bytes) * 100 > threshold && new_garbage >= NEW_GARBAGE_MIN;
     let packs_max = PACKS_FEW + PACKS_FACTOR * (now.pack_bytes / target_bytes.max(1));
@@ -151,7 +165,7 @@ mod tests {
     }
 
     fn due(now: &Totals, left: &Totals, room: Room) -> Option<u8> {
-        decide(now, left, room, 10, 16 * MIB, false)
+        decide(now, left, 10, room, 10, 16 * MIB, false)
     }
 
     #[test]
@@ -176,6 +190,10 @@ mod tests {
         assert_eq!(due(&now, &nothing, Room::Plenty), None);
         assert_eq!(due(&now, &nothing, Room::Low), Some(5));
         assert_eq!(due(&now, &nothing, Room::Short), Some(1));
+        // Also if a run with more room has left that much.
+        assert_eq!(due(&now, &now, Room::Plenty), None);
+        assert_eq!(due(&now, &now, Room::Short), Some(1));
+        assert_eq!(decide(&now, &now, 1, Room::Short, 10, 16 * MIB, false), None);
     }
 
     #[test]
@@ -198,9 +216,9 @@ mod tests {
     fn many_small_packs_are_merged_sooner_while_nobody_is_at_work() {
         let left = totals(16 * MIB, 0, 10);
         let now = totals(16 * MIB, 0, 100);
-        assert_eq!(decide(&now, &left, Room::Plenty, 10, 16 * MIB, false), Some(10));
-        assert_eq!(decide(&now, &left, Room::Plenty, 10, 16 * MIB, true), None);
+        assert_eq!(decide(&now, &left, 10, Room::Plenty, 10, 16 * MIB, false), Some(10));
+        assert_eq!(decide(&now, &left, 10, Room::Plenty, 10, 16 * MIB, true), None);
         let now = totals(16 * MIB, 0, 1100);
-        assert_eq!(decide(&now, &left, Room::Plenty, 10, 16 * MIB, true), Some(10));
+        assert_eq!(decide(&now, &left, 10, Room::Plenty, 10, 16 * MIB, true), Some(10));
     }
 }

@@ -57,7 +57,7 @@ const PAGE: usize = 1024;
 const ROUND_PACKS: usize = 4096;
 /// Bytes that are written before the same: an eighth of what is free, within these bounds. Each round ends with a checkpoint,
 /// which commits wait for, so there should be few; and until then both copies take space.
-const ROUND_BYTES: (u64, u64) = (256 << 20, 4 << 30);
+const ROUND_BYTES: (u64, u64) = (256 << 20, 1 << 30);
 
 /// How to reclaim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +139,13 @@ pub(crate) async fn run(
         progress,
         pace: Pace::new(&core),
     };
-    run.run().await?;
+    // Who holds on to a writer that has given up keeps the next one from opening.
+    tokio::select! {
+        biased;
+        done = run.run() => done?,
+        error = access.packer.failed() => return Err(error),
+        error = core.revocation.revoked() => return Err(error),
+    }
     progress.reach(ReclaimPhase::Done);
     Ok(progress.reclaimed())
 }
@@ -211,31 +217,29 @@ impl Run<'_> {
                 .iter()
                 .filter(|row| row.name.number < until && choice.is_worth(row))
             {
-                if !mover.has_room().await {
-                    self.end_round(&mut mover).await?;
-                    if !mover.has_room().await {
-                        return Ok(());
-                    }
+                if !mover.has_room().await && !(self.end_round(&mut mover).await? && mover.has_room().await) {
+                    return Ok(());
                 }
                 mover.take(row).await?;
-                if mover.is_round_over(self.is_short_of_room().await) {
-                    self.end_round(&mut mover).await?;
+                if mover.is_round_over(self.is_short_of_room().await) && !self.end_round(&mut mover).await? {
+                    return Ok(());
                 }
             }
         }
-        self.end_round(&mut mover).await
+        self.end_round(&mut mover).await.map(drop)
     }
 
-    /// Drops the packs that were moved out of.
-    async fn end_round(&self, mover: &mut Mover<'_>) -> Result<()> {
+    /// Drops the packs that were moved out of. False if there were some and none could go, since others hold them: then more
+    /// copies would only take more room.
+    async fn end_round(&self, mover: &mut Mover<'_>) -> Result<bool> {
         let emptied = mover.finish().await?;
         if emptied.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let dropped = self.condemn_and_drop(&emptied).await?;
         self.progress.rewritten(dropped);
         self.core.counters.packs_rewritten.add(dropped);
-        Ok(())
+        Ok(dropped > 0)
     }
 
     /// Commit packs may only go once they lie below the second-newest checkpoint. If some that could go lie above it,

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::Run;
 use crate::backend::ErrorKind;
-use crate::catalog::{Lookup, PackRow};
+use crate::catalog::{Lookup, PUT_IDS_KEPT, PackRow};
 use crate::codec::{ChunkId, TAG_LEN};
 use crate::engine::allowance::PackClaim;
 use crate::engine::budget::Paid;
@@ -83,7 +83,7 @@ impl<'a> Mover<'a> {
             emptied: Vec::new(),
             written_bytes: 0,
             output: None,
-            output_bytes: run.core.options.pack_target(),
+            output_bytes: output_bytes_of(&run.core.options),
             window_bytes: window_bytes_of(&run.core.options),
             round_bytes: super::ROUND_BYTES.0,
         }
@@ -94,14 +94,24 @@ impl<'a> Mover<'a> {
         if self.output.is_some() {
             return true;
         }
-        let target = self.run.core.options.pack_target() as u64;
+        let target = output_bytes_of(&self.run.core.options) as u64;
         // Half of it: commits and checkpoints need room too.
         let free = self.run.core.gate.room().await;
         let (least, most) = super::ROUND_BYTES;
         self.round_bytes = free.map_or(most, |free| (free / 8).clamp(least, most));
-        let room = free.map_or(target, |free| target.min(free / 2));
+        let room = free.map_or(target, |free| {
+            target.min(free.saturating_sub(self.checkpoint_bytes()) / 2)
+        });
         self.output_bytes = room as usize;
         room >= OUTPUT_BYTES_MIN.min(target)
+    }
+
+    /// About what the checkpoint takes without which nothing can be dropped: results of puts, and a segment.
+    fn checkpoint_bytes(&self) -> u64 {
+        const PUT_ID_BYTES: u64 = 160;
+        const SEGMENT_BYTES: u64 = 256 << 10;
+        let tip = self.run.core.catalog.tip().ok().flatten().unwrap_or_default();
+        tip.put_serial.min(PUT_IDS_KEPT) * PUT_ID_BYTES + SEGMENT_BYTES
     }
 
     /// Whether the packs that were moved out of should be dropped before more is moved.
@@ -228,6 +238,11 @@ impl<'a> Mover<'a> {
         self.written_bytes = 0;
         Ok(std::mem::take(&mut self.emptied))
     }
+}
+
+/// Most bytes of a pack of copies: with a window of what is copied it takes a quarter of the budget.
+fn output_bytes_of(options: &Options) -> usize {
+    options.pack_target().min(options.budget_bytes * 3 / 16)
 }
 
 fn window_bytes_of(options: &Options) -> u64 {

@@ -362,3 +362,47 @@ async fn a_copy_that_arrives_late_does_not_take_the_place_of_what_was_put_anew()
     repository.rebuild().await.unwrap();
     assert_eq!(core.catalog.chunk(&entry.id).unwrap().unwrap(), after);
 }
+
+/// A put has a pack open while copies are written, which then have a higher number. The commit that introduces them has a
+/// higher one still: what lies above the newest commit is taken for left-overs, and goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_written_beside_a_put_survive_the_end_of_the_writer() {
+    struct Stalling(Vec<u8>, std::sync::mpsc::Receiver<()>);
+    impl std::io::Read for Stalling {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let len = self.0.len().min(buffer.len());
+            if len == 0 {
+                let _ = self.1.recv();
+                return Err(std::io::Error::other("it breaks off"));
+            }
+            buffer[..len].copy_from_slice(&self.0[..len]);
+            self.0.drain(..len);
+            Ok(len)
+        }
+    }
+    let scene = Scene::tuned("beside a put", |options| options.pack_bytes_target = 4 << 20).await;
+    let half = scene.interleaved().await;
+    scene.delete("all").await;
+    let (go_on, told) = std::sync::mpsc::channel();
+    let putting = {
+        let repository = scene.repository.clone();
+        // A slab and a part of the next: the first is placed, the second waits.
+        let source = Blocking::new(Stalling(bytes(9, (1 << 20) + 4096), told));
+        tokio::spawn(async move { repository.put("stalls", source, PutOptions::default()).await })
+    };
+    let written = || scene.repository.core().counters.lookups_missed.value();
+    let before = written();
+    while written() == before {
+        tokio::task::yield_now().await;
+    }
+    let reclaimed = scene.reclaim(ReclaimOptions::THOROUGH).await;
+    assert!(reclaimed.packs_rewritten > 0, "{reclaimed:?}");
+    let newest = scene.repository.core().catalog.tip().unwrap().unwrap().tip.unwrap();
+    assert!(scene.packs().iter().all(|row| row.name.number <= newest.pack.number));
+    go_on.send(()).unwrap();
+    assert!(putting.await.unwrap().is_err());
+    scene.repository.close().await;
+    scene.put("next", b"next").await;
+    assert!(read(&scene.repository, "half", ByteRange::All).await == half);
+    scene.check().await;
+}

@@ -121,9 +121,18 @@ impl Packer {
         self.ledger.failure().map_or(Ok(()), Err)
     }
 
-    /// Takes the open pack, or a new empty one, for a commit. Blobs that come later go to the next.
-    pub(crate) fn take(&self) -> Result<OpenPack> {
+    /// Takes the open pack, or a new empty one, for a commit that introduces `introduced` out of their order. Blobs that come
+    /// later go to the next.
+    ///
+    /// A commit pack has a higher number than every pack it introduces: what lies above the newest commit is on no log. So an
+    /// open pack with a lower number is put as a pack of chunks.
+    pub(crate) fn take(&self, introduced: impl IntoIterator<Item = PackNumber>) -> Result<OpenPack> {
         let mut state = self.state.lock();
+        let highest = introduced.into_iter().map(|number| number.counter).max();
+        let open = state.open.as_ref().map(|open| open.writer.name().number.counter);
+        if open.zip(highest).is_some_and(|(open, highest)| open < highest) {
+            self.close(&mut state)?;
+        }
         self.open(&mut state)?;
         let open = state.open.take().expect("opened above");
         state.taken = Some(open.writer.name().number.counter);

@@ -99,7 +99,7 @@ async fn reclaim_if_due(
     operation.ended().await;
     let state = operation.now().state();
     if state == OperationState::Done {
-        schedule.ended(&repository)?;
+        schedule.ended(&repository, options)?;
     }
     Ok(Some(state))
 }
