@@ -217,8 +217,11 @@ impl Run<'_> {
                 .iter()
                 .filter(|row| row.name.number < until && choice.is_worth(row))
             {
-                if !mover.has_room().await && !(self.end_round(&mut mover).await? && mover.has_room().await) {
-                    return Ok(());
+                if !mover.has_room().await {
+                    let goes_on = self.end_round(&mut mover).await?;
+                    if !goes_on || !mover.has_room().await {
+                        return Ok(());
+                    }
                 }
                 mover.take(row).await?;
                 if mover.is_round_over(self.is_short_of_room().await) && !self.end_round(&mut mover).await? {
