@@ -38,11 +38,14 @@ const VERBS: [&str; 9] = [
 ];
 
 /// Reads no bytes itself: what it opens is a place.
-const PLACES_OPENED: [&str; 6] = [
+const PLACES_OPENED: [&str; 9] = [
     "catalog/embedded.rs EmbeddedTables::open",
+    "catalog/embedded.rs EmbeddedTables::open_beside",
+    "catalog/embedded.rs Inner::open_anew",
     "catalog/embedded.rs open_database",
     "catalog/embedded.rs open_tables",
     "catalog/mod.rs Catalog::open",
+    "catalog/mod.rs Catalog::open_beside",
     "engine/keyrings.rs open_keyring",
     "config/place.rs Place::opened_with",
 ];
