@@ -156,7 +156,7 @@ async fn latency() {
                     progress.bytes()
                 })
             });
-            let spans = small_puts(&place.repository, round, SPAN).await;
+            let spans = small_puts(&place.repository, 2 * round + beside as u64, SPAN).await;
             stop.store(true, Ordering::Relaxed);
             let moved = match reclaiming {
                 Some(reclaiming) => reclaiming.await.expect("the reclaim ends"),
@@ -195,13 +195,13 @@ async fn stopped(stop: &AtomicBool) {
 }
 
 /// Puts of 4 KiB by 16 callers, each waiting for its own; how long each took, in milliseconds, sorted.
-async fn small_puts(repository: &Repository, round: u64, span: Duration) -> Vec<f64> {
+async fn small_puts(repository: &Repository, seed: u64, span: Duration) -> Vec<f64> {
     const CALLERS: u64 = 16;
     let until = Instant::now() + span;
     let callers = (0..CALLERS).map(|caller| {
         let repository = repository.clone();
         tokio::spawn(async move {
-            let mut rng = ChaCha8Rng::seed_from_u64(round << 32 | caller | rand::random::<u64>() << 40);
+            let mut rng = ChaCha8Rng::seed_from_u64(seed << 32 | caller);
             let mut spans = Vec::new();
             let mut data = vec![0; 4 << 10];
             while Instant::now() < until {
