@@ -28,10 +28,12 @@ pub(super) struct Frame {
     /// Empty unless they match their hash.
     pub(super) sums: Bytes,
     pub(super) flaws: Vec<Flaw>,
+    /// Whether it went away while it was read, as packs do when space is given back.
+    is_gone: bool,
 }
 
 impl Frame {
-    /// Reads and checks the frame; none if the pack is not there.
+    /// Reads and checks the frame; none if the pack is not there, or no more.
     pub(super) async fn read(
         walk: &Walk<'_>,
         path: &str,
@@ -54,10 +56,11 @@ impl Frame {
             directory: Bytes::new(),
             sums: Bytes::new(),
             flaws: Vec::new(),
+            is_gone: false,
         };
         frame.read_header(walk, path, repository, name).await?;
         frame.read_tail(walk, path, tail).await?;
-        Ok(Some(frame))
+        Ok(Some(frame).filter(|frame| !frame.is_gone))
     }
 
     async fn read_header(
@@ -70,7 +73,10 @@ impl Frame {
         let range = 0..self.size.min(HEADER_LEN as u64);
         match walk.read(path, range.clone()).await? {
             Read::Bytes(bytes) => self.header = bytes,
-            Read::Missing => self.flaw(range.clone(), "it went away while it was read"),
+            Read::Missing => {
+                self.is_gone = true;
+                return Ok(());
+            }
             Read::Unreadable(problem) => self.flaw(range.clone(), problem),
         }
         match parse_header(&self.header) {
@@ -95,7 +101,10 @@ impl Frame {
             let range = self.size - trailer.tail_len()..self.size;
             tail = match walk.read(path, range.clone()).await? {
                 Read::Bytes(bytes) => bytes,
-                Read::Missing => Bytes::new(),
+                Read::Missing => {
+                    self.is_gone = true;
+                    Bytes::new()
+                }
                 Read::Unreadable(problem) => {
                     self.flaw(range, problem);
                     Bytes::new()

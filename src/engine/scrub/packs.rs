@@ -7,6 +7,7 @@ use super::frame::{Flaw, Frame};
 use super::quarantine::{quarantine_if, release};
 use super::report::{Depth, Remedy};
 use super::walk::Walk;
+use crate::backend::ErrorKind;
 use crate::catalog::{EntriesRow, Lookup, PackRow, TipRow};
 use crate::codec::ChunkId;
 use crate::engine::core::Core;
@@ -289,6 +290,14 @@ fn kept_from(core: &Core) -> Result<u64> {
     Ok(tip.checkpoints.iter().flatten().last().map_or(0, |(_, number)| *number))
 }
 
+async fn is_there(core: &Core, path: &str) -> Result<bool> {
+    match core.backend.size(path).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Packs of the store that are not on the log: left by killed writers, or put there by somebody else.
 async fn count_strays(core: &Core, walk: &Walk<'_>, until: PackNumber) -> Result<()> {
     let packs = core.layout.packs_prefix();
@@ -301,7 +310,8 @@ async fn count_strays(core: &Core, walk: &Walk<'_>, until: PackNumber) -> Result
             // One that is being written is known before it ceases to be unannounced.
             let is_coming = core.in_flight.is_unannounced(name.number);
             let is_known = core.catalog.pack(name.number)?.is_some_and(|row| row.name == name);
-            if name.number <= until && !is_coming && !is_known {
+            // And one that was dropped since it was listed is there no more.
+            if name.number <= until && !is_coming && !is_known && is_there(core, &file.path).await? {
                 walk.progress.update(|report| report.strays += 1);
             }
         }
