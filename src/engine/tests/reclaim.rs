@@ -11,8 +11,15 @@ use crate::backend::{Backend, Location};
 use crate::catalog::{Lookup, PackRow};
 use crate::codec::ChunkSizes;
 use crate::engine::reclaim::release_step;
-use crate::format::{BlobKind, Entry, PackName};
+use crate::format::{BlobKind, Entry, PackKind, PackName};
 use crate::testkit::faulty::{Faulty, Kind};
+
+/// Drops what holds nothing and moves nothing.
+const NO_MOVES: ReclaimOptions = ReclaimOptions {
+    dry_run: false,
+    garbage_percent_max: 100,
+    merge_packs_min: 0,
+};
 
 struct Scene {
     files: Arc<InMemory>,
@@ -43,6 +50,25 @@ impl Scene {
             repository,
             _store: store,
         }
+    }
+
+    /// A store that can be kept waiting.
+    async fn faulty(name: &str, pack_bytes_target: usize) -> (Self, Faulty) {
+        let mut options = StoreOptions::in_memory(name).unwrap();
+        options.options.pack_bytes_target = pack_bytes_target;
+        let faulty = Faulty::over(Arc::new(InMemory::new()));
+        let first = NewRepository {
+            chunk_sizes: ChunkSizes::with_average(16 << 10).unwrap(),
+            ..NewRepository::named("default").unwrap()
+        };
+        let store = Store::open_on(options, faulty.backend(), first).await.unwrap();
+        let repository = store.repository("default").await.unwrap();
+        let scene = Self {
+            files: Arc::default(),
+            repository,
+            _store: store,
+        };
+        (scene, faulty)
     }
 
     async fn put(&self, name: &str, data: &[u8]) {
@@ -312,29 +338,12 @@ async fn a_release_that_stopped_half_way_goes_on() {
 /// arrives last, and its pack has the lower number: the later pack keeps the place, as a rebuild will have it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_arrives_late_does_not_take_the_place_of_what_was_put_anew() {
-    let mut options = StoreOptions::in_memory("late copy").unwrap();
-    options.options.pack_bytes_target = 1 << 20;
-    let faulty = Faulty::over(Arc::new(InMemory::new()));
-    let first = NewRepository {
-        chunk_sizes: ChunkSizes::with_average(16 << 10).unwrap(),
-        ..NewRepository::named("default").unwrap()
-    };
-    let store = Store::open_on(options, faulty.backend(), first).await.unwrap();
-    let repository = store.repository("default").await.unwrap();
-    let scene = Scene {
-        files: Arc::default(),
-        repository: repository.clone(),
-        _store: store,
-    };
+    let (scene, faulty) = Scene::faulty("late copy", 1 << 20).await;
+    let repository = scene.repository.clone();
     let half = scene.interleaved().await;
     scene.delete("all").await;
     // What holds nothing goes now, so that the next pack that is put is one with copies.
-    let no_moves = ReclaimOptions {
-        garbage_percent_max: 100,
-        merge_packs_min: 0,
-        ..ReclaimOptions::default()
-    };
-    scene.reclaim(no_moves).await;
+    scene.reclaim(NO_MOVES).await;
     let core = repository.core().clone();
     let (pack, entry) = scene.shared_chunk();
     faulty.hold(|kind, path| kind == Kind::Put && path.contains("/packs/"));
@@ -380,9 +389,10 @@ async fn copies_written_beside_a_put_survive_the_end_of_the_writer() {
             Ok(len)
         }
     }
-    let scene = Scene::tuned("beside a put", |options| options.pack_bytes_target = 4 << 20).await;
+    let (scene, faulty) = Scene::faulty("beside a put", 4 << 20).await;
     let half = scene.interleaved().await;
     scene.delete("all").await;
+    scene.reclaim(NO_MOVES).await;
     let (go_on, told) = std::sync::mpsc::channel();
     let putting = {
         let repository = scene.repository.clone();
@@ -390,18 +400,37 @@ async fn copies_written_beside_a_put_survive_the_end_of_the_writer() {
         let source = Blocking::new(Stalling(bytes(9, (1 << 20) + 4096), told));
         tokio::spawn(async move { repository.put("stalls", source, PutOptions::default()).await })
     };
-    let written = || scene.repository.core().counters.lookups_missed.value();
-    let before = written();
-    while written() == before {
+    let access = scene.repository.write_access().await.unwrap();
+    while access.packer.open_bytes() < 1 << 19 {
         tokio::task::yield_now().await;
     }
-    let reclaimed = scene.reclaim(ReclaimOptions::THOROUGH).await;
-    assert!(reclaimed.packs_rewritten > 0, "{reclaimed:?}");
-    let newest = scene.repository.core().catalog.tip().unwrap().unwrap().tip.unwrap();
-    assert!(scene.packs().iter().all(|row| row.name.number <= newest.pack.number));
+    drop(access);
+    faulty.hold(|kind, path| kind == Kind::Put && path.contains("/packs/"));
+    let reclaiming = {
+        let repository = scene.repository.clone();
+        tokio::spawn(async move { repository.reclaim(ReclaimOptions::THOROUGH).await })
+    };
+    // Copies, and whatever it takes to introduce them; the commit that condemns what they came from fails.
+    let is_moved = || {
+        scene
+            .packs()
+            .iter()
+            .any(|row| row.kind == PackKind::Chunk && row.live > 0 && row.live == row.entries)
+    };
+    while !is_moved() {
+        let soon = std::time::Duration::from_millis(20);
+        if let Ok(put) = tokio::time::timeout(soon, faulty.held(|waiting| !waiting.abandoned)).await
+            && !is_moved()
+        {
+            assert!(faulty.release(put.operation).await);
+        }
+    }
+    let condemning = faulty.held(|waiting| !waiting.abandoned).await;
+    assert!(faulty.refuse(condemning.operation));
+    faulty.hold_no_more();
+    assert!(reclaiming.await.unwrap().is_err());
     go_on.send(()).unwrap();
     assert!(putting.await.unwrap().is_err());
-    scene.repository.close().await;
     scene.put("next", b"next").await;
     assert!(read(&scene.repository, "half", ByteRange::All).await == half);
     scene.check().await;

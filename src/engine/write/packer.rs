@@ -155,6 +155,16 @@ impl Packer {
         }
     }
 
+    /// Bytes in the open pack.
+    #[cfg(test)]
+    pub(crate) fn open_bytes(&self) -> usize {
+        self.state
+            .lock()
+            .open
+            .as_ref()
+            .map_or(0, |open| open.writer.stored_len())
+    }
+
     /// Packs from this number on do not exist yet.
     pub(crate) fn next_number(&self) -> PackNumber {
         PackNumber {
