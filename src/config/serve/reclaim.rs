@@ -1,7 +1,7 @@
 //! Reclaims that the agent begins by itself.
 
 use super::read::{number, word};
-use super::{Error, Settings};
+use super::{Error, Settings, YES_NO};
 
 /// Reclaims that the agent begins by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,11 +22,10 @@ impl Default for Reclaims {
 }
 
 pub(super) fn reclaims(settings: &mut Settings) -> Result<Reclaims, Error> {
-    const WORDS: [(&str, bool); 2] = [("true", true), ("false", false)];
     let default = Reclaims::default();
     Ok(Reclaims {
         automatic: settings
-            .one("reclaim.automatic", word(&WORDS))?
+            .one("reclaim.automatic", word(&YES_NO))?
             .unwrap_or(default.automatic),
         garbage_percent: settings
             .one("reclaim.garbage_percent", number(0..=100))?

@@ -21,6 +21,13 @@ const NO_MOVES: ReclaimOptions = ReclaimOptions {
     merge_packs_min: 0,
 };
 
+fn small_chunks() -> NewRepository {
+    NewRepository {
+        chunk_sizes: ChunkSizes::with_average(16 << 10).unwrap(),
+        ..NewRepository::named("default").unwrap()
+    }
+}
+
 struct Scene {
     files: Arc<InMemory>,
     repository: Repository,
@@ -39,11 +46,7 @@ impl Scene {
         tune(&mut options.options);
         let files = Arc::<InMemory>::default();
         let backend = Backend::with_object_store(files.clone(), Location::Memory(name.to_owned()));
-        let first = NewRepository {
-            chunk_sizes: ChunkSizes::with_average(16 << 10).unwrap(),
-            ..NewRepository::named("default").unwrap()
-        };
-        let store = Store::open_on(options, backend, first).await.unwrap();
+        let store = Store::open_on(options, backend, small_chunks()).await.unwrap();
         let repository = store.repository("default").await.unwrap();
         Self {
             files,
@@ -57,11 +60,7 @@ impl Scene {
         let mut options = StoreOptions::in_memory(name).unwrap();
         options.options.pack_bytes_target = pack_bytes_target;
         let faulty = Faulty::over(Arc::new(InMemory::new()));
-        let first = NewRepository {
-            chunk_sizes: ChunkSizes::with_average(16 << 10).unwrap(),
-            ..NewRepository::named("default").unwrap()
-        };
-        let store = Store::open_on(options, faulty.backend(), first).await.unwrap();
+        let store = Store::open_on(options, faulty.backend(), small_chunks()).await.unwrap();
         let repository = store.repository("default").await.unwrap();
         let scene = Self {
             files: Arc::default(),
