@@ -153,14 +153,14 @@ async fn latency() {
                         done = repository.reclaim_watched(ReclaimOptions::default(), &progress) => drop(done.expect("a reclaim")),
                         () = stopped(&stop) => {}
                     }
-                    progress.bytes()
+                    (progress.phase(), progress.bytes(), progress.reclaimed().packs_dropped)
                 })
             });
             let spans = small_puts(&place.repository, 2 * round + beside as u64, SPAN).await;
             stop.store(true, Ordering::Relaxed);
-            let moved = match reclaiming {
-                Some(reclaiming) => reclaiming.await.expect("the reclaim ends"),
-                None => 0,
+            let reclaimed = match reclaiming {
+                Some(reclaiming) => Some(reclaiming.await.expect("the reclaim ends")),
+                None => None,
             };
             println!(
                 "latency, round {round}, {}: {} puts, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms{}",
@@ -169,10 +169,10 @@ async fn latency() {
                 percentile(&spans, 0.5),
                 percentile(&spans, 0.99),
                 percentile(&spans, 0.999),
-                if moved > 0 {
-                    format!(", {:.0} MiB moved", mib(moved))
-                } else {
-                    String::new()
+                match reclaimed {
+                    Some((phase, moved, dropped)) =>
+                        format!(", {:.0} MiB moved, {dropped} packs dropped, {phase:?}", mib(moved)),
+                    None => String::new(),
                 },
             );
             all.push(percentile(&spans, 0.99));

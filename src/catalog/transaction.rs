@@ -14,6 +14,11 @@ use super::rows::{
 use super::sealed::{RowKey, RowSealer};
 use super::tables::{Batch, Table};
 
+/// What the row of a part says that differs from its last checkpoint.
+const DIRTY: &[u8] = b"";
+/// The same of one that a checkpoint under way has, and that has not changed since.
+const DIRTY_TAKEN: &[u8] = b"taken";
+
 /// A set of changes, which its own reads see. Dropped without [`Transaction::commit`] it leaves nothing.
 pub struct Transaction {
     catalog: RepositoryCatalog,
@@ -163,12 +168,22 @@ impl Transaction {
 
     /// Notes that a part of a table differs from its last checkpoint.
     pub fn mark_dirty(&mut self, key: DirtyKey) {
-        self.changes.insert((Table::Dirty, key.row_key()), Some(Vec::new()));
+        self.changes.insert((Table::Dirty, key.row_key()), Some(DIRTY.to_vec()));
     }
 
-    /// Notes that a part of a table is as in a checkpoint.
-    pub fn clear_dirty(&mut self, key: DirtyKey) {
-        self.remove(Table::Dirty, key.row_key());
+    /// Notes that a checkpoint is being written that has this dirty part as it is now. It stays dirty until that is done.
+    pub fn take_dirty(&mut self, key: DirtyKey) {
+        self.changes
+            .insert((Table::Dirty, key.row_key()), Some(DIRTY_TAKEN.to_vec()));
+    }
+
+    /// Notes that a part of a table is as in the last checkpoint, unless it was marked since it was taken.
+    pub fn clear_taken(&mut self, key: DirtyKey) -> Result<(), Error> {
+        let row = self.encoded(Table::Dirty, &key.row_key())?;
+        if row.as_deref() == Some(DIRTY_TAKEN) {
+            self.remove(Table::Dirty, key.row_key());
+        }
+        Ok(())
     }
 
     fn set<R: Row>(&mut self, key: RowKey, row: &R) {

@@ -4,8 +4,9 @@
 //! bytes arrive, each put counted with what it adds to what is stored already and to what others are bringing. That is an
 //! estimate, since others may end either way. What is exact is decided with the record ([`Allowance::decide`]).
 //!
-//! What a put has claimed is given back before its record is applied, never after: in between, a put that does not fit may
-//! go on until its own decision, but none that fits is refused.
+//! What a put has claimed of its repository's objects is given back before its record is applied, never after: in between,
+//! a put that does not fit may go on until its own decision, but none that fits is refused. What a pack has claimed is given
+//! back after it: packs are written before anything is decided, so there must never be too many of them.
 
 use std::sync::Arc;
 
@@ -106,11 +107,12 @@ impl Allowance {
     /// Claims bytes of packs, if they fit.
     fn claim_stored(self: &Arc<Self>, catalog: &RepositoryCatalog, bytes: u64) -> Result<PackClaim> {
         let most = self.quota().stored_bytes;
+        // Locked first: a pack is claimed until it is among those that are used, so that this counts it twice rather than not.
+        let mut in_flight = self.in_flight.lock();
         let used = match most {
             Some(_) => catalog.tip()?.unwrap_or_default().stats.pack_bytes,
             None => 0,
         };
-        let mut in_flight = self.in_flight.lock();
         if let Some(most) = most
             && used.saturating_add(in_flight.stored).saturating_add(bytes) > most
         {

@@ -43,6 +43,7 @@ mod log;
 pub mod measure;
 mod monitor;
 mod options;
+mod pace;
 mod packs;
 mod read;
 mod reclaim;

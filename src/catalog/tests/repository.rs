@@ -92,6 +92,7 @@ impl Rows {
         transaction.set_tip(&self.tip);
         transaction.set_head(HEAD_AT, self.head);
         transaction.mark_dirty(self.dirty);
+        transaction.take_dirty(self.dirty);
     }
 
     fn remove(&self, transaction: &mut Transaction) {
@@ -102,7 +103,7 @@ impl Rows {
         transaction.remove_put_id_by_serial(self.put_id.serial).unwrap();
         transaction.remove_release(&self.release.id);
         transaction.prune_head(HEAD_AT);
-        transaction.clear_dirty(self.dirty);
+        transaction.clear_taken(self.dirty).unwrap();
     }
 
     fn assert_there(&self, lookup: &impl Lookup) {
@@ -553,4 +554,31 @@ fn the_files_show_no_name_id_or_put_id() {
         }
     }
     assert!(shown, "the search finds what is there");
+}
+
+#[test]
+fn what_is_marked_again_since_it_was_taken_stays_dirty() {
+    on_every_catalog(|catalog| {
+        let catalog = catalog.repository(ID, &keys(1));
+        let (still, changed) = (DirtyKey::Objects(1), DirtyKey::Objects(2));
+        let change = |change: &dyn Fn(&mut Transaction)| {
+            let mut tx = catalog.begin();
+            change(&mut tx);
+            tx.commit().unwrap();
+        };
+        change(&|tx| [still, changed].into_iter().for_each(|key| tx.mark_dirty(key)));
+        change(&|tx| [still, changed].into_iter().for_each(|key| tx.take_dirty(key)));
+        assert_eq!(catalog.dirty().unwrap(), [still, changed]);
+        change(&|tx| tx.mark_dirty(changed));
+        change(&|tx| {
+            for key in [still, changed] {
+                tx.clear_taken(key).unwrap();
+            }
+        });
+        assert_eq!(catalog.dirty().unwrap(), [changed]);
+        // Whoever takes it anew has it as it is now.
+        change(&|tx| tx.take_dirty(changed));
+        change(&|tx| tx.clear_taken(changed).unwrap());
+        assert_eq!(catalog.dirty().unwrap(), []);
+    });
 }

@@ -5,24 +5,27 @@
 //! checkpoint counts only if its tip is on the log.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::apply::HEADS_MAX;
 use super::ownership::check_fence;
 use crate::backend::{ErrorKind, Listed, Room};
-use crate::catalog::{DirtyKey, Lookup, PutIdRow, TipRow};
+use crate::catalog::{DirtyKey, Lookup, PutIdRow, RepositorySnapshot, TipRow};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
+use crate::engine::pace::Pace;
 use crate::engine::packs::damaged;
 use crate::engine::random;
+use crate::engine::write::upload::RestRule;
 use crate::format::checkpoint::{
     CHECKPOINT_HEADER_LEN, CheckpointHeader, KeyRange, PutIdEntry, open_checkpoint_file, seal_checkpoint_file,
 };
 use crate::format::names::parse_checkpoint;
 use crate::format::{
-    CheckpointId, CheckpointKind, CheckpointName, CheckpointRoot, ObjectSegment, PackNumber, PackRef, PackSegment,
-    PackTableRow, SegmentRef,
+    CheckpointId, CheckpointKind, CheckpointName, CheckpointRoot, ObjectSegment, ObjectVersion, PackNumber, PackRef,
+    PackSegment, PackTableRow, SegmentRef, Tip,
 };
 
 /// Objects in a segment, about; half of it to all of it.
@@ -34,52 +37,116 @@ const SEGMENT_PACKS: usize = 4096;
 /// Rows read from the catalog at a time.
 const PAGE: usize = 1024;
 
-/// Writes a checkpoint at `tip`, which the catalog stands at, verifies it, and forgets what it makes superfluous.
-/// Called under the apply lock. Returns the tip row that knows of it.
+/// Writes a checkpoint at the present tip, verifies it, and forgets what it makes superfluous. One at a time.
+///
+/// The log is held up only while the tables are looked at first, and while the tip row learns of it last: what lies between
+/// reads the tables as they were. As nobody waits for it, it makes way for puts and gets.
 ///
 /// # Errors
 /// Nothing is lost if it fails: the log stays as long as it was.
-pub(crate) async fn write(core: &Core, epoch: u64, tip: &TipRow) -> Result<TipRow> {
-    let Some(at) = &tip.tip else {
-        return Ok(tip.clone());
+pub(crate) async fn write(core: &Arc<Core>, epoch: u64) -> Result<()> {
+    let Some(draft) = Draft::begin(core).await? else {
+        return Ok(());
     };
-    let dirty = core.catalog.dirty()?;
     let files = core.backend.list(&core.layout.checkpoints_prefix(), None).await?;
-    let (kept, former) = former(core, epoch, tip, &files).await;
+    let (kept, former) = former(core, epoch, &draft.row, &files).await;
     let writer = SegmentWriter {
         core,
         epoch,
-        log_number: at.log_number,
-        dirty: &dirty,
+        log_number: draft.tip.log_number,
+        draft: &draft,
+        rest: Pace::new(core).rule(),
         former: former.as_ref(),
         present: files.iter().filter_map(|file| parse_checkpoint(&file.path)).collect(),
     };
-    let root = CheckpointRoot {
-        tip: *at,
-        head: tip.head,
-        sequence: tip.sequence,
-        heads: core.catalog.heads_page(None, HEADS_MAX as usize)?,
-        put_ids: put_ids(core)?,
-        put_serial: tip.put_serial,
-        object_segments: writer.objects(tip.stats.objects).await?,
-        pack_segments: writer.packs().await?,
-    };
-    let name = writer.put(CheckpointKind::Root, root.encode()).await?.0;
+    let object_segments = writer.objects(draft.row.stats.objects).await?;
+    let pack_segments = writer.packs().await?;
+    let row = draft.row.clone();
+    let tip = draft.tip;
+    let (root, encoded) = draft
+        .reading(move |tables| {
+            let root = CheckpointRoot {
+                tip,
+                head: row.head,
+                sequence: row.sequence,
+                heads: tables.heads_page(None, HEADS_MAX as usize)?,
+                put_ids: put_ids(tables)?,
+                put_serial: row.put_serial,
+                object_segments,
+                pack_segments,
+            };
+            let encoded = root.encode();
+            Ok((root, encoded))
+        })
+        .await?;
+    let name = writer.put(CheckpointKind::Root, encoded).await?.0;
     let verified = read_root(core, &name).await?;
     if verified != root {
         return Err(Error::data_loss(
             "a checkpoint reads back differently from what was written",
         ));
     }
-    let mut next = tip.clone();
-    next.checkpoints = [Some((name, at.log_number)), kept];
-    next.log_bytes_since_checkpoint = 0;
-    let mut tx = core.catalog.begin();
-    dirty.into_iter().for_each(|key| tx.clear_dirty(key));
-    tx.set_tip(&next);
-    tx.commit()?;
+    let next = draft.install(core, name, kept).await?;
     forget_others(core, epoch, &next, &root).await;
-    Ok(next)
+    Ok(())
+}
+
+/// What a checkpoint is made of: the tables at one moment.
+struct Draft {
+    row: TipRow,
+    tip: Tip,
+    dirty: Vec<DirtyKey>,
+    tables: Arc<RepositorySnapshot>,
+}
+
+impl Draft {
+    /// None where the log has no entry yet.
+    async fn begin(core: &Core) -> Result<Option<Self>> {
+        let _applying = core.apply.lock().await;
+        let row = core.catalog.tip()?.unwrap_or_default();
+        let Some(tip) = row.tip else {
+            return Ok(None);
+        };
+        let dirty = core.catalog.dirty()?;
+        let mut tx = core.catalog.begin();
+        dirty.iter().for_each(|key| tx.take_dirty(*key));
+        tx.commit()?;
+        Ok(Some(Self {
+            row,
+            tip,
+            dirty,
+            tables: Arc::new(core.catalog.snapshot()),
+        }))
+    }
+
+    /// Reads the tables where it holds nobody up.
+    async fn reading<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&RepositorySnapshot) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let tables = self.tables.clone();
+        tokio::task::spawn_blocking(move || read(&tables))
+            .await
+            .map_err(|_| Error::internal("reading the tables for a checkpoint panicked"))?
+    }
+
+    /// Tells the tip row, which has moved on since, of the checkpoint. Returns it.
+    async fn install(self, core: &Core, name: CheckpointName, kept: Option<(CheckpointName, u64)>) -> Result<TipRow> {
+        let _applying = core.apply.lock().await;
+        let mut next = core.catalog.tip()?.unwrap_or_default();
+        if next.checkpoints != self.row.checkpoints {
+            return Err(Error::internal("the checkpoints changed while another one was written"));
+        }
+        next.checkpoints = [Some((name, self.tip.log_number)), kept];
+        next.log_bytes_since_checkpoint -= self.row.log_bytes_since_checkpoint.min(next.log_bytes_since_checkpoint);
+        let mut tx = core.catalog.begin();
+        for key in self.dirty {
+            tx.clear_taken(key)?;
+        }
+        tx.set_tip(&next);
+        tx.commit()?;
+        Ok(next)
+    }
 }
 
 /// The checkpoint that `tip` names as the last, if it is there and stays there.
@@ -200,11 +267,11 @@ pub(crate) async fn roots(core: &Core) -> Result<Vec<CheckpointName>> {
     Ok(roots)
 }
 
-fn put_ids(core: &Core) -> Result<Vec<PutIdEntry>> {
+fn put_ids(tables: &RepositorySnapshot) -> Result<Vec<PutIdEntry>> {
     let mut rows: Vec<PutIdRow> = Vec::new();
     loop {
         let after = rows.last().map(|row| row.put_id);
-        let page = core.catalog.put_ids_page_unordered(after.as_ref(), PAGE)?;
+        let page = tables.put_ids_page_unordered(after.as_ref(), PAGE)?;
         if page.is_empty() {
             break;
         }
@@ -219,7 +286,8 @@ struct SegmentWriter<'a> {
     core: &'a Core,
     epoch: u64,
     log_number: u64,
-    dirty: &'a [DirtyKey],
+    draft: &'a Draft,
+    rest: RestRule,
     former: Option<&'a CheckpointRoot>,
     /// Files in the store. Another owner may have cleared away what the former checkpoint refers to, and may have been
     /// interrupted before its root.
@@ -239,54 +307,19 @@ impl SegmentWriter<'_> {
                 refs.push(same);
                 continue;
             }
-            let rows = self.object_rows(&range)?;
-            if !rows.is_empty() {
-                refs.push(
-                    self.segment(CheckpointKind::Objects, range, ObjectSegment { range, rows }.encode())
-                        .await?,
-                );
+            let plain = self.draft.reading(move |tables| {
+                let rows = object_rows(tables, &range)?;
+                Ok((!rows.is_empty()).then(|| ObjectSegment { range, rows }.encode()))
+            });
+            if let Some(plain) = plain.await? {
+                refs.push(self.segment(CheckpointKind::Objects, range, plain).await?);
             }
         }
         Ok(refs)
     }
 
-    fn object_rows(&self, range: &KeyRange) -> Result<Vec<crate::format::ObjectVersion>> {
-        let mut after = u128::from_be_bytes(range.first()).checked_sub(1).map(u128::to_be_bytes);
-        let mut rows = Vec::new();
-        loop {
-            let page = self.core.catalog.objects_page(after, PAGE)?;
-            let Some((last, _)) = page.last() else {
-                return Ok(rows);
-            };
-            after = Some(*last);
-            for (key, object) in page {
-                if !range.contains(&key) {
-                    return Ok(rows);
-                }
-                rows.push(object);
-            }
-        }
-    }
-
     async fn packs(&self) -> Result<Vec<SegmentRef>> {
-        let mut rows: Vec<PackTableRow> = Vec::new();
-        let mut after = None;
-        loop {
-            let page = self.core.catalog.packs_page(after, PAGE)?;
-            let Some(last) = page.last() else {
-                break;
-            };
-            after = Some(last.name.number);
-            rows.extend(page.iter().filter(|row| row.condemned_at == 0).map(|row| PackTableRow {
-                pack: PackRef {
-                    name: row.name,
-                    size: row.size,
-                    trailer_hash: row.trailer_hash,
-                },
-                kind: row.kind,
-                log_number: row.log_number,
-            }));
-        }
+        let rows = self.draft.reading(pack_rows).await?;
         let mut refs = Vec::new();
         for (range, rows) in split(KeyRange::of([0; 16], 0), &rows) {
             let former = self.former.map_or(&[][..], |root| &root.pack_segments);
@@ -312,6 +345,7 @@ impl SegmentWriter<'_> {
         }
         let same_table = |key: &DirtyKey| matches!(key, DirtyKey::Objects(_)) == self.is_objects(former);
         let touched = self
+            .draft
             .dirty
             .iter()
             .filter(|key| same_table(key))
@@ -343,11 +377,52 @@ impl SegmentWriter<'_> {
             id: CheckpointId(random()?),
         };
         let file = Bytes::from(seal_checkpoint_file(&self.core.secrets, kind, &name, plain));
+        let path = self.core.layout.checkpoint(&name);
         self.core
             .backend
-            .put_using(&self.core.layout.checkpoint(&name), file.clone(), Room::Reserve)
+            .put_gently(&path, file.clone(), Room::Reserve, &*self.rest)
             .await?;
         Ok((name, file))
+    }
+}
+
+fn object_rows(tables: &RepositorySnapshot, range: &KeyRange) -> Result<Vec<ObjectVersion>> {
+    let mut after = u128::from_be_bytes(range.first()).checked_sub(1).map(u128::to_be_bytes);
+    let mut rows = Vec::new();
+    loop {
+        let page = tables.objects_page(after, PAGE)?;
+        let Some((last, _)) = page.last() else {
+            return Ok(rows);
+        };
+        after = Some(*last);
+        for (key, object) in page {
+            if !range.contains(&key) {
+                return Ok(rows);
+            }
+            rows.push(object);
+        }
+    }
+}
+
+/// The packs that stay.
+fn pack_rows(tables: &RepositorySnapshot) -> Result<Vec<PackTableRow>> {
+    let mut rows: Vec<PackTableRow> = Vec::new();
+    let mut after = None;
+    loop {
+        let page = tables.packs_page(after, PAGE)?;
+        let Some(last) = page.last() else {
+            return Ok(rows);
+        };
+        after = Some(last.name.number);
+        rows.extend(page.iter().filter(|row| row.condemned_at == 0).map(|row| PackTableRow {
+            pack: PackRef {
+                name: row.name,
+                size: row.size,
+                trailer_hash: row.trailer_hash,
+            },
+            kind: row.kind,
+            log_number: row.log_number,
+        }));
     }
 }
 

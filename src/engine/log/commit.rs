@@ -12,7 +12,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::apply::{Committed, apply};
-use super::checkpoint;
+use super::checkpoints::Checkpoints;
 use super::decide::Decided;
 use super::ownership::Ownership;
 use super::requests::Request;
@@ -36,6 +36,7 @@ pub(crate) struct Committer {
     pub(crate) strays: Vec<PackName>,
     /// Requests that found no room in the last commit pack, in their order.
     pub(crate) waiting: VecDeque<Request>,
+    pub(crate) checkpoints: Checkpoints,
 }
 
 impl Committer {
@@ -50,6 +51,11 @@ impl Committer {
                         Some(request) => batch.push(request),
                         None => break,
                     },
+                    written = self.checkpoints.ended() => {
+                        self.checkpoints.answer(&self.core, written);
+                        self.begin_checkpoint();
+                        continue;
+                    }
                     () = self.ledger.pressure(introduce_max), if self.ledger.failure().is_none() => {}
                 }
             }
@@ -60,6 +66,8 @@ impl Committer {
             }
             self.serve(batch).await;
         }
+        let failure = self.ledger.failure();
+        self.checkpoints.end(&self.core, self.ownership.epoch(), failure).await;
     }
 
     async fn serve(&mut self, batch: Vec<Request>) {
@@ -79,15 +87,18 @@ impl Committer {
         if !batch.is_empty() || checkpoints.is_empty() || must_open {
             self.commit(batch).await;
         }
-        let due = self.tip.log_bytes_since_checkpoint >= self.core.options.checkpoint_log_bytes;
-        if !checkpoints.is_empty() || due {
-            let written = self.checkpoint().await;
-            for request in checkpoints {
-                if let Request::Checkpoint { reply } = request {
-                    let _ = reply.send(written.clone());
-                }
+        for request in checkpoints {
+            if let Request::Checkpoint { reply } = request {
+                self.checkpoints.ask(reply);
             }
         }
+        self.begin_checkpoint();
+    }
+
+    /// Begins a checkpoint if one is asked for or due. The log goes on beside it.
+    fn begin_checkpoint(&mut self) {
+        let is_due = self.tip.log_bytes_since_checkpoint >= self.core.options.checkpoint_log_bytes;
+        self.checkpoints.begin(&self.core, self.ownership.epoch(), is_due);
     }
 
     /// One commit, from the open pack to the acknowledgements.
@@ -220,10 +231,9 @@ impl Committer {
         section: CommitSection,
         sequence: u64,
     ) -> Result<()> {
-        // From here on they count among the totals.
-        for pack in introduced.iter_mut().chain([&mut commit]) {
-            pack.claim = None;
-        }
+        // Kept until they count among the totals: what others claim meanwhile is told of them at least once.
+        let claims = introduced.iter_mut().chain([&mut commit]).map(|pack| pack.claim.take());
+        let claims: Vec<_> = claims.collect();
         let mut tip = self.tip.clone();
         let newest = Tip {
             pack: commit.pack.name,
@@ -244,6 +254,7 @@ impl Committer {
         self.tip = applied
             .await
             .map_err(|_| Error::internal("applying a commit to the catalog panicked"))??;
+        drop(claims);
         Ok(())
     }
 
@@ -258,24 +269,6 @@ impl Committer {
             }
         }
         self.ownership.forget_older(&self.core).await;
-    }
-
-    async fn checkpoint(&mut self) -> Result<()> {
-        let core = self.core.clone();
-        let _applying = core.apply.lock().await;
-        self.refresh()?;
-        let written = checkpoint::write(&core, self.ownership.epoch(), &self.tip).await;
-        match written {
-            Ok(tip) => {
-                core.counters.checkpoints.add(1);
-                self.tip = tip;
-            }
-            Err(error) => {
-                tracing::error!(%error, "a checkpoint could not be written; the log stays longer");
-                return Err(error);
-            }
-        }
-        Ok(())
     }
 
     fn fail(&mut self, error: Error, batch: Vec<Request>) {

@@ -13,6 +13,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod checkpoint;
+mod checkpoints;
 pub(crate) mod commit;
 mod decide;
 pub(crate) mod ownership;

@@ -1,5 +1,7 @@
 //! Packs that go: condemned by a record, forgotten by a checkpoint, deleted.
 
+use futures::future::try_join_all;
+
 use super::{PAGE, Run, Scope, for_each_pack, is_idle, next_page};
 use crate::catalog::{Lookup, PackRow};
 use crate::engine::core::Core;
@@ -11,6 +13,8 @@ use crate::format::{PackKind, PackName, PackNumber};
 
 /// Packs condemned by one record.
 const CONDEMN_MAX: usize = 4096;
+/// Packs deleted beside each other: enough for a bucket that takes its time, and few enough to make way for others.
+const DROP_AT_ONCE: usize = 16;
 
 impl Run<'_> {
     /// Drops the packs that hold nothing in use and that the log can do without, and those that an earlier run condemned.
@@ -46,13 +50,11 @@ impl Run<'_> {
         }
         let covered = self.cover().await?;
         step.rest().await;
-        let mut dropped = 0;
+        let mut rows = Vec::with_capacity(condemned.len());
         for name in condemned {
-            if let Some(row) = self.core.catalog.pack(name.number)? {
-                dropped += u64::from(self.drop_pack(&row, covered).await?);
-            }
+            rows.extend(self.core.catalog.pack(name.number)?);
         }
-        Ok(dropped)
+        self.drop_packs(&rows, covered).await
     }
 
     /// Deletes packs that a durable record condemns.
@@ -65,9 +67,7 @@ impl Run<'_> {
         let covered = self.cover().await?;
         let mut after = None;
         while let Some(page) = next_page(self.core, &mut after)? {
-            for row in page.iter().filter(|row| row.condemned_at != 0) {
-                self.drop_pack(row, covered).await?;
-            }
+            self.drop_packs(&page, covered).await?;
         }
         Ok(())
     }
@@ -82,16 +82,18 @@ impl Run<'_> {
         Ok(tip.checkpoints[0].as_ref().map_or(0, |(_, log_number)| *log_number))
     }
 
-    /// Deletes a pack if a checkpoint covers its condemnation; whether it did.
-    async fn drop_pack(&self, row: &PackRow, covered: u64) -> Result<bool> {
-        if row.condemned_at == 0 || row.condemned_at > covered {
-            return Ok(false);
+    /// Deletes the packs whose condemnation a checkpoint covers; how many.
+    async fn drop_packs(&self, rows: &[PackRow], covered: u64) -> Result<u64> {
+        let is_covered = |row: &&PackRow| row.condemned_at != 0 && row.condemned_at <= covered;
+        let rows: Vec<_> = rows.iter().filter(is_covered).collect();
+        for rows in rows.chunks(DROP_AT_ONCE) {
+            let step = self.pace.step();
+            let deleting = rows.iter().map(|row| self.delete(&row.name, row.size));
+            try_join_all(deleting).await?;
+            step.rest().await;
+            forget(self.core, rows).await?;
         }
-        let step = self.pace.step();
-        self.delete(&row.name, row.size).await?;
-        forget(self.core, row.name.number).await?;
-        step.rest().await;
-        Ok(true)
+        Ok(rows.len() as u64)
     }
 
     async fn delete(&self, name: &PackName, size: u64) -> Result<()> {
@@ -186,10 +188,10 @@ const FEW: u64 = 16;
 /// A commit pack up to this size is small.
 const SMALL: u64 = 64 * 1024;
 
-async fn forget(core: &Core, pack: PackNumber) -> Result<()> {
+async fn forget(core: &Core, packs: &[&PackRow]) -> Result<()> {
     let _applying = core.apply.lock().await;
     let mut tx = core.catalog.begin();
-    tx.remove_pack(pack);
+    packs.iter().for_each(|pack| tx.remove_pack(pack.name.number));
     tx.commit()?;
     Ok(())
 }

@@ -30,7 +30,6 @@ mod choice;
 mod discard;
 mod due;
 mod moving;
-mod pace;
 mod progress;
 mod release;
 
@@ -41,7 +40,6 @@ pub use self::progress::{ReclaimPhase, ReclaimProgress};
 
 use self::choice::{Choice, Survey};
 use self::moving::Mover;
-use self::pace::Pace;
 #[cfg(test)]
 pub(crate) use self::release::release_step;
 use super::core::Core;
@@ -49,6 +47,7 @@ use super::error::{Error, Reason, Result};
 use super::log::requests::Request;
 use super::repository::{Repository, WriteAccess};
 use crate::catalog::{Lookup, PackRow};
+use crate::engine::pace::Pace;
 use crate::format::{PackKind, PackNumber};
 
 /// Rows read at a time.

@@ -5,13 +5,13 @@
 //! stored anew, and the children that were released already are counted again.
 
 use super::PAGE;
-use super::pace::Pace;
 use crate::catalog::{ChunkRow, Lookup, ReleaseRow};
 use crate::codec::ChunkId;
 use crate::engine::core::Core;
 use crate::engine::error::{Reason, Result};
 use crate::engine::log::apply::Change;
 use crate::engine::log::rebuild::read_manifest_children;
+use crate::engine::pace::Pace;
 
 /// Releases the children of every manifest that nothing refers to. Releasing a root may queue its leaves, so this goes
 /// on until nothing is left but what is held.

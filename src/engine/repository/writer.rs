@@ -264,6 +264,7 @@ impl Writer {
             opening: Some(opening),
             strays,
             waiting: Default::default(),
+            checkpoints: Default::default(),
         };
         let uploads = upload::run(core.clone(), Arc::downgrade(&packer), ledger.clone(), full_packs);
         Ok(Self {

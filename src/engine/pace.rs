@@ -16,19 +16,19 @@ const REST_FACTOR: u32 = 3;
 const REST_MAX: Duration = Duration::from_secs(1);
 
 /// The pace of one run.
-pub(super) struct Pace {
+pub(crate) struct Pace {
     in_flight: Arc<InFlight>,
 }
 
 impl Pace {
-    pub(super) fn new(core: &Core) -> Self {
+    pub(crate) fn new(core: &Core) -> Self {
         Self {
             in_flight: core.in_flight.clone(),
         }
     }
 
     /// A step begins.
-    pub(super) fn step(&self) -> Step<'_> {
+    pub(crate) fn step(&self) -> Step<'_> {
         Step {
             pace: self,
             began: Instant::now(),
@@ -40,7 +40,7 @@ impl Pace {
     }
 
     /// The same as a rule for whoever does the steps.
-    pub(super) fn rule(&self) -> RestRule {
+    pub(crate) fn rule(&self) -> RestRule {
         let in_flight = self.in_flight.clone();
         Arc::new(move |step| rest_after(&in_flight, step))
     }
@@ -55,14 +55,14 @@ fn rest_after(in_flight: &InFlight, step: Duration) -> Duration {
 
 /// A step under way.
 #[must_use]
-pub(super) struct Step<'a> {
+pub(crate) struct Step<'a> {
     pace: &'a Pace,
     began: Instant,
 }
 
 impl Step<'_> {
     /// The step has ended: rests, if others are at work.
-    pub(super) async fn rest(self) {
+    pub(crate) async fn rest(self) {
         let rest = self.pace.rest_after(self.began.elapsed());
         if !rest.is_zero() {
             tokio::time::sleep(rest).await;

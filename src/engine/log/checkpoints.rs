@@ -1,0 +1,76 @@
+//! The checkpoints that a writer writes, one after the other, beside the log.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::checkpoint;
+use crate::engine::core::Core;
+use crate::engine::error::{Error, Result};
+
+type Reply = oneshot::Sender<Result<()>>;
+
+/// The checkpoint under way, and who waits for it or for the next.
+#[derive(Default)]
+pub(crate) struct Checkpoints {
+    /// At most one task; it ends with whoever drops this.
+    under_way: JoinSet<Result<()>>,
+    waiting: Vec<Reply>,
+    /// For them the one under way began too early.
+    waiting_for_next: Vec<Reply>,
+}
+
+impl Checkpoints {
+    /// Asks for one of everything that is committed by now.
+    pub(super) fn ask(&mut self, reply: Reply) {
+        self.waiting_for_next.push(reply);
+    }
+
+    /// Begins one if it is asked for or `is_due`, unless one is under way.
+    pub(super) fn begin(&mut self, core: &Arc<Core>, epoch: u64, is_due: bool) {
+        if !self.under_way.is_empty() || !(is_due || !self.waiting_for_next.is_empty()) {
+            return;
+        }
+        self.waiting = std::mem::take(&mut self.waiting_for_next);
+        let core = core.clone();
+        self.under_way
+            .spawn(async move { checkpoint::write(&core, epoch).await });
+    }
+
+    /// Waits until the one under way ends, for ever if there is none. May be dropped and called again.
+    pub(super) async fn ended(&mut self) -> Result<()> {
+        match self.under_way.join_next().await {
+            Some(ended) => ended.unwrap_or_else(|_| Err(Error::internal("writing a checkpoint panicked"))),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tells those who waited for the one that ended.
+    pub(super) fn answer(&mut self, core: &Core, written: Result<()>) {
+        match &written {
+            Ok(()) => core.counters.checkpoints.add(1),
+            Err(error) => tracing::error!(%error, "a checkpoint could not be written; the log stays longer"),
+        }
+        for reply in self.waiting.drain(..) {
+            let _ = reply.send(written.clone());
+        }
+    }
+
+    /// Waits for those that are under way and asked for. After a `failure` of their writer they are given up instead: the next
+    /// one writes its own.
+    pub(super) async fn end(mut self, core: &Arc<Core>, epoch: u64, failure: Option<Error>) {
+        if let Some(error) = failure {
+            self.under_way.shutdown().await;
+            for reply in self.waiting.into_iter().chain(self.waiting_for_next) {
+                let _ = reply.send(Err(error.clone()));
+            }
+            return;
+        }
+        while !self.under_way.is_empty() {
+            let written = self.ended().await;
+            self.answer(core, written);
+            self.begin(core, epoch, false);
+        }
+    }
+}
