@@ -11,8 +11,10 @@ use crate::engine::log::requests::Request;
 use crate::format::names::parse_pack;
 use crate::format::{PackKind, PackName, PackNumber};
 
-/// Packs condemned by one record.
+/// Packs condemned at a time, and by one record at most.
 const CONDEMN_MAX: usize = 4096;
+/// Ids that become unknown with one record, about: what a pack of small chunks has.
+const CONDEMN_IDS: u32 = 4096;
 /// Packs deleted beside each other: enough for a bucket that takes its time, and few enough to make way for others.
 const DROP_AT_ONCE: usize = 16;
 
@@ -43,18 +45,36 @@ impl Run<'_> {
         // What was released is not on the log. A catalog that a power cut set back behind that, and not behind this
         // record, would have to be made anew.
         self.core.store_catalog.persist()?;
-        let packs = packs.to_vec();
-        let condemned = self.access.ask(|reply| Request::Condemn { packs, reply }).await?;
+        step.rest().await;
+        let condemned = self.condemn(packs).await?;
         if condemned.is_empty() {
             return Ok(0);
         }
         let covered = self.cover().await?;
-        step.rest().await;
         let mut rows = Vec::with_capacity(condemned.len());
         for name in condemned {
             rows.extend(self.core.catalog.pack(name.number)?);
         }
         self.drop_packs(&rows, covered).await
+    }
+
+    /// Condemns those of the packs that hold nothing in use and that nobody holds, in records that are soon applied: commits
+    /// wait for that.
+    async fn condemn(&self, packs: &[PackNumber]) -> Result<Vec<PackName>> {
+        let mut condemned = Vec::new();
+        let (mut record, mut ids) = (Vec::new(), 0);
+        for (at, number) in packs.iter().enumerate() {
+            ids += self.core.catalog.pack(*number)?.map_or(0, |row| row.current);
+            record.push(*number);
+            if ids >= CONDEMN_IDS || at + 1 == packs.len() {
+                let packs = std::mem::take(&mut record);
+                ids = 0;
+                let step = self.pace.step();
+                condemned.extend(self.access.ask(|reply| Request::Condemn { packs, reply }).await?);
+                step.rest().await;
+            }
+        }
+        Ok(condemned)
     }
 
     /// Deletes packs that a durable record condemns.

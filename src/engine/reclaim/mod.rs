@@ -41,6 +41,8 @@ pub use self::progress::{ReclaimPhase, ReclaimProgress};
 use self::choice::{Choice, Survey};
 use self::moving::Mover;
 #[cfg(test)]
+pub(crate) use self::moving::checkpoint_bytes;
+#[cfg(test)]
 pub(crate) use self::release::release_step;
 use super::core::Core;
 use super::error::{Error, Reason, Result};
@@ -201,12 +203,15 @@ impl Run<'_> {
         let choice = survey.choose(&self.options, self.core.options.pack_target() as u64);
         self.progress.expect(choice.bytes());
         for choice in choice.in_turn(self.is_short_of_room().await) {
-            self.rewrite_chosen(&choice).await?;
+            if !self.rewrite_chosen(&choice).await? {
+                break;
+            }
         }
         Ok(())
     }
 
-    async fn rewrite_chosen(&self, choice: &Choice) -> Result<()> {
+    /// False if it came to no end, since nothing can be dropped or no room is left.
+    async fn rewrite_chosen(&self, choice: &Choice) -> Result<bool> {
         let mut after = None;
         let mut mover = Mover::new(self);
         // Packs that are written now come behind: they are not looked at.
@@ -219,16 +224,16 @@ impl Run<'_> {
                 if !mover.has_room().await {
                     let goes_on = self.end_round(&mut mover).await?;
                     if !goes_on || !mover.has_room().await {
-                        return Ok(());
+                        return Ok(false);
                     }
                 }
                 mover.take(row).await?;
                 if mover.is_round_over(self.is_short_of_room().await) && !self.end_round(&mut mover).await? {
-                    return Ok(());
+                    return Ok(false);
                 }
             }
         }
-        self.end_round(&mut mover).await.map(drop)
+        self.end_round(&mut mover).await
     }
 
     /// Drops the packs that were moved out of. False if there were some and none could go, since others hold them: then more

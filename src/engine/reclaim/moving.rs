@@ -58,6 +58,14 @@ struct Output {
     unannounced: Unannounced,
 }
 
+/// About what the checkpoint takes without which nothing can be dropped: results of puts, and a segment.
+pub(crate) fn checkpoint_bytes(core: &Core) -> u64 {
+    const PUT_ID_BYTES: u64 = 160;
+    const SEGMENT_BYTES: u64 = 256 << 10;
+    let tip = core.catalog.tip().ok().flatten().unwrap_or_default();
+    tip.put_serial.min(PUT_IDS_KEPT) * PUT_ID_BYTES + SEGMENT_BYTES
+}
+
 /// A pack that is moved out of.
 struct Source {
     core: Arc<Core>,
@@ -100,18 +108,10 @@ impl<'a> Mover<'a> {
         let (least, most) = super::ROUND_BYTES;
         self.round_bytes = free.map_or(most, |free| (free / 8).clamp(least, most));
         let room = free.map_or(target, |free| {
-            target.min(free.saturating_sub(self.checkpoint_bytes()) / 2)
+            target.min(free.saturating_sub(checkpoint_bytes(self.run.core)) / 2)
         });
         self.output_bytes = room as usize;
         room >= OUTPUT_BYTES_MIN.min(target)
-    }
-
-    /// About what the checkpoint takes without which nothing can be dropped: results of puts, and a segment.
-    fn checkpoint_bytes(&self) -> u64 {
-        const PUT_ID_BYTES: u64 = 160;
-        const SEGMENT_BYTES: u64 = 256 << 10;
-        let tip = self.run.core.catalog.tip().ok().flatten().unwrap_or_default();
-        tip.put_serial.min(PUT_IDS_KEPT) * PUT_ID_BYTES + SEGMENT_BYTES
     }
 
     /// Whether the packs that were moved out of should be dropped before more is moved.

@@ -326,7 +326,8 @@ fn of_limit(seen: &Observations, policy: &Policy, held: &mut Held) -> Option<Cau
     };
     let none = policy.capacity.none(total, whole.reserved_bytes, policy.pack_bytes);
     let low = policy.capacity.low(&whole, total);
-    held.no_limit = none.is_below(free, held.no_limit);
+    // The thresholds of a very small limit are 0.
+    held.no_limit = free == 0 || none.is_below(free, held.no_limit);
     held.low_limit = low.is_at_or_below(free, held.low_limit);
     if held.no_limit {
         let message =

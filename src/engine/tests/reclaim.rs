@@ -1,16 +1,17 @@
 //! Space comes back while everything in use stays as it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 
 use super::*;
-use crate::backend::{Backend, Location};
+use crate::backend::Backend;
 use crate::catalog::{Lookup, PackRow};
 use crate::codec::ChunkSizes;
-use crate::engine::reclaim::release_step;
+use crate::engine::reclaim::{checkpoint_bytes, release_step};
 use crate::format::{BlobKind, Entry, PackKind, PackName};
 use crate::testkit::faulty::{Faulty, Kind};
 
@@ -28,10 +29,14 @@ fn small_chunks() -> NewRepository {
     }
 }
 
+async fn put(repository: &Repository, name: &str, data: &[u8]) -> Result<PutOutcome> {
+    repository.put(name, data, PutOptions::default()).await
+}
+
 struct Scene {
     files: Arc<InMemory>,
     repository: Repository,
-    _store: Store,
+    store: Store,
 }
 
 impl Scene {
@@ -44,14 +49,18 @@ impl Scene {
         let mut options = StoreOptions::in_memory(name).unwrap();
         options.options.pack_bytes_target = 1 << 20;
         tune(&mut options.options);
-        let files = Arc::<InMemory>::default();
-        let backend = Backend::with_object_store(files.clone(), Location::Memory(name.to_owned()));
-        let store = Store::open_on(options, backend, small_chunks()).await.unwrap();
+        Self::on(Arc::default(), options, small_chunks()).await
+    }
+
+    /// A store of its own, with its own catalog, on what may be there already.
+    async fn on(files: Arc<InMemory>, options: StoreOptions, first: NewRepository) -> Self {
+        let backend = Backend::with_object_store(files.clone(), options.location.clone());
+        let store = Store::open_on(options, backend, first).await.unwrap();
         let repository = store.repository("default").await.unwrap();
         Self {
             files,
             repository,
-            _store: store,
+            store,
         }
     }
 
@@ -65,13 +74,13 @@ impl Scene {
         let scene = Self {
             files: Arc::default(),
             repository,
-            _store: store,
+            store,
         };
         (scene, faulty)
     }
 
     async fn put(&self, name: &str, data: &[u8]) {
-        self.repository.put(name, data, PutOptions::default()).await.unwrap();
+        put(&self.repository, name, data).await.unwrap();
     }
 
     async fn delete(&self, name: &str) {
@@ -417,7 +426,7 @@ async fn copies_written_beside_a_put_survive_the_end_of_the_writer() {
             .any(|row| row.kind == PackKind::Chunk && row.live > 0 && row.live == row.entries)
     };
     while !is_moved() {
-        let soon = std::time::Duration::from_millis(20);
+        let soon = Duration::from_millis(20);
         if let Ok(put) = tokio::time::timeout(soon, faulty.held(|waiting| !waiting.abandoned)).await
             && !is_moved()
         {
@@ -433,4 +442,137 @@ async fn copies_written_beside_a_put_survive_the_end_of_the_writer() {
     scene.put("next", b"next").await;
     assert!(read(&scene.repository, "half", ByteRange::All).await == half);
     scene.check().await;
+}
+
+/// A put fails while a reclaim deletes packs. The reclaim ends with the writer it has, so that the next one can begin,
+/// whatever the storage makes of the delete.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reclaim_does_not_keep_the_next_writer_waiting() {
+    let (scene, faulty) = Scene::faulty("next writer", 1 << 20).await;
+    let half = scene.interleaved().await;
+    scene.delete("all").await;
+    let of_packs = |kind: Kind| move |found: Kind, path: &str| found == kind && path.contains("/packs/");
+    faulty.hold(of_packs(Kind::Delete));
+    let reclaiming = {
+        let repository = scene.repository.clone();
+        tokio::spawn(async move { repository.reclaim(ReclaimOptions::default()).await })
+    };
+    let deleting = faulty.held(|waiting| waiting.kind == Kind::Delete).await;
+    faulty.hold(of_packs(Kind::Put));
+    let putting = {
+        let repository = scene.repository.clone();
+        tokio::spawn(async move { put(&repository, "fails", &bytes(3, 3 << 20)).await })
+    };
+    let upload = faulty.held(|waiting| waiting.kind == Kind::Put).await;
+    assert!(faulty.refuse(upload.operation));
+    faulty.hold_no_more();
+    for waiting in faulty.waiting() {
+        if waiting.kind == Kind::Put {
+            faulty.release(waiting.operation).await;
+        }
+    }
+    assert!(putting.await.unwrap().is_err());
+    let next = tokio::time::timeout(Duration::from_secs(60), put(&scene.repository, "next", b"next"));
+    next.await.expect("the next writer begins").unwrap();
+    assert!(reclaiming.await.unwrap().is_err());
+    assert!(
+        faulty
+            .waiting()
+            .iter()
+            .any(|waiting| waiting.operation == deleting.operation)
+    );
+    for waiting in faulty.waiting() {
+        faulty.release(waiting.operation).await;
+    }
+    assert!(read(&scene.repository, "half", ByteRange::All).await == half);
+    scene.reclaim(ReclaimOptions::default()).await;
+    scene.check().await;
+}
+
+/// Room is short and nothing can be dropped, since all of it is held: copies would only take more.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_more_is_copied_where_nothing_can_be_dropped() {
+    let scene = Scene::new("all held").await;
+    let half = scene.interleaved().await;
+    scene.delete("all").await;
+    scene.reclaim(NO_MOVES).await;
+    let before = scene.packs();
+    let holder = scene.repository.core().in_flight.background_holder();
+    assert!(before.iter().all(|row| holder.pin(row.name.number)));
+    scene.store.set_store_bytes_max(Some(1));
+    scene.reclaim(ReclaimOptions::THOROUGH).await;
+    let copies = scene.packs().iter().filter(|row| row.kind == PackKind::Chunk).count();
+    let were = before.iter().filter(|row| row.kind == PackKind::Chunk).count();
+    // A full pack, and what did not fit into it.
+    assert!(were > 4 && copies <= were + 2, "{were} {copies}");
+
+    drop(holder);
+    scene.reclaim(ReclaimOptions::THOROUGH).await;
+    let (stored, live) = scene.blobs();
+    assert!(stored < live + (1 << 20), "{stored} {live}");
+    assert!(read(&scene.repository, "half", ByteRange::All).await == half);
+    scene.store.set_store_bytes_max(None);
+    scene.check().await;
+}
+
+/// One agent releases a root in part. Another one, whose catalog knows nothing of that, finds the root and puts the object
+/// again. When the first follows its log, what it has released counts again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_owner_found_in_use_is_not_released() {
+    let mut options = StoreOptions::in_memory("two owners").unwrap();
+    options.options.release_children_max = 1;
+    let first = NewRepository {
+        chunk_sizes: ChunkSizes::new(256, 512, 1024).unwrap(),
+        ..NewRepository::named("default").unwrap()
+    };
+    let one = Scene::on(Arc::default(), options.clone(), first.clone()).await;
+    // Chunks for more than one leaf.
+    let data = bytes(1, 2 << 20);
+    one.put("object", &data).await;
+    let other = Scene::on(one.files.clone(), options, first).await;
+    other.repository.follow_others().await.unwrap();
+    one.delete("object").await;
+    other.repository.follow_others().await.unwrap();
+    let core = other.repository.core().clone();
+    let [root] = core.catalog.releases_page(None, 10).unwrap().try_into().unwrap();
+    assert_eq!(root.kind, BlobKind::Root);
+    release_step(&core, &root).await.unwrap();
+    assert_eq!(core.catalog.release(&root.id).unwrap().unwrap().cursor, 1);
+
+    let again = put(&one.repository, "again", &data).await.unwrap();
+    assert_eq!(again.new_chunks, 0);
+    other.repository.follow_others().await.unwrap();
+    assert!(read(&other.repository, "again", ByteRange::All).await == data);
+    other.repository.release_deleted().await.unwrap();
+    other.reclaim(ReclaimOptions::THOROUGH).await;
+    assert!(read(&other.repository, "again", ByteRange::All).await == data);
+    other.check().await;
+}
+
+/// Without room for a checkpoint nothing can be dropped: what is kept back for it is no less than it takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_takes_no_more_than_is_kept_back_for_it() {
+    let scene = Scene::new("checkpoint").await;
+    let puts = (0..3000u64).map(|number| {
+        let repository = scene.repository.clone();
+        async move { put(&repository, &format!("object {}", number % 10), &number.to_le_bytes()).await }
+    });
+    for outcome in futures::future::join_all(puts).await {
+        outcome.unwrap();
+    }
+    let core = scene.repository.core();
+    let kept_back = checkpoint_bytes(core);
+    scene.repository.write_checkpoints(&[]).await.unwrap();
+    let files = core
+        .backend
+        .list(&core.layout.checkpoints_prefix(), None)
+        .await
+        .unwrap();
+    let sizes: Vec<_> = files.iter().map(|file| file.size).collect();
+    // Two of them, which share what did not change.
+    let largest = sizes.iter().max().unwrap();
+    assert!(
+        *largest > 150_000 && sizes.iter().sum::<u64>() <= 2 * kept_back,
+        "{kept_back} {sizes:?}"
+    );
 }
