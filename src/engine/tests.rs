@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 
+mod checkpoints;
 mod keys;
 mod quota;
 mod reclaim;

@@ -57,20 +57,16 @@ impl Checkpoints {
         }
     }
 
-    /// Waits for those that are under way and asked for. After a `failure` of their writer they are given up instead: the next
-    /// one writes its own.
-    pub(super) async fn end(mut self, core: &Arc<Core>, epoch: u64, failure: Option<Error>) {
-        if let Some(error) = failure {
-            self.under_way.shutdown().await;
-            for reply in self.waiting.into_iter().chain(self.waiting_for_next) {
-                let _ = reply.send(Err(error.clone()));
-            }
-            return;
-        }
-        while !self.under_way.is_empty() {
-            let written = self.ended().await;
-            self.answer(core, written);
-            self.begin(core, epoch, false);
+    /// Whether none is under way and nobody waits for one.
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way.is_empty() && self.waiting_for_next.is_empty()
+    }
+
+    /// Gives up what is under way and asked for: the writer has failed, and the next one writes its own.
+    pub(super) async fn give_up(&mut self, error: &Error) {
+        self.under_way.shutdown().await;
+        for reply in self.waiting.drain(..).chain(self.waiting_for_next.drain(..)) {
+            let _ = reply.send(Err(error.clone()));
         }
     }
 }

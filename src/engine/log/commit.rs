@@ -51,9 +51,8 @@ impl Committer {
                         Some(request) => batch.push(request),
                         None => break,
                     },
-                    written = self.checkpoints.ended() => {
-                        self.checkpoints.answer(&self.core, written);
-                        self.begin_checkpoint();
+                    () = Self::checkpoint(&mut self.checkpoints, &self.core, &self.ledger) => {
+                        self.begin_checkpoint(false);
                         continue;
                     }
                     () = self.ledger.pressure(introduce_max), if self.ledger.failure().is_none() => {}
@@ -66,8 +65,21 @@ impl Committer {
             }
             self.serve(batch).await;
         }
-        let failure = self.ledger.failure();
-        self.checkpoints.end(&self.core, self.ownership.epoch(), failure).await;
+        while !self.checkpoints.is_idle() {
+            Self::checkpoint(&mut self.checkpoints, &self.core, &self.ledger).await;
+            self.begin_checkpoint(false);
+        }
+    }
+
+    /// Waits until a checkpoint ends, or the writer does. Who waits for one may keep the writer until told.
+    async fn checkpoint(checkpoints: &mut Checkpoints, core: &Core, ledger: &Ledger) {
+        if checkpoints.is_idle() {
+            std::future::pending::<()>().await;
+        }
+        tokio::select! {
+            written = checkpoints.ended() => checkpoints.answer(core, written),
+            error = ledger.failed() => checkpoints.give_up(&error).await,
+        }
     }
 
     async fn serve(&mut self, batch: Vec<Request>) {
@@ -92,13 +104,16 @@ impl Committer {
                 self.checkpoints.ask(reply);
             }
         }
-        self.begin_checkpoint();
+        // One that failed is tried again with the next commit.
+        let is_due = self.tip.log_bytes_since_checkpoint >= self.core.options.checkpoint_log_bytes;
+        self.begin_checkpoint(is_due);
     }
 
-    /// Begins a checkpoint if one is asked for or due. The log goes on beside it.
-    fn begin_checkpoint(&mut self) {
-        let is_due = self.tip.log_bytes_since_checkpoint >= self.core.options.checkpoint_log_bytes;
-        self.checkpoints.begin(&self.core, self.ownership.epoch(), is_due);
+    /// Begins a checkpoint if one is asked for or `is_due`, unless this writer has failed. The log goes on beside it.
+    fn begin_checkpoint(&mut self, is_due: bool) {
+        if self.ledger.failure().is_none() {
+            self.checkpoints.begin(&self.core, self.ownership.epoch(), is_due);
+        }
     }
 
     /// One commit, from the open pack to the acknowledgements.
