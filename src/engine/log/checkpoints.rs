@@ -29,7 +29,8 @@ impl Checkpoints {
 
     /// Begins one if it is asked for or `is_due`, unless one is under way.
     pub(super) fn begin(&mut self, core: &Arc<Core>, epoch: u64, is_due: bool) {
-        if !self.under_way.is_empty() || !(is_due || !self.waiting_for_next.is_empty()) {
+        let is_wanted = is_due || !self.waiting_for_next.is_empty();
+        if !is_wanted || !self.under_way.is_empty() {
             return;
         }
         self.waiting = std::mem::take(&mut self.waiting_for_next);

@@ -57,7 +57,7 @@ const PAGE: usize = 1024;
 /// Packs that are moved out of before they are condemned and deleted: what one record condemns.
 const ROUND_PACKS: usize = 4096;
 /// Bytes that are written before the same: an eighth of what is free, within these bounds. Each round ends with a checkpoint,
-/// which commits wait for, so there should be few; and until then both copies take space.
+/// which may be large, so there should be few; and until then both copies take space.
 const ROUND_BYTES: (u64, u64) = (256 << 20, 1 << 30);
 
 /// How to reclaim.
