@@ -51,8 +51,8 @@ impl Committer {
                         Some(request) => batch.push(request),
                         None => break,
                     },
-                    () = Self::checkpoint(&mut self.checkpoints, &self.core, &self.ledger) => {
-                        self.begin_checkpoint(false);
+                    is_written = Self::checkpoint(&mut self.checkpoints, &self.core, &self.ledger) => {
+                        self.after_checkpoint(is_written);
                         continue;
                     }
                     () = self.ledger.pressure(introduce_max), if self.ledger.failure().is_none() => {}
@@ -66,19 +66,27 @@ impl Committer {
             self.serve(batch).await;
         }
         while !self.checkpoints.is_idle() {
-            Self::checkpoint(&mut self.checkpoints, &self.core, &self.ledger).await;
-            self.begin_checkpoint(false);
+            let is_written = Self::checkpoint(&mut self.checkpoints, &self.core, &self.ledger).await;
+            self.after_checkpoint(is_written);
         }
     }
 
-    /// Waits until a checkpoint ends, or the writer does. Who waits for one may keep the writer until told.
-    async fn checkpoint(checkpoints: &mut Checkpoints, core: &Core, ledger: &Ledger) {
+    /// Waits until a checkpoint ends, or the writer does; whether it was written. Who waits for one may keep the writer until
+    /// told.
+    async fn checkpoint(checkpoints: &mut Checkpoints, core: &Core, ledger: &Ledger) -> bool {
         if checkpoints.is_idle() {
             std::future::pending::<()>().await;
         }
         tokio::select! {
-            written = checkpoints.ended() => checkpoints.answer(core, written),
-            error = ledger.failed() => checkpoints.give_up(&error).await,
+            written = checkpoints.ended() => {
+                let is_written = written.is_ok();
+                checkpoints.answer(core, written);
+                is_written
+            }
+            error = ledger.failed() => {
+                checkpoints.give_up(&error).await;
+                false
+            }
         }
     }
 
@@ -104,9 +112,17 @@ impl Committer {
                 self.checkpoints.ask(reply);
             }
         }
-        // One that failed is tried again with the next commit.
-        let is_due = self.tip.log_bytes_since_checkpoint >= self.core.options.checkpoint_log_bytes;
-        self.begin_checkpoint(is_due);
+        self.begin_checkpoint(self.is_due(&self.tip));
+    }
+
+    /// The log may have grown by as much again meanwhile. A checkpoint that failed is tried again with the next commit.
+    fn after_checkpoint(&mut self, is_written: bool) {
+        let tip = self.core.catalog.tip().ok().flatten();
+        self.begin_checkpoint(is_written && tip.is_some_and(|tip| self.is_due(&tip)));
+    }
+
+    fn is_due(&self, tip: &TipRow) -> bool {
+        tip.log_bytes_since_checkpoint >= self.core.options.checkpoint_log_bytes
     }
 
     /// Begins a checkpoint if one is asked for or `is_due`, unless this writer has failed. The log goes on beside it.
