@@ -51,7 +51,10 @@ impl Checkpoints {
     pub(super) fn answer(&mut self, core: &Core, written: Result<()>) {
         match &written {
             Ok(()) => core.counters.checkpoints.add(1),
-            Err(error) => tracing::error!(%error, "a checkpoint could not be written; the log stays longer"),
+            Err(error) => {
+                tracing::error!(%error, "a checkpoint could not be written; the log stays longer");
+                core.gate.poke();
+            }
         }
         for reply in self.waiting.drain(..) {
             let _ = reply.send(written.clone());

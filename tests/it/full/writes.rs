@@ -77,6 +77,8 @@ async fn meet(volume: &Path, left: u64) -> bool {
     let _ = told.put(&repository, "later", "later", 300 * KIB).await;
     told.check(&repository, &what).await;
     drop(foreign);
+    // The mode from here on, not one that was told before.
+    agent.store.status().await.unwrap();
     agent.until_mode(Mode::Optimal).await;
     let last = told.put(&repository, "last", "last", 200 * KIB).await;
     last.unwrap_or_else(|error| panic!("{what}: room is back, and the put failed: {error:?}"));
