@@ -539,13 +539,14 @@ async fn what_another_owner_found_in_use_is_not_released() {
     release_step(&core, &root).await.unwrap();
     assert_eq!(core.catalog.release(&root.id).unwrap().unwrap().cursor, 1);
 
-    let again = put(&one.repository, "again", &data).await.unwrap();
+    // A root is that of a name.
+    let again = put(&one.repository, "object", &data).await.unwrap();
     assert_eq!(again.new_chunks, 0);
     other.repository.follow_others().await.unwrap();
-    assert!(read(&other.repository, "again", ByteRange::All).await == data);
+    assert!(read(&other.repository, "object", ByteRange::All).await == data);
     other.repository.release_deleted().await.unwrap();
     other.reclaim(ReclaimOptions::THOROUGH).await;
-    assert!(read(&other.repository, "again", ByteRange::All).await == data);
+    assert!(read(&other.repository, "object", ByteRange::All).await == data);
     other.check().await;
 }
 
