@@ -90,12 +90,13 @@ impl History {
             repository.reclaim(ReclaimOptions::THOROUGH),
             callers.put(repository, "again", 5, LARGE)
         );
-        reclaimed.unwrap();
+        let first = reclaimed.unwrap();
         put.unwrap();
         callers.delete(repository, "again").await.unwrap();
-        // What another object shared with it stays, and its pack is rewritten.
-        let reclaimed = repository.reclaim(ReclaimOptions::THOROUGH).await.unwrap();
-        assert!(reclaimed.packs_rewritten > 0, "{reclaimed:?}");
+        // What another object shared with it stays, and its pack is rewritten: now, or before the bytes came back.
+        let second = repository.reclaim(ReclaimOptions::THOROUGH).await.unwrap();
+        let rewritten = first.packs_rewritten + second.packs_rewritten;
+        assert!(rewritten > 0, "{first:?} {second:?}");
         callers.put(repository, "empty", 0, 0).await.unwrap();
     }
 
