@@ -78,14 +78,16 @@ impl Committer {
             std::future::pending::<()>().await;
         }
         tokio::select! {
+            // First: giving up may itself be interrupted, and what was given up must not be taken for a failure of its own.
+            biased;
+            error = ledger.failed() => {
+                checkpoints.give_up(&error).await;
+                false
+            }
             written = checkpoints.ended() => {
                 let is_written = written.is_ok();
                 checkpoints.answer(core, written);
                 is_written
-            }
-            error = ledger.failed() => {
-                checkpoints.give_up(&error).await;
-                false
             }
         }
     }
