@@ -29,6 +29,7 @@ fn a_long_stream_goes_in_and_comes_out_in_bounded_memory() {
         input.write_all(part).unwrap();
         peak = peak.max(resident_peak(child.id()));
     });
+    assert_eq!(name_of(&child), "cairn\n", "it started anew, and is called so");
     drop(input);
     finish(&mut child, &mut peak);
     assert!(peak <= RESIDENT_MAX, "put had {} MiB resident", peak >> 20);
@@ -58,6 +59,11 @@ fn each_part(mut work: impl FnMut(u64, &mut [u8])) {
     for at in (0..STREAM).step_by(part.len()) {
         work(at, &mut part);
     }
+}
+
+/// What the system calls the process.
+fn name_of(child: &Child) -> String {
+    std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap()
 }
 
 /// Looks at the peak until the process ends, well.

@@ -5,6 +5,7 @@
     reason = "doc comments of flags are what --help prints: `<store>` is a placeholder there"
 )]
 
+mod allocator;
 mod bench;
 mod choice;
 mod completions;
@@ -169,6 +170,7 @@ fn refuse_usage(error: &clap::Error) -> ExitCode {
 }
 
 fn run(flags: GlobalFlags, matches: &ArgMatches, command: Command) -> Result<(), Failure> {
+    allocator::settle();
     telemetry::init()?;
     let session = Session::new(flags, matches)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,6 +1,5 @@
 //! `cairn serve`: the agent. Configuration in, sockets bound, store opened, calls answered, an orderly end.
 
-mod allocator;
 mod keys;
 mod signals;
 
@@ -69,7 +68,7 @@ impl Serve {
         if check {
             return check_files(&configuration);
         }
-        allocator::settle();
+        crate::allocator::settle();
         telemetry::init_service(&configuration.log)?;
         let (least, most) = RUNTIME_THREADS;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -183,13 +182,14 @@ async fn serve(configuration: serve::Serve) -> Result<(), Failure> {
     let agent = Agent::new(store.clone(), agent_settings(&configuration, &metrics));
     tasks.spawn(agent.clone().keep_scrubbing());
     tasks.spawn(agent.clone().keep_reclaiming());
+    // In this order: whoever reads that the agent serves finds it ready.
+    state.enter(Phase::Serving);
     tell_start(&configuration, &sockets.grpc, http);
     if !Secret::memory_is_locked() {
         tracing::warn!(
             "the system does not allow to lock memory: keys may be swapped out; raise the limit (ulimit -l)"
         );
     }
-    state.enter(Phase::Serving);
     let ended = answer(&configuration, sockets.grpc, &agent, metrics, async {
         let ended = end(&mut signals, &mut tasks).await;
         state.enter(Phase::Ending);
