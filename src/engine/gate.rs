@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::error::{Error, Reason, Result};
@@ -31,6 +32,8 @@ pub(crate) struct Gate {
     state: Mutex<State>,
     /// One look at a time: one that hangs takes one thread, not all of them.
     looking: Arc<Semaphore>,
+    /// The reserve is kept by one at a time.
+    keeping: Arc<Semaphore>,
     admitting: tokio::sync::Mutex<()>,
     /// Bytes of packs of data that are being put.
     putting_bytes: AtomicU64,
@@ -68,6 +71,7 @@ impl Gate {
                 is_deletion_requested: false,
             }),
             looking: Arc::new(Semaphore::new(1)),
+            keeping: Arc::new(Semaphore::new(1)),
             admitting: tokio::sync::Mutex::new(()),
             putting_bytes: AtomicU64::new(0),
             is_watched: AtomicBool::new(false),
@@ -164,7 +168,7 @@ impl Gate {
             let backend = self.backend.clone();
             let look = tokio::task::spawn_blocking(move || {
                 let look = backend.look();
-                drop(turn);
+                drop((backend, turn));
                 look
             });
             look.await.unwrap_or_else(|_| silent("it cannot be looked at"))
@@ -173,6 +177,31 @@ impl Gate {
             Ok(look) => look,
             Err(_) => silent("no answer for some seconds"),
         }
+    }
+
+    /// Does work on the reserve, once what was begun before is done. It goes on if nobody waits for it any more.
+    pub(crate) async fn keep_reserve<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> std::result::Result<T, JoinError> {
+        let turn = self.keeping.clone().acquire_owned().await;
+        let turn = turn.expect("the semaphore is never closed");
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(turn);
+            done
+        });
+        done.await
+    }
+
+    /// Waits until looks, and work on the reserve, that nobody waits for any more have ended, and with them their hold of
+    /// the store. A place that does not answer is not waited for.
+    pub(crate) async fn settle(&self) {
+        let settled = async {
+            drop(self.looking.acquire().await);
+            drop(self.keeping.acquire().await);
+        };
+        let _ = tokio::time::timeout(LOOK_WAIT, settled).await;
     }
 
     /// What can be seen of the place and of the catalog, whatever the repositories say.

@@ -233,7 +233,7 @@ impl Store {
         }
         let (backend, bytes) = (self.inner.backend.clone(), capacity.reserved_bytes);
         let is_of_nobody = told.headers.is_empty();
-        let kept = tokio::task::spawn_blocking(move || match is_of_nobody {
+        let kept = self.inner.gate.keep_reserve(move || match is_of_nobody {
             true if backend.reserve_bytes() == 0 => Ok(()),
             true => backend.give_back_reserve(),
             false => backend.fill_reserve(bytes),

@@ -540,12 +540,13 @@ impl Store {
         open
     }
 
-    /// Finishes what is in flight in every repository.
+    /// Finishes what is in flight in every repository. Whoever then drops the store can open it again at once.
     pub async fn close(&self) {
         let open: Vec<_> = self.inner.open.lock().await.values().cloned().collect();
         for repository in open {
             repository.close().await;
         }
+        self.inner.gate.settle().await;
     }
 
     pub(crate) fn catalog(&self) -> &Catalog {

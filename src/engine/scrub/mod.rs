@@ -114,7 +114,7 @@ impl Repository {
         let _running = core.counters.scrubs.began(options.depth);
         let mut walk = Walk::new(core.backend.clone(), options, progress)?;
         if walk.depth() != Depth::Bytes {
-            walk.compare(&core)?;
+            walk.compare(&core).await?;
         }
         let paused = tokio::select! {
             done = Class::Scrub.scope(self.scrub_all(&walk)) => done?,

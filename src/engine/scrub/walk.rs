@@ -62,10 +62,13 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Compares with the catalog from here on.
-    pub(super) fn compare(&mut self, core: &Arc<Core>) -> Result<()> {
+    /// Compares with the catalog from here on. One that is being made anew is waited for.
+    ///
+    /// # Errors
+    /// `CatalogFailed` if that came to nothing.
+    pub(super) async fn compare(&mut self, core: &Arc<Core>) -> Result<()> {
         let since = Since {
-            state: core.catalog_state()?,
+            state: whole_catalog(core).await?,
             place: self.start(),
             mark: self.progress.mark(),
         };
@@ -106,8 +109,7 @@ impl<'a> Walk<'a> {
         let Some(Compared { core, since }) = &self.catalog else {
             return Ok(self.start());
         };
-        drop(core.apply.lock().await);
-        let state = core.catalog_state()?;
+        let state = whole_catalog(core).await?;
         let mut since = since.lock();
         since.state = state;
         self.progress.rewind(&since.mark);
@@ -233,4 +235,13 @@ fn sort(read: std::result::Result<Bytes, backend::Error>) -> Result<Read> {
             _ => Err(error.into()),
         },
     }
+}
+
+/// The state of the catalog once nobody is making it anew.
+///
+/// # Errors
+/// `CatalogFailed` if that came to nothing.
+async fn whole_catalog(core: &Core) -> Result<CatalogState> {
+    let _whole = core.apply.lock().await;
+    core.catalog_state()
 }

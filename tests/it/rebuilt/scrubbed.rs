@@ -75,6 +75,38 @@ async fn a_rebuild_beside_a_scrub_makes_nothing_look_damaged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_scrub_that_is_asked_for_during_a_rebuild_waits_for_it() {
+    let objects = objects_of(&History::record().await.store).await;
+    let (faulty, store, repository) = holding(&objects).await;
+    let before = repository.status().unwrap();
+    let rebuilding = tokio::spawn({
+        let repository = repository.clone();
+        async move { repository.rebuild().await }
+    });
+    while repository.stat("no such object").await.unwrap_err().reason() == Reason::ObjectNotFound {
+        match faulty.waiting().first() {
+            Some(first) => drop(faulty.release(first.operation).await),
+            None => tokio::task::yield_now().await,
+        }
+    }
+    let scrubbing = tokio::spawn(scrub(repository.clone(), Depth::Full));
+    // As far as it gets while the catalog is nothing to compare with.
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!scrubbing.is_finished());
+    faulty.hold_no_more();
+    for waiting in faulty.waiting() {
+        faulty.release(waiting.operation).await;
+    }
+    assert_eq!(rebuilding.await.unwrap().unwrap(), before);
+    let report = scrubbing.await.unwrap().unwrap();
+    assert!(report.is_sound() && report.damage_count == 0, "{report:#?}");
+    assert_eq!((report.packs, report.next), (before.packs, None));
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_scrub_ends_as_retryable_when_the_catalog_cannot_be_made_anew() {
     let objects = objects_of(&History::record().await.store).await;
     let (faulty, store, repository) = holding(&objects).await;
