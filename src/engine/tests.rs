@@ -298,3 +298,38 @@ async fn while_the_catalog_is_made_anew_nothing_is_said_to_be_missing() {
     }
     rebuilding.abort();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_waits_for_work_on_the_reserve_that_nobody_waits_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = || {
+        let mut options = StoreOptions::in_memory("default").unwrap();
+        options.location = crate::backend::Location::Directory(directory.path().join("store"));
+        options
+    };
+    let first = NewRepository::named("default").unwrap();
+    let store = Store::open_or_create(options(), first).await.unwrap();
+    let (go_on, told) = std::sync::mpsc::channel();
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let keeping = tokio::spawn({
+        let (gate, backend) = (store.inner.gate.clone(), store.backend().clone());
+        async move {
+            let work = move || {
+                begun.send(()).unwrap();
+                told.recv().unwrap();
+                drop(backend);
+            };
+            gate.keep_reserve(work).await.unwrap();
+        }
+    });
+    has_begun.await.unwrap();
+    keeping.abort();
+    assert!(keeping.await.unwrap_err().is_cancelled());
+    let closed = store.clone();
+    let mut closing = Box::pin(closed.close());
+    assert!(futures::poll!(&mut closing).is_pending());
+    go_on.send(()).unwrap();
+    closing.await;
+    drop((closed, store));
+    Store::open(options()).await.unwrap();
+}

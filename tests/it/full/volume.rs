@@ -309,21 +309,3 @@ async fn a_directory_that_only_looks_like_the_reserve_is_somebody_elses() {
     assert_eq!(error.reason(), Reason::ForeignStore);
     assert_eq!(std::fs::read(reserve.join("wine")).unwrap(), b"1982");
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_was_closed_can_be_opened_again_at_once() {
-    let directory = tempfile::tempdir().unwrap();
-    for round in 0..100 {
-        let agent = Operated::on(directory.path()).await;
-        let agent = agent.unwrap_or_else(|error| panic!("round {round}: {error}"));
-        let store = agent.store.clone();
-        let looking = tokio::spawn(async move { store.status().await.map(drop) });
-        // The looks of both are given up somewhere on their way.
-        for _ in 0..round % 10 {
-            tokio::task::yield_now().await;
-        }
-        looking.abort();
-        let _ = looking.await;
-        agent.end().await;
-    }
-}
