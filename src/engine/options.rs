@@ -25,6 +25,9 @@ pub struct Options {
     /// Durable chunk packs that wait to be introduced before a commit is made for them alone. Bounds the memory that
     /// a long stream needs before its record.
     pub introduce_packs_max: usize,
+    /// Blobs in those packs after which such a commit is made as well: small chunks, or such as compress well, make a pack
+    /// of many. The memory that a commit takes to apply grows with them, by about 1 KiB each.
+    pub introduce_blobs_max: usize,
     /// Bytes of commit packs after which a checkpoint is written.
     pub checkpoint_log_bytes: u64,
     /// Children of a manifest that nothing refers to any more, released in one step. Bounds how long a commit waits for that.
@@ -61,6 +64,7 @@ impl Default for Options {
             uploads_max: 2,
             commit_records_max: 4096,
             introduce_packs_max: 16,
+            introduce_blobs_max: 16_384,
             checkpoint_log_bytes: 8 << 20,
             release_children_max: 1024,
             read_ahead_bytes: 16 << 20,

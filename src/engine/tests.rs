@@ -7,6 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
+use crate::codec::ChunkSizes;
 
 mod checkpoints;
 mod keys;
@@ -332,4 +333,30 @@ async fn closing_waits_for_work_on_the_reserve_that_nobody_waits_for() {
     closing.await;
     drop((closed, store));
     Store::open(options()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_many_small_chunks_is_committed_along_the_way() {
+    let commits = async |name, blobs_max| {
+        let mut options = StoreOptions::in_memory(name).unwrap();
+        options.options.pack_bytes_target = 64 << 10;
+        // A slab and its output cost more than all of it: they pass one at a time.
+        options.options.budget_bytes = 1 << 20;
+        options.options.introduce_packs_max = usize::MAX;
+        options.options.introduce_blobs_max = blobs_max;
+        let first = NewRepository {
+            chunk_sizes: ChunkSizes::new(256, 512, 1024).unwrap(),
+            ..NewRepository::named("default").unwrap()
+        };
+        let store = Store::open_or_create(options, first).await.unwrap();
+        let repository = store.repository("default").await.unwrap();
+        let before = repository.status().unwrap();
+        let data = bytes(1, 8 << 20);
+        let put = repository.put("many", data.as_slice(), PutOptions::default()).await;
+        assert!(put.unwrap().object.chunks > 8000);
+        repository.status().unwrap().log_number - before.log_number
+    };
+    assert!(commits("often", 500).await >= 3);
+    // And no more often than that.
+    assert_eq!(commits("once", usize::MAX).await, 1);
 }

@@ -19,6 +19,7 @@ use super::requests::Request;
 use crate::catalog::{Lookup, TipRow};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
+use crate::engine::options::Options;
 use crate::engine::write::upload::{Purpose, put_pack};
 use crate::engine::write::{Ledger, NewPack, OpenPack, Packer};
 use crate::format::{CommitSection, PackName, Record, Tip};
@@ -42,7 +43,11 @@ pub(crate) struct Committer {
 impl Committer {
     /// Serves requests until the writer is dropped.
     pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let introduce_max = self.core.options.introduce_packs_max;
+        let Options {
+            introduce_packs_max: packs,
+            introduce_blobs_max: blobs,
+            ..
+        } = self.core.options;
         loop {
             let mut batch = Vec::from(std::mem::take(&mut self.waiting));
             if batch.is_empty() {
@@ -55,7 +60,7 @@ impl Committer {
                         self.after_checkpoint(is_written);
                         continue;
                     }
-                    () = self.ledger.pressure(introduce_max), if self.ledger.failure().is_none() => {}
+                    () = self.ledger.pressure(packs, blobs), if self.ledger.failure().is_none() => {}
                 }
             }
             while batch.len() < self.core.options.commit_records_max

@@ -60,6 +60,8 @@ pub(crate) struct Ledger {
 struct State {
     packs: BTreeMap<u64, Option<NewPack>>,
     durable: usize,
+    /// Blobs in the packs that are durable.
+    blobs: usize,
     failed: Option<Error>,
 }
 
@@ -73,6 +75,7 @@ impl Ledger {
     pub(crate) fn durable(&self, pack: NewPack) {
         let mut state = self.state.lock();
         let counter = pack.pack.name.number.counter;
+        state.blobs += pack.entries.entries.len();
         let slot = state.packs.insert(counter, Some(pack));
         assert!(
             matches!(slot, Some(None)),
@@ -114,10 +117,13 @@ impl Ledger {
         self.wait(|state| state.failed.clone()).await
     }
 
-    /// Waits until at least `count` packs are durable and not introduced, or the writer has failed.
-    pub(crate) async fn pressure(&self, count: usize) {
-        self.wait(|state| (state.durable >= count || state.failed.is_some()).then_some(()))
-            .await;
+    /// Waits until so many packs are durable and not introduced, or packs with so many blobs, or the writer has failed.
+    pub(crate) async fn pressure(&self, packs: usize, blobs: usize) {
+        self.wait(|state| {
+            let is_much = state.durable >= packs || state.blobs >= blobs;
+            (is_much || state.failed.is_some()).then_some(())
+        })
+        .await;
     }
 
     /// Waits until all packs below `counter` are durable, and takes them.
@@ -153,6 +159,7 @@ impl State {
             .flatten()
             .collect();
         self.durable -= taken.len();
+        self.blobs -= taken.iter().map(|pack| pack.entries.entries.len()).sum::<usize>();
         taken
     }
 }

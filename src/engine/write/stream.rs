@@ -1,7 +1,9 @@
 //! The asynchronous side of a put: reads the source into slabs, pays for them, and collects the manifest.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::ingest::{Ingest, SlabShare};
 use super::manifest::ManifestBuilder;
@@ -9,11 +11,15 @@ use super::packer::Packer;
 use super::source::Source;
 use crate::codec::More;
 use crate::engine::allowance::PutClaim;
+use crate::engine::budget::Paid;
 use crate::engine::core::Core;
 use crate::engine::counters::Written;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::in_flight::Holder;
 use crate::format::{Content, ObjectName};
+
+/// While a slab waits for the budget, the open pack is looked at this often.
+const RELIEVED_EVERY: Duration = Duration::from_millis(50);
 
 /// An object whose chunks are in packs, before its record.
 pub(crate) struct Draft {
@@ -137,15 +143,20 @@ pub(crate) async fn ingest_stream<S: Source>(
     })
 }
 
-/// Pays for a slab. When nothing is free the open pack is closed: it may be what holds the budget.
-async fn pay(core: &Core, packer: &Packer, bytes: usize) -> Result<crate::engine::budget::Paid> {
+/// Pays for a slab. When nothing is free the open pack is closed: it may be what holds the budget. So may the next one be, with
+/// what slabs that were on their way have left in it, and nobody else comes to close that.
+async fn pay(core: &Core, packer: &Packer, bytes: usize) -> Result<Paid> {
     if let Some(paid) = core.budget.try_pay(bytes) {
         return Ok(paid);
     }
-    packer.relieve()?;
-    tokio::select! {
-        paid = core.budget.pay(bytes) => Ok(paid),
-        error = packer.failed() => Err(error),
+    let mut paid = pin!(core.budget.pay(bytes));
+    loop {
+        packer.relieve()?;
+        tokio::select! {
+            paid = &mut paid => return Ok(paid),
+            error = packer.failed() => return Err(error),
+            () = tokio::time::sleep(RELIEVED_EVERY) => {}
+        }
     }
 }
 
