@@ -228,12 +228,12 @@ fn percentile(sorted: &[f64], part: f64) -> f64 {
 }
 
 async fn churn() {
-    for (what, objects, len) in [("4 MiB", 200, 4 * MIB), ("4 KiB", 20_000, 4 << 10)] {
-        churn_of(what, objects, len).await;
+    for (objects, len) in [(200, 4 * MIB), (20_000, 4 << 10), (100_000, 4 << 10)] {
+        churn_of(objects, len).await;
     }
 }
 
-async fn churn_of(what: &str, objects: u64, len: usize) {
+async fn churn_of(objects: u64, len: usize) {
     const ROUNDS: u64 = 20;
     let place = Place::on_disk().await;
     let mut schedule = ReclaimSchedule::new(10);
@@ -271,7 +271,8 @@ async fn churn_of(what: &str, objects: u64, len: usize) {
     // Noise is stored as it is, each chunk with a tag.
     let live = status.unique_bytes + 16 * status.chunks;
     println!(
-        "churn of {what}: {:.1} MiB in use, {:.1} MiB in the store: {:.3} times ({} packs); {runs} reclaims moved {:.0} MiB; catalog {:.1} MiB",
+        "churn of {objects} objects of {} KiB: {:.1} MiB in use, {:.1} MiB in the store: {:.3} times ({} packs); {runs} reclaims moved {:.0} MiB; catalog {:.1} MiB",
+        len >> 10,
         mib(live),
         mib(stored),
         stored as f64 / live as f64,

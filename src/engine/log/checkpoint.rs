@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -37,16 +38,17 @@ const SEGMENT_PACKS: usize = 4096;
 /// Rows read from the catalog at a time.
 const PAGE: usize = 1024;
 
-/// Writes a checkpoint at the present tip, verifies it, and forgets what it makes superfluous. One at a time.
+/// Writes a checkpoint at the present tip, verifies it, and forgets what it makes superfluous. One at a time. Returns how many
+/// bytes it wrote.
 ///
 /// The log is held up only while the tables are looked at first, and while the tip row learns of it last: what lies between
 /// reads the tables as they were. As nobody waits for it, it makes way for puts and gets.
 ///
 /// # Errors
 /// Nothing is lost if it fails: the log stays as long as it was.
-pub(crate) async fn write(core: &Arc<Core>, epoch: u64) -> Result<()> {
+pub(crate) async fn write(core: &Arc<Core>, epoch: u64) -> Result<u64> {
     let Some(draft) = Draft::begin(core).await? else {
-        return Ok(());
+        return Ok(0);
     };
     let files = core.backend.list(&core.layout.checkpoints_prefix(), None).await?;
     let (kept, former) = former(core, epoch, &draft.row, &files).await;
@@ -58,6 +60,7 @@ pub(crate) async fn write(core: &Arc<Core>, epoch: u64) -> Result<()> {
         rest: Pace::new(core).rule(),
         former: former.as_ref(),
         present: files.iter().filter_map(|file| parse_checkpoint(&file.path)).collect(),
+        written: AtomicU64::new(0),
     };
     let object_segments = writer.objects(draft.row.stats.objects).await?;
     let pack_segments = writer.packs().await?;
@@ -86,9 +89,10 @@ pub(crate) async fn write(core: &Arc<Core>, epoch: u64) -> Result<()> {
             "a checkpoint reads back differently from what was written",
         ));
     }
+    let written = writer.written.into_inner();
     let next = draft.install(core, name, kept).await?;
     forget_others(core, epoch, &next, &root).await;
-    Ok(())
+    Ok(written)
 }
 
 /// What a checkpoint is made of: the tables at one moment.
@@ -292,6 +296,8 @@ struct SegmentWriter<'a> {
     /// Files in the store. Another owner may have cleared away what the former checkpoint refers to, and may have been
     /// interrupted before its root.
     present: HashSet<CheckpointName>,
+    /// Bytes of the files it wrote.
+    written: AtomicU64,
 }
 
 impl SegmentWriter<'_> {
@@ -382,6 +388,7 @@ impl SegmentWriter<'_> {
             .backend
             .put_gently(&path, file.clone(), Room::Reserve, &*self.rest)
             .await?;
+        self.written.fetch_add(file.len() as u64, Ordering::Relaxed);
         Ok((name, file))
     }
 }

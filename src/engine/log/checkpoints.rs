@@ -15,7 +15,9 @@ type Reply = oneshot::Sender<Result<()>>;
 #[derive(Default)]
 pub(crate) struct Checkpoints {
     /// At most one task; it ends with whoever drops this.
-    under_way: JoinSet<Result<()>>,
+    under_way: JoinSet<Result<u64>>,
+    /// Bytes that the last one took; 0 before the first.
+    last_bytes: u64,
     waiting: Vec<Reply>,
     /// For them the one under way began too early.
     waiting_for_next: Vec<Reply>,
@@ -25,6 +27,12 @@ impl Checkpoints {
     /// Asks for one of everything that is committed by now.
     pub(super) fn ask(&mut self, reply: Reply) {
         self.waiting_for_next.push(reply);
+    }
+
+    /// Bytes of log after which one is written: `least`, or twice what the last one took. So checkpoints add at most half to
+    /// what the log itself writes.
+    pub(super) fn due_after(&self, least: u64) -> u64 {
+        least.max(2 * self.last_bytes)
     }
 
     /// Begins one if it is asked for or `is_due`, unless one is under way.
@@ -41,10 +49,12 @@ impl Checkpoints {
 
     /// Waits until the one under way ends, for ever if there is none. May be dropped and called again.
     pub(super) async fn ended(&mut self) -> Result<()> {
-        match self.under_way.join_next().await {
-            Some(ended) => ended.unwrap_or_else(|_| Err(Error::internal("writing a checkpoint panicked"))),
-            None => std::future::pending().await,
-        }
+        let Some(ended) = self.under_way.join_next().await else {
+            return std::future::pending().await;
+        };
+        let written = ended.unwrap_or_else(|_| Err(Error::internal("writing a checkpoint panicked")));
+        self.last_bytes = written?;
+        Ok(())
     }
 
     /// Tells those who waited for the one that ended.

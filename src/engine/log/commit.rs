@@ -129,7 +129,8 @@ impl Committer {
     }
 
     fn is_due(&self, tip: &TipRow) -> bool {
-        tip.log_bytes_since_checkpoint >= self.core.options.checkpoint_log_bytes
+        let due_after = self.checkpoints.due_after(self.core.options.checkpoint_log_bytes);
+        tip.log_bytes_since_checkpoint >= due_after
     }
 
     /// Begins a checkpoint if one is asked for or `is_due`, unless this writer has failed. The log goes on beside it.

@@ -111,3 +111,18 @@ async fn a_checkpoint_that_hangs_holds_nobody_up() {
         assert_eq!(read(&repository, name, ByteRange::All).await, name.as_bytes());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_grow_rarer_as_they_grow() {
+    let mut options = StoreOptions::in_memory("rarer").unwrap();
+    options.options.checkpoint_log_bytes = 1;
+    let first = NewRepository::named("default").unwrap();
+    let store = Store::open_or_create(options, first).await.unwrap();
+    let repository = store.repository("default").await.unwrap();
+    for number in 0..200 {
+        put(&repository, &number.to_string()).await;
+    }
+    repository.close().await;
+    let checkpoints = store.counters().checkpoints.value();
+    assert!((2..40).contains(&checkpoints), "{checkpoints}");
+}
