@@ -33,6 +33,11 @@ impl Lock {
         self.file.is_some()
     }
 
+    #[cfg(test)]
+    pub(super) fn duplicate(&self) -> Option<File> {
+        self.file.as_ref().and_then(|file| file.try_clone().ok())
+    }
+
     pub(super) fn acquire(root: &Path) -> Result<Self, Error> {
         let path = root.join(LOCK_FILE);
         match open_writable(&path) {
@@ -73,6 +78,16 @@ impl Lock {
             Access::Read => {}
         }
         Ok(Self { file: Some(file) })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would leave it to a process that is being started at this moment: until that executes its program it
+        // has this file open too.
+        if let Some(file) = &self.file {
+            let _ = rustix::fs::flock(file, FlockOperation::Unlock);
+        }
     }
 }
 

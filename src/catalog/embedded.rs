@@ -473,8 +473,16 @@ fn table_options(table: Table, limits: &Limits) -> KeyspaceCreateOptions {
 /// The file that makes a directory a catalog, locked while it is in use.
 struct Marker {
     /// Holds the lock.
-    _file: File,
+    file: File,
     directory: PathBuf,
+}
+
+impl Drop for Marker {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a process that is being started at this moment: until that executes its program
+        // it has this file open too.
+        let _ = self.file.unlock();
+    }
 }
 
 impl Marker {
@@ -510,7 +518,7 @@ impl Marker {
         // A full file system must not keep anybody from starting to free it. The pid is only a courtesy.
         let _ = write_pid(&mut file);
         Ok(Self {
-            _file: file,
+            file,
             directory: directory.to_owned(),
         })
     }

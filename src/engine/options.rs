@@ -28,7 +28,8 @@ pub struct Options {
     /// Blobs in those packs after which such a commit is made as well: small chunks, or such as compress well, make a pack
     /// of many. The memory that a commit takes to apply grows with them, by about 1 KiB each.
     pub introduce_blobs_max: usize,
-    /// Bytes of commit packs after which a checkpoint is written; twice the bytes of the last one, if that is more.
+    /// Bytes of commit packs after which a checkpoint is written; twice the bytes of the last one if that is more, up to 16
+    /// times these.
     pub checkpoint_log_bytes: u64,
     /// Children of a manifest that nothing refers to any more, released in one step. Bounds how long a commit waits for that.
     pub release_children_max: usize,

@@ -47,6 +47,18 @@ async fn a_lock_file_without_a_pid_still_holds() {
     assert_eq!(held_by(backend.lock().unwrap_err()), None);
 }
 
+/// As a process has it that is being started, until it executes its program.
+#[tokio::test]
+async fn a_lock_that_was_dropped_is_free_though_a_child_has_its_file_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = directory_backend(&directory).await;
+    let lock = backend.lock().unwrap();
+    let inherited = lock.duplicate();
+    drop(lock);
+    let _lock = backend.lock().unwrap();
+    drop(inherited);
+}
+
 #[tokio::test]
 async fn a_stale_lock_file_holds_nothing() {
     let directory = tempfile::tempdir().unwrap();

@@ -115,7 +115,7 @@ async fn a_checkpoint_that_hangs_holds_nobody_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn checkpoints_grow_rarer_as_they_grow() {
     let mut options = StoreOptions::in_memory("rarer").unwrap();
-    options.options.checkpoint_log_bytes = 1;
+    options.options.checkpoint_log_bytes = 2 << 10;
     let first = NewRepository::named("default").unwrap();
     let store = Store::open_or_create(options, first).await.unwrap();
     let repository = store.repository("default").await.unwrap();
