@@ -33,7 +33,8 @@ const BLOCK: u64 = 4096;
 #[derive(Debug)]
 pub(super) struct Reserve {
     directory: PathBuf,
-    /// Bytes that the files hold; written by whoever has its turn.
+    /// Bytes that the files hold; written by whoever has its turn, after each file. Who looks at the volume meanwhile counts
+    /// one file in 16 wrongly at most: the whole reserve would pass for bytes that somebody else took.
     held: AtomicU64,
     /// The file system allocates nothing ahead: the reserve is a threshold there and nothing else.
     is_unsupported: AtomicBool,
@@ -93,6 +94,7 @@ impl Reserve {
         for number in keep..FILES_MAX {
             let path = self.file(number);
             remove(&path).map_err(|error| (path, error))?;
+            self.measure();
         }
         if keep > 0 {
             make_directory(&self.directory).map_err(|error| (self.directory.clone(), error))?;
@@ -100,6 +102,7 @@ impl Reserve {
         for number in 0..keep {
             let path = self.file(number);
             allocate(&path, each).map_err(|error| (path, error))?;
+            self.measure();
         }
         Ok(())
     }
@@ -116,8 +119,8 @@ impl Reserve {
                 break;
             }
             removed += usize::from(matches!(remove(&self.file(number)), Ok(true)));
+            self.measure();
         }
-        self.measure();
         if removed > 0 {
             let left = self.held_bytes();
             tracing::info!(
@@ -135,8 +138,8 @@ impl Reserve {
         for number in 0..FILES_MAX {
             let path = self.file(number);
             remove(&path).map_err(|error| Error::from_io(path.display().to_string(), error))?;
+            self.measure();
         }
-        self.measure();
         // What else is in there is somebody's, and stays.
         let _ = fs::remove_dir(&self.directory);
         Ok(())

@@ -281,7 +281,23 @@ impl Volume {
     }
 
     pub(super) fn space(&self) -> Result<Space, Error> {
-        Ok(self.left()?.with_reserve(self.reserve.held_bytes()))
+        let (stat, held) = self.stat().map_err(|errno| at(&self.root, errno.into()))?;
+        Ok(Space::of(&stat).with_reserve(held))
+    }
+
+    /// The file system and what the reserve holds of it, of one moment: it may be filled or given back meanwhile.
+    fn stat(&self) -> Result<(StatVfs, u64), Errno> {
+        const TRIES: usize = 8;
+        let mut held = self.reserve.held_bytes();
+        for _ in 1..TRIES {
+            let stat = rustix::fs::statvfs(&self.root)?;
+            let since = self.reserve.held_bytes();
+            if since == held {
+                return Ok((stat, held));
+            }
+            held = since;
+        }
+        Ok((rustix::fs::statvfs(&self.root)?, held))
     }
 
     /// What is left beside the reserve.
@@ -315,13 +331,13 @@ impl Volume {
                 _ => return silent(error),
             },
         }
-        let stat = match rustix::fs::statvfs(&self.root) {
-            Ok(stat) => stat,
+        let (stat, held) = match self.stat() {
+            Ok(found) => found,
             Err(errno) => return silent(errno.into()),
         };
         Look {
             presence: Presence::Here,
-            space: Some(Space::of(&stat).with_reserve(self.reserve.held_bytes())),
+            space: Some(Space::of(&stat).with_reserve(held)),
             is_read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
             refused: self.refused(),
         }

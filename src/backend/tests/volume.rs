@@ -354,3 +354,37 @@ fn a_directory_without_rights_is_permission_denied() {
     let directory = unprivileged.join().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
 }
+
+/// A tmpfs takes its time to allocate, so that it can be looked at meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_free_stays_so_while_the_reserve_is_filled_and_given_back() {
+    const RESERVE: u64 = 32 << 20;
+    let Ok(directory) = tempfile::tempdir_in("/dev/shm") else {
+        println!("not run: there is no /dev/shm");
+        return;
+    };
+    let backend = directory_backend(&directory).await;
+    let free = |backend: &Backend| backend.look().space.unwrap().available;
+    let before = free(&backend);
+    if before < RESERVE + RESERVE / 2 {
+        println!("not run: /dev/shm is too small");
+        return;
+    }
+    let working = backend.clone();
+    let work = std::thread::spawn(move || {
+        for _ in 0..40 {
+            working.fill_reserve(RESERVE).unwrap();
+            assert!(working.reserve_bytes() >= RESERVE);
+            working.give_back_reserve().unwrap();
+        }
+    });
+    let mut looks = 0;
+    while !work.is_finished() {
+        // Others use it too, a little.
+        let gone = before.abs_diff(free(&backend));
+        assert!(gone < RESERVE / 2, "{gone} bytes are free, or not, for a moment");
+        looks += 1;
+    }
+    work.join().unwrap();
+    assert!(looks > 4, "nobody looked");
+}
