@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use crate::support::{Home, Run, eventually, fields, random_bytes};
+use crate::support::{Home, Run, eventually, fields, random_bytes, wait_with_open_input};
 
 #[test]
 fn what_is_put_comes_back() {
@@ -474,7 +474,7 @@ fn an_interrupted_put_leaves_nothing() {
     let pid = rustix::process::Pid::from_child(&child);
     // The input is taken by a program that has long set up its signals.
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let status = child.wait_with_output().unwrap().status;
+    let status = wait_with_open_input(child).status;
     assert_eq!(status.code(), Some(130));
     assert_eq!(home.names(), ["before"]);
 }

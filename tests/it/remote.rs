@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use self::pair::Pair;
 use crate::agent::Agent;
-use crate::support::{Home, Run, eventually, random_bytes};
+use crate::support::{Home, Run, eventually, random_bytes, wait_with_open_input};
 
 /// A store with a few objects of every kind of content.
 fn furnished() -> Home {
@@ -237,7 +237,7 @@ fn an_interrupted_put_leaves_nothing() {
     let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(child.stdin.as_mut().unwrap(), &random_bytes(9, 3_000_000)).unwrap();
     pair::interrupt(&child);
-    Run::from_output(child.wait_with_output().unwrap()).fails(130, &["interrupted"]);
+    Run::from_output(wait_with_open_input(child)).fails(130, &["interrupted"]);
     assert_eq!(pair.remote(&["ls", "-o", "json"]).json().as_array().unwrap().len(), 4);
 }
 

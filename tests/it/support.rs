@@ -145,6 +145,12 @@ impl Home {
     }
 }
 
+/// Waits for a process whose input stays open until it has ended: it finds no end of the input before whatever else ends it.
+pub(crate) fn wait_with_open_input(mut child: Child) -> Output {
+    let _open = child.stdin.take();
+    child.wait_with_output().unwrap()
+}
+
 /// A finished run of the program.
 pub(crate) struct Run {
     output: Output,
