@@ -26,7 +26,7 @@ pub struct Options {
     /// a long stream needs before its record.
     pub introduce_packs_max: usize,
     /// Blobs in those packs after which such a commit is made as well: small chunks, or such as compress well, make a pack
-    /// of many. The memory that a commit takes to apply grows with them, by about 1 KiB each.
+    /// of many. The memory that a commit takes to apply grows with them.
     pub introduce_blobs_max: usize,
     /// Bytes of commit packs after which a checkpoint is written; twice the bytes of the last one if that is more, up to 16
     /// times these.
