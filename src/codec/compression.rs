@@ -87,6 +87,15 @@ impl Compressor {
     ///
     /// Never appends more than `plain.len()` bytes, but needs some more room for the attempt.
     pub fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Codec {
+        let codec = self.try_compress(plain, out);
+        if codec == Codec::Raw {
+            out.extend_from_slice(plain);
+        }
+        codec
+    }
+
+    /// As [`compress`](Self::compress), but appends nothing for [`Codec::Raw`]: that is `plain` itself.
+    pub(crate) fn try_compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Codec {
         let start = out.len();
         if let Some(zstd) = &mut self.zstd
             && probe(plain) == Probe::Compressible
@@ -97,7 +106,6 @@ impl Compressor {
             }
             out.truncate(start);
         }
-        out.extend_from_slice(plain);
         Codec::Raw
     }
 }

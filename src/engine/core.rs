@@ -17,7 +17,7 @@ use super::in_flight::InFlight;
 use super::limits::Limits;
 use super::options::Options;
 use super::revocation::Revocation;
-use super::write::{Compressors, Slabs};
+use super::write::{Compressors, CrcJoin, Slabs};
 use crate::backend::Backend;
 use crate::catalog::{Catalog, Locality, RepositoryCatalog};
 use crate::format::{Layout, PackName, Secrets};
@@ -38,6 +38,7 @@ pub(crate) struct Core {
     pub(crate) compute: Compute,
     pub(crate) compressors: Compressors,
     pub(crate) slabs: Slabs,
+    pub(crate) crc_join: CrcJoin,
     pub(crate) budget: Budget,
     pub(crate) options: Options,
     pub(crate) counters: Arc<Counters>,

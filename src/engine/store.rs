@@ -32,7 +32,7 @@ use super::options::Options;
 use super::repository::Repository;
 use super::revocation::Revocation;
 use super::status::{Held, Policy};
-use super::write::{Compressors, Slabs};
+use super::write::{Compressors, CrcJoin, Slabs};
 use super::{evacuate, random, recover};
 use crate::backend::{self, Attach, Backend, Class, Location, Lock, Shaper};
 use crate::catalog::{self, Catalog, Locality, Lookup};
@@ -572,6 +572,7 @@ impl Store {
             compute: inner.compute.clone(),
             compressors: Compressors::new(secrets.parameters().level),
             slabs: Slabs::new(inner.compute.threads()),
+            crc_join: CrcJoin::new(Options::slab_bytes(secrets.parameters().chunk_sizes.max())),
             budget: inner.budget.clone(),
             options: inner.options.clone(),
             counters: inner.counters.clone(),

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -37,9 +38,10 @@ impl Get {
         let progress = Progress::bytes("get", Some(reader.range_bytes()));
         match destination {
             Destination::StandardOutput => {
-                let mut out = io::stdout();
-                copy(&mut reader, &mut out, &progress.counter(), Failure::output).await?;
-                out.flush().map_err(Failure::output)
+                // The library's own looks for ends of lines.
+                let out = io::stdout().as_fd().try_clone_to_owned();
+                let mut out = File::from(out.map_err(Failure::output)?);
+                copy(&mut reader, &mut out, &progress.counter(), Failure::output).await
             }
             // A pipe or a device is written to; replacing `/dev/null` by a file would be a surprise.
             Destination::Special(path) => {

@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::join::{CrcJoin, crc32c};
 use super::lookup::look_up;
 use super::packer::{Fresh, Packer, StoredBytes};
 use crate::codec::{ChunkId, Chunker, Codec, Compressor, More};
@@ -47,6 +48,16 @@ pub(crate) struct Ingest {
 pub(crate) struct Slab {
     pub(crate) bytes: Vec<u8>,
     compressed: Vec<u8>,
+}
+
+impl Slab {
+    /// What chunks of this codec are stored from.
+    fn stored_in(&self, codec: Codec) -> &[u8] {
+        match codec {
+            Codec::Raw => &self.bytes,
+            Codec::Zstd => &self.compressed,
+        }
+    }
 }
 
 struct Cutting {
@@ -96,7 +107,7 @@ struct Done {
     chunks: Vec<ChunkRef>,
     fresh: Vec<FreshChunk>,
     fresh_bytes: u64,
-    crc: u64,
+    crc: u32,
     read_len: u64,
     share: SlabShare,
 }
@@ -105,6 +116,7 @@ struct FreshChunk {
     id: ChunkId,
     codec: Codec,
     plain_len: u32,
+    /// Where it is in what was compressed, or in the plain bytes if that did not pay.
     stored: std::ops::Range<usize>,
 }
 
@@ -119,8 +131,6 @@ pub(crate) struct Progress {
     pub(crate) new_bytes: u64,
     pub(crate) crc32c: u32,
 }
-
-const CRC: crc_fast::CrcAlgorithm = crc_fast::CrcAlgorithm::Crc32Iscsi;
 
 impl Ingest {
     pub(crate) fn new(core: Arc<Core>, packer: Arc<Packer>, holder: Arc<Holder>) -> Result<Arc<Self>> {
@@ -275,7 +285,7 @@ impl Ingest {
             share,
             ..
         } = filled;
-        let crc = crc_fast::checksum(CRC, &slab.bytes[self.headroom..end]);
+        let crc = crc32c(&slab.bytes[self.headroom..end]);
         let id_key = self.core.secrets.id_key()?;
         let mut ids = Vec::with_capacity(lengths.len());
         let mut chunks = Vec::with_capacity(lengths.len());
@@ -311,18 +321,21 @@ impl Ingest {
         slab.compressed.clear();
         let mut at = start;
         for (chunk, known) in chunks.iter().zip(known) {
-            let plain = &slab.bytes[at..at + chunk.len as usize];
-            at += chunk.len as usize;
+            let plain = at..at + chunk.len as usize;
+            at = plain.end;
             if *known == Known::Stored {
                 continue;
             }
             let from = slab.compressed.len();
-            let codec = compressor.compress(plain, &mut slab.compressed);
+            let (codec, stored) = match compressor.try_compress(&slab.bytes[plain.clone()], &mut slab.compressed) {
+                Codec::Raw => (Codec::Raw, plain),
+                codec => (codec, from..slab.compressed.len()),
+            };
             fresh.push(FreshChunk {
                 id: chunk.id,
                 codec,
                 plain_len: chunk.len,
-                stored: from..slab.compressed.len(),
+                stored,
             });
         }
         self.core.compressors.give_back(compressor);
@@ -351,7 +364,7 @@ impl Ingest {
             order = self.order.lock();
             order.next += 1;
             match placed {
-                Ok(part) => order.add(part),
+                Ok(part) => order.add(part, &self.core.crc_join),
                 Err(error) => {
                     order.placing = false;
                     drop(order);
@@ -368,7 +381,7 @@ impl Ingest {
             kind: BlobKind::Data,
             codec: chunk.codec,
             plain_len: chunk.plain_len,
-            stored: &done.slab.compressed[chunk.stored.clone()],
+            stored: &done.slab.stored_in(chunk.codec)[chunk.stored.clone()],
             children: None,
         });
         let blobs: Vec<_> = blobs.collect();
@@ -413,7 +426,7 @@ struct Part {
     chunks: Vec<ChunkRef>,
     new_chunks: u64,
     new_bytes: u64,
-    crc: u64,
+    crc: u32,
     read_len: u64,
     /// All of it lies in packs with counters below this.
     below: u64,
@@ -421,22 +434,22 @@ struct Part {
 }
 
 impl Order {
-    fn add(&mut self, part: Part) {
+    fn add(&mut self, part: Part, join: &CrcJoin) {
         self.placed_bytes += part.chunks.iter().map(|chunk| u64::from(chunk.len)).sum::<u64>();
         match self.reached.back_mut() {
             Some((below, bytes)) if *below == part.below => *bytes = self.placed_bytes,
             _ => self.reached.push_back((part.below, self.placed_bytes)),
         }
-        self.progress.add(part);
+        self.progress.add(part, join);
     }
 }
 
 impl Progress {
-    fn add(&mut self, part: Part) {
+    fn add(&mut self, part: Part, join: &CrcJoin) {
         self.chunks_total += part.chunks.len() as u64;
         self.new_chunks += part.new_chunks;
         self.new_bytes += part.new_bytes;
-        self.crc32c = crc_fast::checksum_combine(CRC, u64::from(self.crc32c), part.crc, part.read_len) as u32;
+        self.crc32c = join.join(self.crc32c, part.crc, part.read_len);
         self.bytes += part.read_len;
         self.chunks.extend(part.chunks);
     }

@@ -1,0 +1,387 @@
+//! Does it hold at size? By name: `cargo bench --bench scale -- small catalog`; `catalog CHUNKS` for another number than 10⁷.
+//!
+//! - *small*: 100,000 objects of 4 KiB by 64 callers, durable one by one: how many a second, how long does one wait, and how
+//!   much is stored once they are merged?
+//! - *catalog*: so many chunks that were never put are in the catalog. How long does it take to open after a kill, what is
+//!   resident, how fast are lookups, and what becomes of the rates of a put? Each step is a process of its own.
+//!
+//! Directories are in `$TMPDIR` (by default `/tmp`), since disks are part of the answer; 10⁸ chunks take about 25 GiB there.
+//! Figures are printed, not judged.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use cairn_agent::backend::Location;
+use cairn_agent::catalog::{self, ChunkRow, EntriesRow, Lookup, RepositoryCatalog};
+use cairn_agent::codec::{ChunkId, Codec, Secret};
+use cairn_agent::engine::{
+    Blocking, NewRepository, Options, PutOptions, ReclaimOptions, Repository, Store, StoreOptions,
+};
+use cairn_agent::format::{BlobKind, Entry, Kek, PackNumber};
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const MIB: usize = 1 << 20;
+
+fn main() {
+    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime needs nothing special");
+    match asked.as_slice() {
+        ["fill", directory, chunks] => runtime.block_on(fill(Path::new(directory), number(chunks))),
+        ["hold", directory] => runtime.block_on(hold(Path::new(directory))),
+        ["use", directory, chunks] => runtime.block_on(use_it(Path::new(directory), number(chunks))),
+        _ => {
+            let is_asked = |name: &str| asked.is_empty() || asked.contains(&name);
+            if is_asked("small") {
+                runtime.block_on(small());
+            }
+            if is_asked("catalog") {
+                let chunks = asked.iter().find_map(|asked| asked.parse().ok());
+                at_size(chunks.unwrap_or(10_000_000));
+            }
+        }
+    }
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().expect("a number of chunks")
+}
+
+async fn open(directory: &Path) -> (Store, Repository) {
+    let mut options = StoreOptions::in_memory("bench").expect("random bytes");
+    options.location = Location::Directory(directory.join("store"));
+    options.catalog = catalog::Location::Directory(directory.join("catalog"));
+    options.options = Options::default();
+    options.keks = vec![Kek {
+        id: "bench".to_owned(),
+        secret: Secret::from_bytes([7; 32]),
+    }];
+    let first = NewRepository::named("bench").expect("a name");
+    let store = Store::open_or_create(options, first).await.expect("a store");
+    let repository = store.repository("bench").await.expect("the repository");
+    (store, repository)
+}
+
+async fn small() {
+    const OBJECTS: u64 = 100_000;
+    const CALLERS: u64 = 64;
+    const LEN: usize = 4096;
+    let directory = tempfile::tempdir().expect("a directory");
+    let fsync = fsync_time(directory.path());
+    let (store, repository) = open(directory.path()).await;
+    let next = Arc::new(AtomicU64::new(0));
+    let start = Instant::now();
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let (repository, next) = (repository.clone(), next.clone());
+            tokio::spawn(async move {
+                let mut times = Vec::new();
+                let mut object = vec![0; LEN];
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= OBJECTS {
+                        return times;
+                    }
+                    ChaCha8Rng::seed_from_u64(number).fill_bytes(&mut object);
+                    let start = Instant::now();
+                    let name = format!("object {number}");
+                    let put = repository.put(&name, object.as_slice(), PutOptions::default());
+                    put.await.expect("a put");
+                    times.push(start.elapsed());
+                }
+            })
+        })
+        .collect();
+    let mut times = Vec::new();
+    for caller in callers {
+        times.extend(caller.await.expect("a caller"));
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    times.sort_unstable();
+    let at = |part: f64| times[((times.len() as f64 * part) as usize).min(times.len() - 1)].as_secs_f64() * 1e3;
+    println!(
+        "small: {:.0} puts/s; p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms; one fsync of 4 KiB {:.2} ms: p99 is {:.1} of them",
+        OBJECTS as f64 / seconds,
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        fsync.as_secs_f64() * 1e3,
+        at(0.99) / (fsync.as_secs_f64() * 1e3),
+    );
+    repository.reclaim(ReclaimOptions::THOROUGH).await.expect("a reclaim");
+    let put = OBJECTS * LEN as u64;
+    let stored = bytes_under(&directory.path().join("store")) - reserve_under(&directory.path().join("store"));
+    println!(
+        "small: {:.1} MiB put, {:.1} MiB stored after merging: {:.3} times; peak resident {:.0} MiB",
+        mib(put),
+        mib(stored),
+        stored as f64 / put as f64,
+        memory_mib("VmHWM:"),
+    );
+    store.close().await;
+}
+
+/// The median of appending 4 KiB and having them on the disk.
+fn fsync_time(directory: &Path) -> Duration {
+    let mut file = File::create(directory.join("fsync")).expect("a file");
+    let mut once = || {
+        let start = Instant::now();
+        file.write_all(&[1; 4096]).expect("written");
+        file.sync_data().expect("synced");
+        start.elapsed()
+    };
+    let mut times: Vec<Duration> = (0..500).map(|_| once()).collect();
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// Chunks of a full pack.
+const PACK_CHUNKS: u64 = 250;
+/// Packs of one transaction, as commits along the way bring them.
+const TRANSACTION_PACKS: u64 = 16;
+/// Far above what any put comes to.
+const EPOCH: u64 = 1 << 32;
+
+/// The chunks of a pack, the same each time they are asked for.
+fn ids(counter: u64) -> Vec<ChunkId> {
+    let mut rng = ChaCha8Rng::seed_from_u64(counter);
+    (0..PACK_CHUNKS).map(|_| ChunkId(rng.random())).collect()
+}
+
+async fn fill(directory: &Path, chunks: u64) {
+    let (store, repository) = open(directory).await;
+    let rows = cairn_agent::testkit::catalog(&repository);
+    let start = Instant::now();
+    let packs = chunks / PACK_CHUNKS;
+    for first in (0..packs).step_by(TRANSACTION_PACKS as usize) {
+        let mut transaction = rows.begin();
+        for counter in first..packs.min(first + TRANSACTION_PACKS) {
+            let number = PackNumber { epoch: EPOCH, counter };
+            let ids = ids(counter);
+            for (index, id) in (0..).zip(&ids) {
+                transaction.set_chunk(&chunk_row(*id, number, index));
+            }
+            transaction.set_entries(number, &entries_row(&ids));
+        }
+        transaction.commit().expect("the catalog takes the packs");
+        if first > 0 && first % (packs / 10).next_multiple_of(TRANSACTION_PACKS) == 0 {
+            let seconds = start.elapsed().as_secs_f64();
+            let done = first * PACK_CHUNKS;
+            println!(
+                "  {done} chunks after {seconds:.0} s, {:.0} MiB resident",
+                memory_mib("VmRSS:")
+            );
+        }
+    }
+    println!(
+        "catalog: {:.0} thousand chunks inserted a second, peak resident {:.0} MiB, {} bytes of disk a chunk",
+        chunks as f64 / start.elapsed().as_secs_f64() / 1e3,
+        memory_mib("VmHWM:"),
+        bytes_under(&directory.join("catalog")) / chunks,
+    );
+    store.close().await;
+}
+
+fn chunk_row(id: ChunkId, pack: PackNumber, index: u32) -> ChunkRow {
+    ChunkRow {
+        id,
+        kind: BlobKind::Data,
+        count: 1,
+        pack,
+        index,
+        stored_len: 40_000,
+        plain_len: 65_536,
+        quarantined: false,
+    }
+}
+
+fn entries_row(ids: &[ChunkId]) -> EntriesRow {
+    let entry = |(ordinal, id): (u32, &ChunkId)| Entry {
+        id: *id,
+        kind: BlobKind::Data,
+        offset: ordinal * 40_000,
+        stored_len: 40_000,
+        plain_len: 65_536,
+        codec: Codec::Zstd,
+        birth: 0,
+        ordinal,
+    };
+    EntriesRow {
+        births: Vec::new(),
+        entries: (0..).zip(ids).map(entry).collect(),
+    }
+}
+
+/// Puts until somebody kills it.
+async fn hold(directory: &Path) {
+    let (_store, repository) = open(directory).await;
+    for number in 0u64.. {
+        let mut object = vec![0; MIB];
+        ChaCha8Rng::seed_from_u64(u64::MAX - number).fill_bytes(&mut object);
+        let name = format!("held {number}");
+        let put = repository.put(&name, object.as_slice(), PutOptions::default());
+        put.await.expect("a put");
+        if number == 20 {
+            println!("ready");
+        }
+    }
+}
+
+async fn use_it(directory: &Path, chunks: u64) {
+    let start = Instant::now();
+    let (store, repository) = open(directory).await;
+    let opened = start.elapsed().as_secs_f64();
+    let resident = memory_mib("VmRSS:");
+    let rows = cairn_agent::testkit::catalog(&repository);
+    println!("  opened in {opened:.2} s, {resident:.0} MiB resident");
+    if chunks > 0 {
+        look_up(&rows, chunks);
+    }
+    const ROUNDS: usize = 3;
+    let data = directory.join("data");
+    let mut first = Vec::new();
+    let mut again = Vec::new();
+    for round in 0..ROUNDS as u64 {
+        let bytes = write_text(&data, round + chunks);
+        first.push(bytes / put(&repository, &format!("first {round}"), &data).await);
+        again.push(bytes / put(&repository, &format!("again {round}"), &data).await);
+    }
+    first.sort_by(f64::total_cmp);
+    again.sort_by(f64::total_cmp);
+    println!(
+        "catalog with {chunks} chunks: first {:.0} MiB/s, again {:.0} MiB/s (medians of {ROUNDS}), peak resident {:.0} MiB",
+        first[ROUNDS / 2],
+        again[ROUNDS / 2],
+        memory_mib("VmHWM:"),
+    );
+    store.close().await;
+}
+
+/// The seconds it takes.
+async fn put(repository: &Repository, name: &str, data: &Path) -> f64 {
+    let file = File::open(data).expect("the data");
+    let start = Instant::now();
+    let put = repository.put(name, Blocking::new(file), PutOptions::default());
+    put.await.expect("a put");
+    start.elapsed().as_secs_f64()
+}
+
+/// Words in random order, which compress about threefold. Returns the MiB.
+fn write_text(path: &Path, seed: u64) -> f64 {
+    const LEN: usize = 512 * MIB;
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut file = std::io::BufWriter::new(File::create(path).expect("a file"));
+    let mut written = 0;
+    while written < LEN {
+        let word = format!("word{} ", rng.random_range(0..2048));
+        file.write_all(word.as_bytes()).expect("written");
+        written += word.len();
+    }
+    file.flush().expect("written");
+    mib(written as u64)
+}
+
+fn look_up(rows: &RepositoryCatalog, chunks: u64) {
+    const BATCHES: u64 = 200;
+    let mut rng = ChaCha8Rng::seed_from_u64(99);
+    let new: Vec<Vec<ChunkId>> = (0..BATCHES)
+        .map(|_| (0..PACK_CHUNKS).map(|_| ChunkId(rng.random())).collect())
+        .collect();
+    // One chunk of each of many packs: no run that anything could be ahead of.
+    let known: Vec<Vec<ChunkId>> = (0..BATCHES)
+        .map(|_| {
+            let of = |_| ids(rng.random_range(0..chunks / PACK_CHUNKS))[0];
+            (0..PACK_CHUNKS).map(of).collect()
+        })
+        .collect();
+    for (what, batches, is_known) in [("new", new, false), ("known, scattered", known, true)] {
+        let start = Instant::now();
+        for batch in &batches {
+            let found = rows.chunks(batch).expect("lookups");
+            assert!(
+                found.iter().all(|row| row.is_some() == is_known),
+                "a wrong answer for what is {what}"
+            );
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let rate = (BATCHES * PACK_CHUNKS) as f64 / seconds / 1e3;
+        println!("  {rate:.0} thousand lookups a second of what is {what}");
+    }
+}
+
+fn at_size(chunks: u64) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let empty = tempfile::tempdir().expect("a directory");
+    step(&["use", &empty.path().display().to_string(), "0"]);
+    let path = directory.path().display().to_string();
+    step(&["fill", &path, &chunks.to_string()]);
+    let mut held = step_command(&["hold", &path])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a process");
+    let mut line = String::new();
+    let mut output = BufReader::new(held.stdout.take().expect("a pipe"));
+    output.read_line(&mut line).expect("a line");
+    held.kill().expect("it can be killed");
+    held.wait().expect("it ends");
+    assert_eq!(line.trim(), "ready", "it ended before it was killed");
+    step(&["use", &path, &chunks.to_string()]);
+}
+
+fn step(arguments: &[&str]) {
+    let status = step_command(arguments).status().expect("a process");
+    assert!(status.success(), "{arguments:?} failed");
+}
+
+/// This program once more, with the allocator set as the agent sets it.
+fn step_command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("its own path"));
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let tunables = format!(
+        "glibc.malloc.arena_max={processors}:glibc.malloc.mmap_threshold=524288:glibc.malloc.trim_threshold=16777216"
+    );
+    command.args(arguments).env("GLIBC_TUNABLES", tunables);
+    command
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / MIB as f64
+}
+
+fn memory_mib(field: &str) -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
+    let kib: f64 = line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0.0);
+    kib / 1024.0
+}
+
+fn bytes_under(path: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    };
+    entries.flatten().map(|entry| bytes_under(&entry.path())).sum()
+}
+
+/// What is kept back for deletes on a full volume holds nothing.
+fn reserve_under(store: &Path) -> u64 {
+    let is_reserve = |path: &PathBuf| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().contains("reserve"))
+    };
+    let Ok(entries) = std::fs::read_dir(store) else {
+        return 0;
+    };
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths.filter(is_reserve).map(|path| bytes_under(&path)).sum()
+}
