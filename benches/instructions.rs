@@ -14,6 +14,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 const UNIT: usize = 4 << 20;
+const UNITS_MAX: usize = 3;
 const CHUNK_LEN: usize = 64 << 10;
 
 fn main() {
@@ -138,13 +139,15 @@ fn whole(data: impl Fn(u64) -> Vec<u8>, units: usize, times: usize, gets: usize)
     let runtime = runtime.expect("a runtime needs nothing special");
     let mut options = StoreOptions::in_memory("bench").expect("random bytes");
     options.options.compute_threads = NonZeroUsize::MIN;
-    let data: Vec<u8> = (0..units as u64).flat_map(data).collect();
+    // As much is made whatever is asked for, so that it is not counted.
+    let data: Vec<Vec<u8>> = (0..UNITS_MAX as u64).map(data).collect();
+    let data = &data.concat()[..units * UNIT];
     runtime.block_on(async {
         let first = NewRepository::named("bench").expect("a name");
         let store = Store::open_or_create(options, first).await.expect("a store");
         let repository = store.repository("bench").await.expect("the repository");
         for _ in 0..times {
-            let put = repository.put("object", data.as_slice(), PutOptions::default());
+            let put = repository.put("object", data, PutOptions::default());
             put.await.expect("a put");
         }
         for _ in 0..gets {

@@ -35,12 +35,13 @@ fn main() {
     let runtime = runtime.expect("a runtime needs nothing special");
     match asked.as_slice() {
         ["fill", directory, chunks] => runtime.block_on(fill(Path::new(directory), number(chunks))),
+        ["small-here"] => runtime.block_on(small()),
         ["hold", directory] => runtime.block_on(hold(Path::new(directory))),
         ["use", directory, chunks] => runtime.block_on(use_it(Path::new(directory), number(chunks))),
         _ => {
             let is_asked = |name: &str| asked.is_empty() || asked.contains(&name);
             if is_asked("small") {
-                runtime.block_on(small());
+                step(&["small-here"]);
             }
             if is_asked("catalog") {
                 let chunks = asked.iter().find_map(|asked| asked.parse().ok());
@@ -149,7 +150,7 @@ const TRANSACTION_PACKS: u64 = 16;
 /// Far above what any put comes to.
 const EPOCH: u64 = 1 << 32;
 
-/// The chunks of a pack, the same each time they are asked for.
+/// The chunks of a pack, the same each time they are asked for. Counters are seeds, so other seeds are large.
 fn ids(counter: u64) -> Vec<ChunkId> {
     let mut rng = ChaCha8Rng::seed_from_u64(counter);
     (0..PACK_CHUNKS).map(|_| ChunkId(rng.random())).collect()
@@ -249,7 +250,7 @@ async fn use_it(directory: &Path, chunks: u64) {
     let mut first = Vec::new();
     let mut again = Vec::new();
     for round in 0..ROUNDS as u64 {
-        let bytes = write_text(&data, round + chunks);
+        let bytes = write_text(&data, EPOCH + 1 + round + chunks);
         first.push(bytes / put(&repository, &format!("first {round}"), &data).await);
         again.push(bytes / put(&repository, &format!("again {round}"), &data).await);
     }
@@ -290,7 +291,7 @@ fn write_text(path: &Path, seed: u64) -> f64 {
 
 fn look_up(rows: &RepositoryCatalog, chunks: u64) {
     const BATCHES: u64 = 200;
-    let mut rng = ChaCha8Rng::seed_from_u64(99);
+    let mut rng = ChaCha8Rng::seed_from_u64(EPOCH);
     let new: Vec<Vec<ChunkId>> = (0..BATCHES)
         .map(|_| (0..PACK_CHUNKS).map(|_| ChunkId(rng.random())).collect())
         .collect();

@@ -571,7 +571,7 @@ impl Store {
             places: Default::default(),
             compute: inner.compute.clone(),
             compressors: Compressors::new(secrets.parameters().level),
-            slabs: Slabs::new(inner.compute.threads()),
+            slabs: Slabs::new(inner.compute.threads(), secrets.parameters().chunk_sizes.max()),
             crc_join: CrcJoin::new(Options::slab_bytes(secrets.parameters().chunk_sizes.max())),
             budget: inner.budget.clone(),
             options: inner.options.clone(),

@@ -95,6 +95,22 @@ async fn two_streams_with_the_same_bytes_at_once_store_them_once() {
     }
 }
 
+/// The first slab is small, and the second ends where a whole first one would have.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_end_anywhere_in_their_slabs() {
+    let repository = store("slabs").await.repository("default").await.unwrap();
+    let all = bytes(11, (2 << 20) + 1);
+    for len in [1, 64 << 10, 1 << 20, 2 << 20]
+        .into_iter()
+        .flat_map(|len| len - 1..=len + 1)
+    {
+        let put = repository.put("a", &all[..len], PutOptions::default()).await.unwrap();
+        let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &all[..len]) as u32;
+        assert_eq!((put.object.bytes, put.object.crc32c), (len as u64, crc));
+        assert!(read(&repository, "a", ByteRange::All).await == all[..len]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_are_exact() {
     let repository = store("ranges").await.repository("default").await.unwrap();

@@ -46,11 +46,16 @@ impl Source for Paused {
             self.waits.send(()).await.unwrap();
             self.go_on.wait_for(|go_on| *go_on).await.unwrap();
         }
-        let Some(part) = (!self.parts.is_empty()).then(|| self.parts.remove(0)) else {
+        let Some(part) = self.parts.first_mut() else {
             return Ok((buffer, 0));
         };
-        buffer[room][..part.len()].copy_from_slice(&part);
-        Ok((buffer, part.len()))
+        let len = part.len().min(room.len());
+        buffer[room][..len].copy_from_slice(&part[..len]);
+        part.drain(..len);
+        if part.is_empty() {
+            self.parts.remove(0);
+        }
+        Ok((buffer, len))
     }
 }
 

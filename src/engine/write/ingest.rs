@@ -41,16 +41,26 @@ pub(crate) struct Ingest {
     order: Mutex<Order>,
 }
 
+/// Bytes of the first slab of a stream: most objects are small, and need no more than that.
+const FIRST_SLAB_BYTES: usize = 64 << 10;
+
 /// The bytes of a slab and the buffer for what they compress to; both are reused for later slabs of any stream.
 ///
-/// Bytes begin after a headroom, into which the uncut rest of the slab before is copied: so reading a slab need not
-/// wait for the cutting of the one before.
+/// Bytes begin after a headroom (but in the first), into which the uncut rest of the slab before is copied: so reading a slab
+/// need not wait for the cutting of the one before.
 pub(crate) struct Slab {
     pub(crate) bytes: Vec<u8>,
     compressed: Vec<u8>,
 }
 
 impl Slab {
+    fn new(len: usize) -> Self {
+        Self {
+            bytes: vec![0; len],
+            compressed: Vec::new(),
+        }
+    }
+
     /// What chunks of this codec are stored from.
     fn stored_in(&self, codec: Codec) -> &[u8] {
         match codec {
@@ -74,8 +84,9 @@ struct Cutter {
 struct Filled {
     index: u64,
     slab: Slab,
+    /// Where the bytes to cut begin: before those that were read, if there is a rest of the slab before.
     start: usize,
-    end: usize,
+    read: std::ops::Range<usize>,
     more: More,
     share: SlabShare,
 }
@@ -157,13 +168,22 @@ impl Ingest {
         }))
     }
 
-    pub(crate) fn slab_bytes(&self) -> usize {
-        self.slab_bytes
+    /// The part of the buffer of slab number `index` that a source fills.
+    pub(crate) fn room(&self, index: u64) -> std::ops::Range<usize> {
+        match index {
+            0 => 0..FIRST_SLAB_BYTES,
+            // Ends where a whole first one would have.
+            1 => self.headroom..self.headroom + self.slab_bytes - FIRST_SLAB_BYTES,
+            _ => self.headroom..self.headroom + self.slab_bytes,
+        }
     }
 
-    /// The part of a slab's buffer that a source fills.
-    pub(crate) fn room(&self) -> std::ops::Range<usize> {
-        self.headroom..self.headroom + self.slab_bytes
+    /// What slab number `index` takes from the budget: its buffer, and the one for what it compresses to.
+    pub(crate) fn slab_cost(&self, index: u64) -> usize {
+        match index {
+            0 => 2 * FIRST_SLAB_BYTES,
+            _ => self.headroom + 2 * self.slab_bytes,
+        }
     }
 
     pub(crate) fn stored(&self) -> &StoredBytes {
@@ -179,22 +199,21 @@ impl Ingest {
             .expect("the semaphore is never closed")
     }
 
-    pub(crate) fn slab(&self) -> Slab {
-        self.core.slabs.take(self.headroom + self.slab_bytes)
+    pub(crate) fn slab(&self, index: u64) -> Slab {
+        match index {
+            0 => Slab::new(FIRST_SLAB_BYTES),
+            _ => self.core.slabs.take(),
+        }
     }
 
-    /// What a slab takes from the budget: its buffer, and the one for what it compresses to.
-    pub(crate) fn slab_cost(&self) -> usize {
-        self.headroom + 2 * self.slab_bytes
-    }
-
-    /// Hands over slab number `index`, filled with `len` bytes.
+    /// Hands over slab number `index`, whose room begins with `len` bytes that were read.
     pub(crate) fn push(self: &Arc<Self>, index: u64, slab: Slab, len: usize, more: More, share: SlabShare) {
+        let start = self.room(index).start;
         let filled = Filled {
             index,
             slab,
-            start: self.headroom,
-            end: self.headroom + len,
+            start,
+            read: start..start + len,
             more,
             share,
         };
@@ -281,11 +300,11 @@ impl Ingest {
         let Filled {
             mut slab,
             start,
-            end,
+            read,
             share,
             ..
         } = filled;
-        let crc = crc32c(&slab.bytes[self.headroom..end]);
+        let crc = crc32c(&slab.bytes[read.clone()]);
         let id_key = self.core.secrets.id_key()?;
         let mut ids = Vec::with_capacity(lengths.len());
         let mut chunks = Vec::with_capacity(lengths.len());
@@ -302,7 +321,7 @@ impl Ingest {
         claims.keep();
         Ok(Done {
             fresh_bytes: fresh.iter().map(|chunk| u64::from(chunk.plain_len)).sum(),
-            read_len: (end - self.headroom) as u64,
+            read_len: read.len() as u64,
             slab,
             chunks,
             fresh,
@@ -460,7 +479,7 @@ impl Cutter {
     fn cut(&mut self, filled: &mut Filled) -> Vec<u32> {
         filled.start -= self.carry.len();
         filled.slab.bytes[filled.start..][..self.carry.len()].copy_from_slice(&self.carry);
-        let bytes = &filled.slab.bytes[filled.start..filled.end];
+        let bytes = &filled.slab.bytes[filled.start..filled.read.end];
         let mut lengths = Vec::new();
         let mut at = 0;
         while let Some(len) = self.chunker.next(&bytes[at..], filled.more) {
@@ -510,28 +529,34 @@ impl Drop for FailOnPanic<'_> {
     }
 }
 
-/// Slabs at rest. As many are kept as the CPU pool works on at once; those of a burst of streams go with it.
+/// Slabs at rest, other than first ones. As many are kept as the CPU pool works on at once; those of a burst of streams go with
+/// it.
 pub(crate) struct Slabs {
     idle: Mutex<Vec<Slab>>,
     idle_max: usize,
+    /// Bytes of the buffer of each.
+    len: usize,
 }
 
 impl Slabs {
-    pub(crate) fn new(compute_threads: usize) -> Self {
+    /// For a repository whose largest chunk has `chunk_max` bytes.
+    pub(crate) fn new(compute_threads: usize, chunk_max: u32) -> Self {
         Self {
             idle: Mutex::new(Vec::new()),
             idle_max: compute_threads + 2,
+            len: chunk_max as usize + Options::slab_bytes(chunk_max),
         }
     }
 
-    fn take(&self, len: usize) -> Slab {
-        self.idle.lock().pop().unwrap_or_else(|| Slab {
-            bytes: vec![0; len],
-            compressed: Vec::new(),
-        })
+    fn take(&self) -> Slab {
+        let idle = self.idle.lock().pop();
+        idle.unwrap_or_else(|| Slab::new(self.len))
     }
 
     fn give_back(&self, slab: Slab) {
+        if slab.bytes.len() != self.len {
+            return;
+        }
         let mut idle = self.idle.lock();
         if idle.len() < self.idle_max {
             idle.push(slab);

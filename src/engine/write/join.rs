@@ -29,6 +29,10 @@ impl CrcJoin {
 
     /// The CRC of a part with the CRC `first`, followed by one of `len` bytes with the CRC `second`.
     pub(crate) fn join(&self, first: u32, second: u32, len: u64) -> u32 {
+        if first == 0 {
+            // As of nothing.
+            return second;
+        }
         if len != self.len {
             return join(first, second, len);
         }

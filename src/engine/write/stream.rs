@@ -100,21 +100,18 @@ pub(crate) async fn ingest_stream<S: Source>(
         packer.check()?;
         // What others wrote meanwhile counts too: a long stream ends here, before it uses up the reserve.
         core.gate.admit().await?;
-        let paid = pay(core, packer, ingest.slab_cost()).await?;
-        let mut slab = ingest.slab();
+        let room = ingest.room(index);
+        let paid = pay(core, packer, ingest.slab_cost(index)).await?;
+        let mut slab = ingest.slab(index);
         let (bytes, len) = tokio::select! {
-            filled = source.fill(std::mem::take(&mut slab.bytes), ingest.room()) => {
+            filled = source.fill(std::mem::take(&mut slab.bytes), room.clone()) => {
                 filled.map_err(|error| source_failed(name, error))?
             }
             // The next writer waits for this stream to end, and the source may never bring anything again.
             error = packer.failed() => return Err(error),
         };
         slab.bytes = bytes;
-        let more = if len < ingest.slab_bytes() {
-            More::End
-        } else {
-            More::MayFollow
-        };
+        let more = if len < room.len() { More::End } else { More::MayFollow };
         claim.arrive(len as u64)?;
         let claim = claim.packs(len as u64)?;
         progress.accept(len);
