@@ -45,7 +45,7 @@ const SETTINGS: [Setting; 10] = [
 
 fn main() {
     let files: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
-    if files.is_empty() || files.len() % 2 != 0 {
+    if files.is_empty() || !files.len().is_multiple_of(2) {
         println!("name pairs of files: an old and a new version of something");
         return;
     }

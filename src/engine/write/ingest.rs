@@ -224,13 +224,14 @@ impl Ingest {
 
     /// Waits until every slab handed over has been placed.
     pub(crate) async fn drained(&self) -> Result<()> {
-        let all = self
-            .slots
-            .acquire_many(self.slots_max)
-            .await
-            .expect("the semaphore is never closed");
-        drop(all);
+        self.settled().await;
         self.check()
+    }
+
+    /// Waits until no slab is worked on any more, whether it could be placed or not.
+    pub(crate) async fn settled(&self) {
+        let all = self.slots.acquire_many(self.slots_max).await;
+        drop(all.expect("the semaphore is never closed"));
     }
 
     /// The failure of a job, if one failed.

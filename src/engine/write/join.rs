@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn parts_join_to_the_crc_of_the_whole() {
-        let bytes: Vec<u8> = (0..10_000u32).map(|at| (at * at >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..10_000u32).map(|at| ((at * at) >> 3) as u8).collect();
         let join = CrcJoin::new(4096);
         for cuts in [vec![4096, 8192], vec![1, 4097, 8193, 9999], vec![5000, 9096]] {
             let mut whole = 0;

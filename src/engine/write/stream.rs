@@ -91,6 +91,25 @@ pub(crate) async fn ingest_stream<S: Source>(
     claim: &mut PutClaim,
 ) -> Result<Draft> {
     let ingest = Ingest::new(core.clone(), packer.clone(), holder.clone())?;
+    let drafted = draft(core, packer, holder, name, &mut source, progress, claim, &ingest).await;
+    if drafted.is_err() {
+        // What is under way would go on holding packs when the caller has its answer.
+        ingest.settled().await;
+    }
+    drafted
+}
+
+#[expect(clippy::too_many_arguments, reason = "those of its only caller")]
+async fn draft<S: Source>(
+    core: &Arc<Core>,
+    packer: &Arc<Packer>,
+    holder: &Arc<Holder>,
+    name: &ObjectName,
+    source: &mut S,
+    progress: &PutProgress,
+    claim: &mut PutClaim,
+    ingest: &Arc<Ingest>,
+) -> Result<Draft> {
     let stored = ingest.stored().clone();
     let mut manifest = ManifestBuilder::new(core.clone(), packer.clone(), holder.clone(), stored.clone());
     let mut index = 0;
