@@ -3,15 +3,19 @@
 //!
 //! Rows are random, as ids are; the catalog is larger than its block cache.
 
+mod rows;
+
 use std::hint::black_box;
 use std::sync::Arc;
 
-use cairn_agent::catalog::{Catalog, ChunkRow, EntriesRow, Limits, Locality, Location, Lookup, RepositoryCatalog};
-use cairn_agent::codec::{ChunkId, Codec, RepositoryId, Secret};
-use cairn_agent::format::{BlobKind, CatalogKeys, Entry, PackNumber};
+use cairn_agent::catalog::{Catalog, Limits, Locality, Location, Lookup, RepositoryCatalog};
+use cairn_agent::codec::{ChunkId, RepositoryId, Secret};
+use cairn_agent::format::{CatalogKeys, PackNumber};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+use rows::{chunk_row, entries_row};
 
 /// Enough for several levels of the tree, few enough to be there in seconds.
 const CHUNKS: usize = 1_000_000;
@@ -28,19 +32,6 @@ fn some_id(rng: &mut ChaCha8Rng) -> ChunkId {
     ChunkId(rng.random())
 }
 
-fn chunk_row(id: ChunkId, pack: PackNumber, index: u32) -> ChunkRow {
-    ChunkRow {
-        id,
-        kind: BlobKind::Data,
-        count: 1,
-        pack,
-        index,
-        stored_len: 40_000,
-        plain_len: 65_536,
-        quarantined: false,
-    }
-}
-
 fn insert_pack(repository: &RepositoryCatalog, number: PackNumber, ids: &[ChunkId]) {
     let mut transaction = repository.begin();
     for (index, id) in (0..).zip(ids) {
@@ -48,23 +39,6 @@ fn insert_pack(repository: &RepositoryCatalog, number: PackNumber, ids: &[ChunkI
     }
     transaction.set_entries(number, &entries_row(ids));
     transaction.commit().expect("the catalog takes the pack");
-}
-
-fn entries_row(ids: &[ChunkId]) -> EntriesRow {
-    let entry = |(ordinal, id): (u32, &ChunkId)| Entry {
-        id: *id,
-        kind: BlobKind::Data,
-        offset: ordinal * 40_000,
-        stored_len: 40_000,
-        plain_len: 65_536,
-        codec: Codec::Zstd,
-        birth: 0,
-        ordinal,
-    };
-    EntriesRow {
-        births: Vec::new(),
-        entries: (0..).zip(ids).map(entry).collect(),
-    }
 }
 
 fn catalog(c: &mut Criterion) {

@@ -6,11 +6,15 @@
 
 use std::collections::HashSet;
 
+use cairn_agent::codec::TAG_LEN;
 use cairn_agent::codec::compression::{Compressor, Level};
+use cairn_agent::format::Entry;
 use fastcdc::v2020::{FastCDC, Normalization};
 
-/// Bytes that a chunk takes in a pack beside its own: its entry in the directory, its tag, and its reference in a manifest.
-const METADATA_BYTES: u64 = 48 + 16 + 36;
+/// What a chunk takes in a pack beside its own bytes: its entry in the directory, and its tag.
+const ENTRY_BYTES: u64 = (Entry::LEN + TAG_LEN) as u64;
+/// What it takes in a manifest, whether it is new or not: its id and its length.
+const REFERENCE_BYTES: u64 = 32 + 4;
 
 struct Setting {
     name: &'static str,
@@ -40,7 +44,7 @@ const SETTINGS: [Setting; 10] = [
     setting("64 KiB, min 16", 16, 64, 256, Normalization::Level2),
     setting("64 KiB, level 1", 32, 64, 256, Normalization::Level1),
     setting("64 KiB, level 3", 32, 64, 256, Normalization::Level3),
-    setting("48 KiB of 32", 24, 32, 128, Normalization::Level2),
+    setting("32 KiB, min 24", 24, 32, 128, Normalization::Level2),
 ];
 
 fn main() {
@@ -95,14 +99,13 @@ fn put(setting: &Setting, data: &[u8], repository: &mut HashSet<[u8; 32]>) -> Pu
     for chunk in FastCDC::with_level(data, setting.min, setting.avg, setting.max, setting.level) {
         let bytes = &data[chunk.offset..][..chunk.length];
         put.chunks += 1;
-        // A reference in the manifest, whether it is new or not.
-        put.metadata += 36;
+        put.metadata += REFERENCE_BYTES;
         if repository.insert(*blake3::hash(bytes).as_bytes()) {
             stored.clear();
             compressor.compress(bytes, &mut stored);
             put.new_bytes += bytes.len() as u64;
             put.stored += stored.len() as u64;
-            put.metadata += METADATA_BYTES - 36;
+            put.metadata += ENTRY_BYTES;
         }
     }
     put.stored += put.metadata;

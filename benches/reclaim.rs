@@ -9,6 +9,8 @@
 //! Stores are in `$TMPDIR` (by default `/tmp`), since syncing is part of the answer, but for *memory*, which looks at nothing
 //! else. Figures are printed, not judged: criterion times one thing again and again, and none of these can be had again at once.
 
+mod process;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +26,7 @@ use cairn_agent::engine::{
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-const MIB: usize = 1 << 20;
+use process::{MIB, bytes_under, memory_mib, mib};
 
 fn main() {
     let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
@@ -110,10 +112,6 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut bytes);
     bytes
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / MIB as f64
 }
 
 async fn rate() {
@@ -282,13 +280,6 @@ async fn churn_of(objects: u64, len: usize) {
     );
 }
 
-fn bytes_under(path: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(path) else {
-        return std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    };
-    entries.flatten().map(|entry| bytes_under(&entry.path())).sum()
-}
-
 async fn memory() {
     for chunks in [1_000_000u64, 10_000_000] {
         // Half a kibibyte on average.
@@ -305,7 +296,7 @@ async fn memory() {
         }
         let counted = place.repository.status().expect("totals").chunks;
         reset_peak();
-        let before = memory_kib("VmRSS:");
+        let before = memory_mib("VmRSS:");
         let start = Instant::now();
         let reclaimed = place
             .repository
@@ -314,8 +305,8 @@ async fn memory() {
             .expect("a reclaim");
         println!(
             "memory: {counted} chunks in use of {chunks}: {:.0} MiB before, {:.0} MiB at most; {} packs dropped, {} of them rewritten, in {:.1} s",
-            before as f64 / 1024.0,
-            memory_kib("VmHWM:") as f64 / 1024.0,
+            before,
+            memory_mib("VmHWM:"),
             reclaimed.packs_dropped,
             reclaimed.packs_rewritten,
             start.elapsed().as_secs_f64(),
@@ -326,15 +317,6 @@ async fn memory() {
 fn reset_peak() {
     // 5: the peak is what is there now.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
-}
-
-fn memory_kib(field: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
-    line.split_whitespace()
-        .nth(1)
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(0)
 }
 
 /// Time on processors, of this process.

@@ -8,25 +8,29 @@
 //! Directories are in `$TMPDIR` (by default `/tmp`), since disks are part of the answer; 10⁸ chunks take about 25 GiB there.
 //! Figures are printed, not judged.
 
+mod process;
+mod rows;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cairn_agent::backend::Location;
-use cairn_agent::catalog::{self, ChunkRow, EntriesRow, Lookup, RepositoryCatalog};
-use cairn_agent::codec::{ChunkId, Codec, Secret};
+use cairn_agent::catalog::{self, Lookup, RepositoryCatalog};
+use cairn_agent::codec::{ChunkId, Secret};
 use cairn_agent::engine::{
     Blocking, NewRepository, Options, PutOptions, ReclaimOptions, Repository, Store, StoreOptions,
 };
-use cairn_agent::format::{BlobKind, Entry, Kek, PackNumber};
+use cairn_agent::format::{Kek, PackNumber};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-const MIB: usize = 1 << 20;
+use process::{MIB, bytes_under, memory_mib, mib};
+use rows::{chunk_row, entries_row};
 
 fn main() {
     let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
@@ -118,7 +122,7 @@ async fn small() {
     );
     repository.reclaim(ReclaimOptions::THOROUGH).await.expect("a reclaim");
     let put = OBJECTS * LEN as u64;
-    let stored = bytes_under(&directory.path().join("store")) - reserve_under(&directory.path().join("store"));
+    let stored = bytes_under(&directory.path().join("store"));
     println!(
         "small: {:.1} MiB put, {:.1} MiB stored after merging: {:.3} times; peak resident {:.0} MiB",
         mib(put),
@@ -188,36 +192,6 @@ async fn fill(directory: &Path, chunks: u64) {
         bytes_under(&directory.join("catalog")) / chunks,
     );
     store.close().await;
-}
-
-fn chunk_row(id: ChunkId, pack: PackNumber, index: u32) -> ChunkRow {
-    ChunkRow {
-        id,
-        kind: BlobKind::Data,
-        count: 1,
-        pack,
-        index,
-        stored_len: 40_000,
-        plain_len: 65_536,
-        quarantined: false,
-    }
-}
-
-fn entries_row(ids: &[ChunkId]) -> EntriesRow {
-    let entry = |(ordinal, id): (u32, &ChunkId)| Entry {
-        id: *id,
-        kind: BlobKind::Data,
-        offset: ordinal * 40_000,
-        stored_len: 40_000,
-        plain_len: 65_536,
-        codec: Codec::Zstd,
-        birth: 0,
-        ordinal,
-    };
-    EntriesRow {
-        births: Vec::new(),
-        entries: (0..).zip(ids).map(entry).collect(),
-    }
 }
 
 /// Puts until somebody kills it.
@@ -350,39 +324,4 @@ fn step_command(arguments: &[&str]) -> Command {
     );
     command.args(arguments).env("GLIBC_TUNABLES", tunables);
     command
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / MIB as f64
-}
-
-fn memory_mib(field: &str) -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
-    let kib: f64 = line
-        .split_whitespace()
-        .nth(1)
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(0.0);
-    kib / 1024.0
-}
-
-fn bytes_under(path: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(path) else {
-        return std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    };
-    entries.flatten().map(|entry| bytes_under(&entry.path())).sum()
-}
-
-/// What is kept back for deletes on a full volume holds nothing.
-fn reserve_under(store: &Path) -> u64 {
-    let is_reserve = |path: &PathBuf| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().contains("reserve"))
-    };
-    let Ok(entries) = std::fs::read_dir(store) else {
-        return 0;
-    };
-    let paths = entries.flatten().map(|entry| entry.path());
-    paths.filter(is_reserve).map(|path| bytes_under(&path)).sum()
 }

@@ -13,7 +13,7 @@ use super::error::Result;
 use super::options::Options;
 use super::random;
 use super::repository::{PutOptions, Repository};
-use super::write::look_up;
+use super::write::{crc32c, look_up};
 use crate::codec::{ChunkId, Chunker, Codec, More};
 use crate::format::{BlobKind, FinishedPack, PackId, PackName, PackNumber, PackWriter};
 
@@ -84,11 +84,7 @@ pub async fn measure(repository: &Repository, data: &[u8]) -> Result<Report> {
     let lengths = lengths?;
     let (id, ids) = timed(|| identify(&core, data, &lengths));
     let ids = ids?;
-    let (crc, _) = timed(|| {
-        data.chunks(slab)
-            .map(|part| crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, part))
-            .fold(0, |a, b| a ^ b)
-    });
+    let (crc, _) = timed(|| data.chunks(slab).map(crc32c).fold(0, |a, b| a ^ b));
     let per_slab = (ids.len() * slab / data.len().max(1)).max(1);
     let (look_new, looked) = timed(|| look_up_unknown(&core, &ids, per_slab));
     looked?;

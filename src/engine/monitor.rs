@@ -16,6 +16,7 @@ use super::random;
 use super::repository::{self, Repository, RepositoryStatus};
 use super::status::{Assessment, Capacity, CatalogTrouble, Mode, Repositories, Status};
 use super::store::Store;
+use super::write::crc32c;
 use crate::backend::Presence;
 use crate::catalog::{Catalog, ModeRow};
 use crate::codec::RepositoryId;
@@ -484,7 +485,7 @@ fn fingerprint(assessment: &Assessment) -> u32 {
         words += cause.code;
         words += cause.mode.as_str();
     }
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, words.as_bytes()) as u32
+    crc32c(words.as_bytes())
 }
 
 #[cfg(test)]

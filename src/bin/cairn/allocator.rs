@@ -7,7 +7,7 @@
 //! processor, and what a thread has freed in one is of no use to the others: with one a processor, the most that a reclaim of
 //! a million chunks had resident was 137 MiB instead of 361. A threshold that is fixed also fixes, at 128 KiB, how much may lie
 //! free at the end of an arena before it goes back to the system, and reads then ask for the same pages again and again: a get of
-//! 2 GiB took 209,000 to 266,000 page faults; with 16 MiB it takes 27,000, and 16 % less processor time. These are tunables of
+//! 2 GiB took 209,000 to 266,000 page faults; with 16 MiB it takes 26,000 to 28,000, and 15 % less processor time. These are tunables of
 //! the process and read when that starts, so the process starts anew, once. musl's allocator does as wished.
 
 /// Replaces this process by the same program with the same arguments and the tunables set, unless somebody has set them.

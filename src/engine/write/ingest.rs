@@ -29,10 +29,10 @@ use crate::format::{BlobKind, ChunkRef};
 
 /// One stream on its way through the pool.
 pub(crate) struct Ingest {
-    core: Arc<Core>,
-    packer: Arc<Packer>,
-    holder: Arc<Holder>,
-    stored: StoredBytes,
+    pub(super) core: Arc<Core>,
+    pub(super) packer: Arc<Packer>,
+    pub(super) holder: Arc<Holder>,
+    pub(super) stored: StoredBytes,
     slab_bytes: usize,
     headroom: usize,
     slots: Arc<Semaphore>,
@@ -184,10 +184,6 @@ impl Ingest {
             0 => 2 * FIRST_SLAB_BYTES,
             _ => self.headroom + 2 * self.slab_bytes,
         }
-    }
-
-    pub(crate) fn stored(&self) -> &StoredBytes {
-        &self.stored
     }
 
     /// Waits until another slab of this stream may be filled.

@@ -12,7 +12,8 @@ pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
 /// Joins the CRCs of two parts, fast where the second has one certain length.
 ///
 /// What so many bytes behind it do to a CRC is linear in its bits, whatever the bytes are: 32 words, one for each bit, say it
-/// for one length. In general the words have to be found for each join, which takes as long as the CRC of 200 KiB.
+/// for one length. In general the words have to be found for each join, which took 4 to 7 % of the processor time of ingests of
+/// what was known.
 pub(crate) struct CrcJoin {
     len: u64,
     bits: OnceLock<[u32; 32]>,

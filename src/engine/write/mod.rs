@@ -17,7 +17,7 @@ mod stream;
 pub(crate) mod upload;
 
 pub(crate) use ingest::{Compressors, Slabs};
-pub(crate) use join::CrcJoin;
+pub(crate) use join::{CrcJoin, crc32c};
 pub(crate) use ledger::{Ledger, NewPack};
 pub(crate) use lookup::look_up;
 pub(crate) use manifest::ManifestBuilder;

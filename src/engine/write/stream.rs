@@ -91,7 +91,7 @@ pub(crate) async fn ingest_stream<S: Source>(
     claim: &mut PutClaim,
 ) -> Result<Draft> {
     let ingest = Ingest::new(core.clone(), packer.clone(), holder.clone())?;
-    let drafted = draft(core, packer, holder, name, &mut source, progress, claim, &ingest).await;
+    let drafted = draft(&ingest, name, &mut source, progress, claim).await;
     if drafted.is_err() {
         // What is under way would go on holding packs when the caller has its answer.
         ingest.settled().await;
@@ -99,18 +99,20 @@ pub(crate) async fn ingest_stream<S: Source>(
     drafted
 }
 
-#[expect(clippy::too_many_arguments, reason = "those of its only caller")]
 async fn draft<S: Source>(
-    core: &Arc<Core>,
-    packer: &Arc<Packer>,
-    holder: &Arc<Holder>,
+    ingest: &Arc<Ingest>,
     name: &ObjectName,
     source: &mut S,
     progress: &PutProgress,
     claim: &mut PutClaim,
-    ingest: &Arc<Ingest>,
 ) -> Result<Draft> {
-    let stored = ingest.stored().clone();
+    let Ingest {
+        core,
+        packer,
+        holder,
+        stored,
+        ..
+    } = &**ingest;
     let mut manifest = ManifestBuilder::new(core.clone(), packer.clone(), holder.clone(), stored.clone());
     let mut index = 0;
     loop {
@@ -155,7 +157,7 @@ async fn draft<S: Source>(
         new_chunks: totals.new_chunks,
         new_bytes: totals.new_bytes,
         crc32c: totals.crc32c,
-        stored,
+        stored: stored.clone(),
     })
 }
 
