@@ -9,12 +9,10 @@ use std::fmt;
 
 use aes::Aes256;
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
-use aes_gcm_siv::Aes256GcmSiv;
-use aes_gcm_siv::aead::AeadInOut;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use crate::codec::{ChunkId, RepositoryId, TAG_LEN};
+use crate::codec::{ChunkId, RepositoryId, SivKey, TAG_LEN};
 use crate::format::{CatalogKeys, PackNumber};
 
 use super::error::Error;
@@ -89,7 +87,7 @@ pub struct RowSealer {
     repository: RepositoryId,
     chunk: Aes256,
     name: Hmac<Sha256>,
-    row: Aes256GcmSiv,
+    row: SivKey,
 }
 
 impl RowSealer {
@@ -98,7 +96,7 @@ impl RowSealer {
             repository,
             chunk: Aes256::new(keys.chunk.expose().into()),
             name: Hmac::new_from_slice(keys.name.expose()).expect("HMAC takes keys of any length"),
-            row: Aes256GcmSiv::new(keys.row.expose().into()),
+            row: SivKey::new(&keys.row),
         }
     }
 
@@ -130,12 +128,7 @@ impl RowSealer {
     pub(super) fn seal(&self, table: Table, key: &RowKey, mut row: Vec<u8>) -> Vec<u8> {
         let tag = self
             .row
-            .encrypt_inout_detached(
-                &key.nonce().into(),
-                associated_data(table, key).as_bytes(),
-                row.as_mut_slice().into(),
-            )
-            .expect("a row is far below the 64 GiB that AES-GCM-SIV can take");
+            .seal(key.nonce(), associated_data(table, key).as_bytes(), &mut row);
         row.extend_from_slice(&tag);
         row
     }
@@ -150,12 +143,7 @@ impl RowSealer {
         let (row, tag) = sealed.split_at_mut(len);
         let tag: &[u8; TAG_LEN] = (&*tag).try_into().expect("the tag was split off by its length");
         self.row
-            .decrypt_inout_detached(
-                &key.nonce().into(),
-                associated_data(table, key).as_bytes(),
-                row.into(),
-                tag.into(),
-            )
+            .open(key.nonce(), associated_data(table, key).as_bytes(), row, tag)
             .map_err(|_| damaged("it does not authenticate"))?;
         sealed.truncate(len);
         Ok(sealed)

@@ -40,11 +40,11 @@ pub struct ChunkSizes {
 }
 
 impl ChunkSizes {
-    /// 64 KiB on average, from 32 KiB to 256 KiB.
+    /// 32 KiB on average, from 16 KiB to 128 KiB.
     pub const DEFAULT: Self = Self {
-        min: 32 * KIB,
-        avg: 64 * KIB,
-        max: 256 * KIB,
+        min: 16 * KIB,
+        avg: 32 * KIB,
+        max: 128 * KIB,
     };
 
     /// Sizes around an average, a power of two from 16 KiB to 4 MiB: from half of it to four times it.

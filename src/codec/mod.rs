@@ -21,7 +21,7 @@ pub use chunk_id::{ChunkId, IdKey};
 pub use chunker::{ChunkSizes, Chunker, GearTable, More};
 pub use compression::{Codec, Compressor, Decompressor, Level};
 pub use derivation::{RepositoryId, derive, derive_into};
-pub use sealing::{Nonce, SealingKey, TAG_LEN};
+pub use sealing::{Nonce, SealingKey, SivKey, TAG_LEN};
 pub use secret::Secret;
 
 /// Why a transform refused its input.

@@ -2,13 +2,16 @@
 //!
 //! Two implementations give the same bytes. The pure Rust one is always there; AWS-LC (feature `aws-lc`) is three times
 //! as fast and used if built in. Keys are used for one pack, file or section each, with nonces from a counter, so that a
-//! nonce never repeats under a key; keeping that rule is the caller's.
+//! nonce never repeats under a key; keeping that rule is the caller's. Where it cannot be kept, [`SivKey`] is for.
+
+mod siv;
 
 use std::fmt;
 
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit};
 
+pub use self::siv::SivKey;
 use super::{Error, Secret};
 
 /// What sealing adds to the length.
@@ -27,10 +30,10 @@ impl Nonce {
     }
 }
 
-/// Who computes AES-256-GCM. The bytes are the same.
+/// Who computes AES-256-GCM and AES-256-GCM-SIV. The bytes are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Implementation {
-    /// The `aes-gcm` crate.
+    /// The `aes-gcm` and `aes-gcm-siv` crates.
     PureRust,
     /// AWS-LC.
     #[cfg(feature = "aws-lc")]
@@ -71,7 +74,7 @@ impl SealingKey {
         Self(match implementation {
             Implementation::PureRust => Cipher::PureRust(Box::new(Aes256Gcm::new(secret.expose().into()))),
             #[cfg(feature = "aws-lc")]
-            Implementation::AwsLc => Cipher::AwsLc(aws_lc::key(secret)),
+            Implementation::AwsLc => Cipher::AwsLc(aws_lc::key(&aws_lc_rs::aead::AES_256_GCM, secret)),
         })
     }
 
@@ -120,12 +123,12 @@ impl fmt::Debug for SealingKey {
 mod aws_lc {
     //! The same three operations by AWS-LC.
 
-    use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce as RawNonce, UnboundKey};
+    use aws_lc_rs::aead::{Aad, Algorithm, LessSafeKey, Nonce as RawNonce, UnboundKey};
 
     use super::{Error, Nonce, Secret, TAG_LEN};
 
-    pub(super) fn key(secret: &Secret) -> LessSafeKey {
-        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, secret.expose()).expect("an AES-256 key has 32 bytes"))
+    pub(super) fn key(algorithm: &'static Algorithm, secret: &Secret) -> LessSafeKey {
+        LessSafeKey::new(UnboundKey::new(algorithm, secret.expose()).expect("an AES-256 key has 32 bytes"))
     }
 
     pub(super) fn seal(key: &LessSafeKey, nonce: Nonce, aad: &[u8], bytes: &mut [u8]) -> [u8; TAG_LEN] {

@@ -1,7 +1,9 @@
-//! What this host allows: every stage of the write path alone, and the whole, on the same bytes in one process.
+//! What this host allows: every stage of the write and read paths alone, and the whole, on the same bytes in one process.
 //!
 //! The stages are the pipeline's own functions. The time that the whole would take if the stages simply followed each
 //! other is the yardstick: the sum of the parts.
+
+mod restore;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -15,7 +17,7 @@ use super::random;
 use super::repository::{PutOptions, Repository};
 use super::write::{crc32c, look_up};
 use crate::codec::{ChunkId, Chunker, Codec, More};
-use crate::format::{BlobKind, FinishedPack, PackId, PackName, PackNumber, PackWriter};
+use crate::format::{BlobKind, Directory, FinishedPack, PackId, PackName, PackNumber, PackWriter};
 
 /// One stage, alone.
 #[derive(Clone, Copy, Debug)]
@@ -29,11 +31,11 @@ pub struct Stage {
 /// The stages of one kind of work and the whole of it.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// Bytes that went in.
+    /// Bytes that went in, or came out.
     pub bytes: u64,
     /// The stages in order.
     pub stages: Vec<Stage>,
-    /// A put of the same bytes, from the first to the acknowledgement.
+    /// A put of the same bytes, from the first to the acknowledgement, or a get to the last.
     pub whole: Duration,
 }
 
@@ -43,7 +45,7 @@ impl Measured {
         self.stages.iter().map(|stage| stage.time).sum()
     }
 
-    /// Input per second, in bytes, of something that took `time`.
+    /// Bytes of data per second, of something that took `time`.
     pub fn rate(&self, time: Duration) -> f64 {
         self.bytes as f64 / time.as_secs_f64().max(1e-9)
     }
@@ -57,13 +59,15 @@ impl Measured {
     }
 }
 
-/// New data and the same data again.
+/// New data, the same data again, and all of it read.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Bytes the repository has not seen.
     pub first: Measured,
     /// The very same bytes once more.
     pub again: Measured,
+    /// All of them read back.
+    pub restore: Measured,
     /// Chunks of the input.
     pub chunks: u64,
     /// Chunks that were new in the first put.
@@ -75,7 +79,7 @@ pub struct Report {
 /// Measures `data` in a repository that does not hold any of it.
 ///
 /// # Errors
-/// Whatever a put can fail with.
+/// Whatever a put or a get can fail with.
 pub async fn measure(repository: &Repository, data: &[u8]) -> Result<Report> {
     let core = repository.core().clone();
     let slab = Options::slab_bytes(core.secrets.parameters().chunk_sizes.max());
@@ -97,8 +101,10 @@ pub async fn measure(repository: &Repository, data: &[u8]) -> Result<Report> {
 
     let fresh = first_occurrences(&ids);
     let (compress, blobs) = timed(|| compress(&core, data, &lengths, &fresh));
-    let (seal, write) = seal_and_write(&core, &ids, &blobs).await?;
+    let Packs { packs, seal, write } = seal_and_write(&core, &ids, &blobs).await?;
     drop(blobs);
+    let reading = restore::stages(&core, &packs, data.len() as u64).await?;
+    drop(packs);
     for file in core.backend.list("measured", None).await? {
         core.backend.delete(&file.path).await?;
     }
@@ -112,6 +118,9 @@ pub async fn measure(repository: &Repository, data: &[u8]) -> Result<Report> {
     let whole = Instant::now();
     repository.put("again", data, PutOptions::default()).await?;
     let whole_again = whole.elapsed();
+    let whole = Instant::now();
+    restore::whole(repository, "first").await?;
+    let whole_restore = whole.elapsed();
 
     let mut first = common.to_vec();
     first.extend([
@@ -134,9 +143,33 @@ pub async fn measure(repository: &Repository, data: &[u8]) -> Result<Report> {
             stages: again,
             whole: whole_again,
         },
+        restore: Measured {
+            bytes,
+            stages: reading,
+            whole: whole_restore,
+        },
         chunks: outcome.object.chunks,
         new_chunks: outcome.new_chunks,
         stored_bytes: outcome.stored_bytes,
+    })
+}
+
+/// Puts `data`, of which the repository holds nothing, as so many streams at once.
+///
+/// # Errors
+/// Whatever a put can fail with.
+pub async fn measure_streams(repository: &Repository, data: &[u8], streams: usize) -> Result<Measured> {
+    let start = Instant::now();
+    let parts = data.chunks(data.len().div_ceil(streams.max(1)).max(1)).enumerate();
+    let puts = parts.map(|(number, part)| async move {
+        let name = format!("stream {number}");
+        repository.put(&name, part, PutOptions::default()).await
+    });
+    futures::future::try_join_all(puts).await?;
+    Ok(Measured {
+        bytes: data.len() as u64,
+        stages: Vec::new(),
+        whole: start.elapsed(),
     })
 }
 
@@ -247,30 +280,50 @@ fn compress(core: &Core, data: &[u8], lengths: &[usize], fresh: &[bool]) -> Blob
     blobs
 }
 
-/// Seals the blobs pack by pack, and puts each pack, in one buffer as the pipeline does. The time of either.
-async fn seal_and_write(core: &Core, ids: &[ChunkId], blobs: &Blobs) -> Result<(Duration, Duration)> {
-    let (mut seal, mut write) = (Duration::ZERO, Duration::ZERO);
+/// Packs that were put, without their bytes.
+struct Packs {
+    packs: Vec<Pack>,
+    seal: Duration,
+    write: Duration,
+}
+
+struct Pack {
+    path: String,
+    directory: Directory,
+}
+
+/// Seals the blobs pack by pack, and puts each pack, in one buffer as the pipeline does.
+async fn seal_and_write(core: &Core, ids: &[ChunkId], blobs: &Blobs) -> Result<Packs> {
+    let mut done = Packs {
+        packs: Vec::new(),
+        seal: Duration::ZERO,
+        write: Duration::ZERO,
+    };
     let target = core.options.pack_target();
     let mut buffer = vec![1; PackWriter::buffer_capacity(target)];
     let mut rest = blobs.blobs.as_slice();
-    let mut counter = 0;
     while !rest.is_empty() {
+        let counter = done.packs.len() as u64;
         let name = PackName {
             number: PackNumber { epoch: 0, counter },
             id: PackId(random()?),
         };
         buffer.clear();
         let (time, (finished, count)) = timed(|| fill_pack(core, name, buffer, ids, blobs, rest));
-        seal += time;
+        done.seal += time;
         rest = &rest[count..];
+        let path = format!("measured/{counter}");
         let bytes = Bytes::from(finished.bytes);
         let start = Instant::now();
-        core.backend.put(&format!("measured/{counter}"), bytes.clone()).await?;
-        write += start.elapsed();
+        core.backend.put(&path, bytes.clone()).await?;
+        done.write += start.elapsed();
         buffer = Vec::from(bytes);
-        counter += 1;
+        done.packs.push(Pack {
+            path,
+            directory: finished.directory,
+        });
     }
-    Ok((seal, write))
+    Ok(done)
 }
 
 /// One pack of the first of `rest`, and how many it took.

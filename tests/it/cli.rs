@@ -542,3 +542,46 @@ fn a_repository_is_made_with_what_was_asked_for_and_under_the_key_that_was_meant
         (&json!(1 << 20), &json!(5))
     );
 }
+
+#[test]
+fn a_host_is_measured_stage_by_stage() {
+    let home = Home::new();
+    let file = home.file("data", &random_bytes(11, 5 << 20));
+    let data = [
+        "bench",
+        "--data",
+        file.to_str().unwrap(),
+        "--rounds",
+        "1",
+        "--size",
+        "4MiB",
+    ];
+    let directory = home.path("scratch");
+    fs::create_dir(&directory).unwrap();
+    let place = ["--dir", directory.to_str().unwrap()];
+    let view = home.run(&[&data[..], &place, &["-o", "json"]].concat()).json();
+    assert_eq!(view["bytes"], 4 << 20);
+    let runs = view["runs"].as_array().unwrap();
+    let one = |work: &str| {
+        let run = runs.iter().find(|run| run["work"] == work && run["threads"] == 1);
+        run.unwrap_or_else(|| panic!("{work} was not measured"))
+    };
+    for (work, stages) in [
+        ("first ingest", 8),
+        ("first ingest, two streams", 0),
+        ("the same again", 5),
+        ("restore", 4),
+    ] {
+        let run = one(work);
+        assert_eq!(run["stages"].as_array().unwrap().len(), stages, "{work}");
+        assert_eq!(run["parts_bytes_per_second"].is_null(), stages == 0, "{work}");
+        assert!(run["whole_bytes_per_second"].as_f64().unwrap() > 0.0, "{work}");
+    }
+    let table = String::from_utf8(home.run(&[&data[..], &place].concat()).ok()).unwrap();
+    assert!(table.contains("restore, 1 thread\n  read packs"), "{table}");
+    assert_eq!(
+        fs::read_dir(&directory).unwrap().count(),
+        0,
+        "it leaves something behind"
+    );
+}

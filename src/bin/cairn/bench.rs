@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use cairn_agent::catalog;
 use cairn_agent::config::Size;
-use cairn_agent::engine::measure::{Measured, Report, measure};
+use cairn_agent::engine::measure::{Measured, Report, measure, measure_streams};
 use cairn_agent::engine::{NewRepository, Store, StoreOptions};
 
 use crate::failure::Failure;
@@ -23,7 +23,7 @@ use crate::session::Session;
 /// Where files of every kind are found on a machine that runs programs.
 const SYSTEM_FILES: [&str; 3] = ["/usr/lib", "/usr/bin", "/usr/share"];
 
-/// Measure every stage of the write path alone and the whole, on this host
+/// Measure every stage of the write and read paths alone and the whole, on this host
 #[derive(Args)]
 pub(crate) struct Bench {
     /// The data to measure with [default: files of the system, one after the other]
@@ -58,9 +58,10 @@ struct RunView {
     threads: usize,
     work: &'static str,
     stages: Vec<StageView>,
-    parts_bytes_per_second: f64,
+    /// None where no stages were measured.
+    parts_bytes_per_second: Option<f64>,
     whole_bytes_per_second: f64,
-    whole_of_parts: f64,
+    whole_of_parts: Option<f64>,
     /// Against one thread.
     scaling: f64,
 }
@@ -72,6 +73,13 @@ struct StageView {
     share_of_parts: f64,
 }
 
+/// What is measured in one fresh store.
+struct Round {
+    report: Report,
+    /// New data in two streams at once.
+    streams: Measured,
+}
+
 impl Bench {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         let progress = Progress::unmeasured("bench");
@@ -80,17 +88,17 @@ impl Bench {
         let cpus = allowed_cpus()?;
         let many = self.threads.map_or(cpus.len(), NonZeroUsize::get).min(cpus.len());
         let rounds = self.rounds.get();
-        let mut reports: Vec<(usize, Report)> = Vec::new();
+        let mut best: Vec<(usize, Round)> = Vec::new();
         for threads in if many > 1 { vec![1, many] } else { vec![1] } {
             let (data, dir, cpus) = (data.clone(), dir.clone(), cpus[..threads].to_vec());
             let work = move || on_cpus(&cpus, || best_of(rounds, threads, &data, &dir));
-            let report = tokio::task::spawn_blocking(work)
+            let round = tokio::task::spawn_blocking(work)
                 .await
                 .map_err(|_| Failure::failed("the measurement panicked"))??;
-            reports.push((threads, report));
+            best.push((threads, round));
         }
         drop(progress);
-        let view = View::new(rounds, &reports);
+        let view = View::new(rounds, &best);
         session.output().print(&view, |out| view.table(out))
     }
 
@@ -162,23 +170,20 @@ fn on_cpus<T: Send>(cpus: &[usize], work: impl FnOnce() -> Result<T, Failure> + 
     })
 }
 
-fn best_of(rounds: usize, threads: usize, data: &[u8], dir: &Path) -> Result<Report, Failure> {
-    let mut best: Option<Report> = None;
-    for _ in 0..rounds {
-        let report = once(threads, data, dir)?;
-        match &mut best {
-            Some(best) => {
-                best.first.best(&report.first);
-                best.again.best(&report.again);
-            }
-            None => best = Some(report),
-        }
+fn best_of(rounds: usize, threads: usize, data: &[u8], dir: &Path) -> Result<Round, Failure> {
+    let mut best = once(threads, data, dir)?;
+    for _ in 1..rounds {
+        let round = once(threads, data, dir)?;
+        best.report.first.best(&round.report.first);
+        best.report.again.best(&round.report.again);
+        best.report.restore.best(&round.report.restore);
+        best.streams.best(&round.streams);
     }
-    best.ok_or_else(|| Failure::usage("at least one round is needed"))
+    Ok(best)
 }
 
 /// One round in a fresh store, which goes afterwards.
-fn once(threads: usize, data: &[u8], dir: &Path) -> Result<Report, Failure> {
+fn once(threads: usize, data: &[u8], dir: &Path) -> Result<Round, Failure> {
     let place = Scratch::new(dir)?;
     let mut options = StoreOptions::in_memory("bench")?;
     options.location = cairn_agent::backend::Location::Directory(place.0.join("store"));
@@ -193,8 +198,10 @@ fn once(threads: usize, data: &[u8], dir: &Path) -> Result<Report, Failure> {
         let store = Store::open_or_create(options, NewRepository::named("bench")?).await?;
         let repository = store.repository("bench").await?;
         let report = measure(&repository, data).await?;
+        let unknowing = store.create_repository(NewRepository::named("streams")?).await?;
+        let streams = measure_streams(&unknowing, data, 2).await?;
         store.close().await;
-        Ok(report)
+        Ok(Round { report, streams })
     })
 }
 
@@ -217,12 +224,14 @@ impl Drop for Scratch {
 }
 
 impl View {
-    fn new(rounds: usize, reports: &[(usize, Report)]) -> Self {
-        let (_, one) = &reports[0];
+    fn new(rounds: usize, best: &[(usize, Round)]) -> Self {
+        let (_, Round { report: one, streams }) = &best[0];
         let mut runs = Vec::new();
-        for (threads, report) in reports {
+        for (threads, Round { report, streams: both }) in best {
             runs.push(RunView::new(*threads, "first ingest", &report.first, &one.first));
+            runs.push(RunView::new(*threads, "first ingest, two streams", both, streams));
             runs.push(RunView::new(*threads, "the same again", &report.again, &one.again));
+            runs.push(RunView::new(*threads, "restore", &report.restore, &one.restore));
         }
         Self {
             bytes: one.first.bytes,
@@ -252,37 +261,21 @@ impl View {
                 run.threads,
                 if run.threads == 1 { "" } else { "s" }
             )?;
-            // Stages are measured one after the other, so their sum is a yardstick for one thread only.
-            if run.threads == 1 {
+            if let Some(parts) = run.parts_bytes_per_second.filter(|_| run.threads == 1) {
                 for stage in &run.stages {
                     let share = stage.share_of_parts * 100.0;
-                    writeln!(
-                        out,
-                        "  {:<28} {:>12}  {share:5.1} %",
-                        stage.name,
-                        rate(stage.bytes_per_second)
-                    )?;
+                    let rate = rate(stage.bytes_per_second);
+                    writeln!(out, "  {:<28} {rate:>12}  {share:5.1} %", stage.name)?;
                 }
-                writeln!(
-                    out,
-                    "  {:<28} {:>12}",
-                    "sum of the parts",
-                    rate(run.parts_bytes_per_second)
-                )?;
-                let of_parts = run.whole_of_parts * 100.0;
-                writeln!(
-                    out,
-                    "  {:<28} {:>12}  {of_parts:5.1} % of it",
-                    "whole",
-                    rate(run.whole_bytes_per_second)
-                )?;
-            } else {
-                let whole = rate(run.whole_bytes_per_second);
-                writeln!(
-                    out,
-                    "  {:<28} {whole:>12}  {:.2} times one thread",
-                    "whole", run.scaling
-                )?;
+                writeln!(out, "  {:<28} {:>12}", "sum of the parts", rate(parts))?;
+            }
+            let whole = rate(run.whole_bytes_per_second);
+            write!(out, "  {:<28} {whole:>12}", "whole")?;
+            // Stages are measured one after the other, so their sum is a yardstick for one thread only.
+            match run.whole_of_parts {
+                Some(of_parts) if run.threads == 1 => writeln!(out, "  {:5.1} % of it", of_parts * 100.0)?,
+                _ if run.threads == 1 => writeln!(out)?,
+                _ => writeln!(out, "  {:.2} times one thread", run.scaling)?,
             }
         }
         Ok(())
@@ -292,6 +285,7 @@ impl View {
 impl RunView {
     fn new(threads: usize, work: &'static str, measured: &Measured, one: &Measured) -> Self {
         let parts = measured.parts();
+        let has_parts = !measured.stages.is_empty();
         Self {
             threads,
             work,
@@ -304,9 +298,9 @@ impl RunView {
                     share_of_parts: stage.time.as_secs_f64() / parts.as_secs_f64(),
                 })
                 .collect(),
-            parts_bytes_per_second: measured.rate(parts),
+            parts_bytes_per_second: has_parts.then(|| measured.rate(parts)),
             whole_bytes_per_second: measured.rate(measured.whole),
-            whole_of_parts: parts.as_secs_f64() / measured.whole.as_secs_f64(),
+            whole_of_parts: has_parts.then(|| parts.as_secs_f64() / measured.whole.as_secs_f64()),
             scaling: one.whole.as_secs_f64() / measured.whole.as_secs_f64(),
         }
     }

@@ -28,7 +28,7 @@ pub(crate) struct Create {
     /// Its name: a-z, 0-9 and -, at most 63 of them
     #[arg(value_name = "R")]
     name: String,
-    /// Average size of a chunk: a power of two from 16KiB to 4MiB; cannot be changed later [default: 64KiB]
+    /// Average size of a chunk: a power of two from 16KiB to 4MiB; cannot be changed later [default: 32KiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_chunk_avg)]
     chunk_avg: Option<ChunkSizes>,
     /// Compression: 0 is off, 1 to 19 are zstd's levels [default: 1]

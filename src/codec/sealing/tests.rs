@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const IMPLEMENTATIONS: &[Implementation] = &[
+pub(super) const IMPLEMENTATIONS: &[Implementation] = &[
     Implementation::PureRust,
     #[cfg(feature = "aws-lc")]
     Implementation::AwsLc,
@@ -23,7 +23,7 @@ fn sealed(key: &SealingKey, nonce: [u8; 12], aad: &[u8], plain: &[u8]) -> Vec<u8
     bytes
 }
 
-fn hex_array<const N: usize>(text: &str) -> [u8; N] {
+pub(super) fn hex_array<const N: usize>(text: &str) -> [u8; N] {
     hex::decode(text).unwrap().try_into().unwrap()
 }
 

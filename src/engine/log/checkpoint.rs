@@ -64,31 +64,19 @@ pub(crate) async fn write(core: &Arc<Core>, epoch: u64) -> Result<u64> {
     };
     let object_segments = writer.objects(draft.row.stats.objects).await?;
     let pack_segments = writer.packs().await?;
-    let row = draft.row.clone();
-    let tip = draft.tip;
-    let (root, encoded) = draft
-        .reading(move |tables| {
-            let root = CheckpointRoot {
-                tip,
-                head: row.head,
-                sequence: row.sequence,
-                heads: tables.heads_page(None, HEADS_MAX as usize)?,
-                put_ids: put_ids(tables)?,
-                put_serial: row.put_serial,
-                object_segments,
-                pack_segments,
-            };
-            let encoded = root.encode();
-            Ok((root, encoded))
-        })
-        .await?;
-    let name = writer.put(CheckpointKind::Root, encoded).await?.0;
-    let verified = read_root(core, &name).await?;
-    if verified != root {
-        return Err(Error::data_loss(
-            "a checkpoint reads back differently from what was written",
-        ));
-    }
+    let root = CheckpointRoot {
+        tip: draft.tip,
+        head: draft.row.head,
+        sequence: draft.row.sequence,
+        heads: draft
+            .reading(|tables| Ok(tables.heads_page(None, HEADS_MAX as usize)?))
+            .await?,
+        put_ids: draft.reading(put_ids).await?,
+        put_serial: draft.row.put_serial,
+        object_segments,
+        pack_segments,
+    };
+    let (root, name) = writer.root(root).await?;
     let written = writer.written.into_inner();
     let next = draft.install(core, name, kept).await?;
     forget_others(core, epoch, &next, &root).await;
@@ -123,15 +111,14 @@ impl Draft {
         }))
     }
 
-    /// Reads the tables where it holds nobody up.
+    /// Reads some of the tables where it holds nobody up. Without rests: while the snapshot is open, the tables keep what is
+    /// overwritten, which costs those who write more than a short time of full speed.
     async fn reading<T: Send + 'static>(
         &self,
         read: impl FnOnce(&RepositorySnapshot) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let tables = self.tables.clone();
-        tokio::task::spawn_blocking(move || read(&tables))
-            .await
-            .map_err(|_| Error::internal("reading the tables for a checkpoint panicked"))?
+        beside(move || read(&tables)).await?
     }
 
     /// Tells the tip row, which has moved on since, of the checkpoint. Returns it.
@@ -217,9 +204,20 @@ async fn read_kind(core: &Core, file: &Listed) -> Option<CheckpointKind> {
 pub(crate) async fn read_root(core: &Core, name: &CheckpointName) -> Result<CheckpointRoot> {
     let path = core.layout.checkpoint(name);
     let file = core.backend.get(&path).await?;
-    let plain = open_checkpoint_file(&core.secrets, CheckpointKind::Root, name, &file)
-        .map_err(|error| damaged(&path, error))?;
-    CheckpointRoot::decode(&plain).map_err(|error| damaged(&path, error))
+    let (secrets, name) = (core.secrets.clone(), *name);
+    beside(move || {
+        open_checkpoint_file(&secrets, CheckpointKind::Root, &name, &file)
+            .and_then(|plain| CheckpointRoot::decode(&plain))
+            .map_err(|error| damaged(&path, error))
+    })
+    .await?
+}
+
+/// Does what takes long where it holds nobody up.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Error::internal("work on a checkpoint panicked"))
 }
 
 /// Reads and opens a segment of the object table.
@@ -271,6 +269,7 @@ pub(crate) async fn roots(core: &Core) -> Result<Vec<CheckpointName>> {
     Ok(roots)
 }
 
+/// The results of puts, in the order in which they came.
 fn put_ids(tables: &RepositorySnapshot) -> Result<Vec<PutIdEntry>> {
     let mut rows: Vec<PutIdRow> = Vec::new();
     loop {
@@ -376,13 +375,32 @@ impl SegmentWriter<'_> {
         Ok(segment)
     }
 
+    /// Writes the root and reads it back.
+    async fn root(&self, root: CheckpointRoot) -> Result<(CheckpointRoot, CheckpointName)> {
+        let (root, encoded) = beside(move || {
+            let encoded = root.encode();
+            (root, encoded)
+        })
+        .await?;
+        let (name, _) = self.put(CheckpointKind::Root, encoded).await?;
+        let read = read_root(self.core, &name).await?;
+        beside(move || match read == root {
+            true => Ok((root, name)),
+            false => Err(Error::data_loss(
+                "a checkpoint reads back differently from what was written",
+            )),
+        })
+        .await?
+    }
+
     async fn put(&self, kind: CheckpointKind, plain: Vec<u8>) -> Result<(CheckpointName, Bytes)> {
         let name = CheckpointName {
             epoch: self.epoch,
             log_number: self.log_number,
             id: CheckpointId(random()?),
         };
-        let file = Bytes::from(seal_checkpoint_file(&self.core.secrets, kind, &name, plain));
+        let secrets = self.core.secrets.clone();
+        let file = Bytes::from(beside(move || seal_checkpoint_file(&secrets, kind, &name, plain)).await?);
         let path = self.core.layout.checkpoint(&name);
         self.core
             .backend

@@ -1,6 +1,7 @@
 //! Fetching a window: blobs that lie together in a pack come in one request, and are opened on the CPU pool.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -49,10 +50,22 @@ pub(crate) async fn fetch(
     let work = move || {
         let mut parts = vec![Bytes::new(); window.len()];
         let mut opener = Opener::new(&shared);
+        let mut copied = Vec::new();
         for (request, bytes) in requests.iter().zip(fetched) {
             let mut bytes = Vec::from(bytes);
-            for &member in &request.members {
-                parts[member] = opener.open(&window[member], &places[member], request, &mut bytes)?;
+            for (at, &member) in request.members.iter().enumerate() {
+                // A chunk that occurs twice in the window is opened twice: until then its ciphertext stays as it is.
+                let next = request.members.get(at + 1);
+                let is_last = next.is_none_or(|&next| places[next].index != places[member].index);
+                let sealed = &mut bytes[places[member].within(request)];
+                let sealed = if is_last {
+                    sealed
+                } else {
+                    copied.clear();
+                    copied.extend_from_slice(sealed);
+                    &mut copied
+                };
+                parts[member] = opener.open(&window[member], &places[member], sealed)?;
             }
         }
         Ok(parts)
@@ -118,12 +131,20 @@ fn group(places: &[Place]) -> Vec<Request> {
     requests
 }
 
+impl Place {
+    /// Where the blob lies in what was read.
+    fn within(&self, request: &Request) -> Range<usize> {
+        let entry = &self.entries.entries[self.index];
+        let from = (u64::from(entry.offset) - request.start) as usize;
+        from..from + entry.stored_len as usize
+    }
+}
+
 /// Opens blobs, keeping the keys of packs it has met.
 struct Opener<'a> {
     core: &'a Core,
     keys: HashMap<(PackNumber, u16), BlobOpener>,
     decompressor: Decompressor,
-    sealed: Vec<u8>,
 }
 
 impl<'a> Opener<'a> {
@@ -132,17 +153,10 @@ impl<'a> Opener<'a> {
             core,
             keys: HashMap::new(),
             decompressor: Decompressor::new(),
-            sealed: Vec::new(),
         }
     }
 
-    fn open(
-        &mut self,
-        wanted: &Wanted,
-        place: &Place,
-        request: &Request,
-        bytes: &mut [u8],
-    ) -> std::result::Result<Bytes, Failed> {
+    fn open(&mut self, wanted: &Wanted, place: &Place, sealed: &mut [u8]) -> std::result::Result<Bytes, Failed> {
         let entry = &place.entries.entries[place.index];
         let failed = |error: Error| Failed {
             error: error.within(format!(
@@ -152,11 +166,6 @@ impl<'a> Opener<'a> {
             )),
             damaged: Some((place.pack.number, vec![(wanted.chunk.id, place.index as u32)])),
         };
-        let from = (u64::from(entry.offset) - request.start) as usize;
-        // A chunk that occurs twice in the window is opened twice, so the ciphertext stays as it is.
-        self.sealed.clear();
-        self.sealed
-            .extend_from_slice(&bytes[from..from + entry.stored_len as usize]);
         let key = (place.pack.number, entry.birth);
         if !self.keys.contains_key(&key) {
             let birth = &place.entries.births[entry.birth as usize];
@@ -164,7 +173,7 @@ impl<'a> Opener<'a> {
             self.keys.insert(key, opener);
         }
         let compressed = self.keys[&key]
-            .open(entry, &mut self.sealed)
+            .open(entry, sealed)
             .map_err(|error| failed(error.into()))?;
         let mut plain = Vec::with_capacity(entry.plain_len as usize);
         self.decompressor

@@ -12,6 +12,7 @@ mod plan;
 mod reader;
 
 pub(crate) use plan::{hold, manifest_leaves};
+pub(crate) use reader::WINDOW_BYTES;
 pub use reader::{ByteRange, ObjectReader};
 
 /// The CRC-32C of bytes that come in pieces.

@@ -17,7 +17,7 @@ use crate::engine::repository::ObjectInfo;
 use crate::format::ObjectVersion;
 
 /// Plain bytes of a window, the unit of fetching and opening.
-const WINDOW_BYTES: usize = 2 << 20;
+pub(crate) const WINDOW_BYTES: usize = 2 << 20;
 /// What a window takes from the budget until it is open: what is fetched, and what comes out of it.
 const WINDOW_COST: usize = 2 * WINDOW_BYTES;
 

@@ -39,7 +39,7 @@ pub(in crate::format) fn secrets() -> Secrets {
     let parameters = RepositoryParameters {
         name: RepositoryName::new("golden").unwrap(),
         store_id: *b"store id golden.",
-        chunk_sizes: ChunkSizes::DEFAULT,
+        chunk_sizes: ChunkSizes::with_average(64 << 10).unwrap(),
         level: Level::DEFAULT,
     };
     Secrets::create(parameters, REPOSITORY, KeyringSeed::from_bytes(counting(0x00)))

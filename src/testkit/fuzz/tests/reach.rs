@@ -105,6 +105,11 @@ const REACHED: &[(&str, &str, &str)] = &[
     ),
     ("codec/sealing.rs SealingKey::open", "format/pack.rs", ".open("),
     (
+        "codec/sealing/siv.rs SivKey::open",
+        "catalog/sealed.rs",
+        ".open(key.nonce()",
+    ),
+    (
         "config/serve/address.rs FromStr for Address",
         "testkit/fuzz/service.rs",
         "reads_back::<Address>(text)",
