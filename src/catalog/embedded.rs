@@ -450,7 +450,9 @@ fn damaged(error: &io::Error) -> Error {
 }
 
 fn table_options(table: Table, limits: &Limits) -> KeyspaceCreateOptions {
-    let options = KeyspaceCreateOptions::default();
+    // Indexes come in parts: whole, that of a file of 64 MiB takes most of a MiB, and a lookup would push a fortieth of the
+    // cache out of it.
+    let options = KeyspaceCreateOptions::default().index_block_partitioning_policy(PartitioningPolicy::all(true));
     match table {
         // Most chunks looked up are new: the filters of all levels stay in memory, whole, and are finer than usual,
         // since each false hit is a read from disk.
