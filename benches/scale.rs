@@ -24,7 +24,7 @@ use cairn_agent::backend::Location;
 use cairn_agent::catalog::{self, Lookup, RepositoryCatalog};
 use cairn_agent::codec::{ChunkId, ChunkSizes, Chunker, GearTable, IdKey, More, Secret};
 use cairn_agent::engine::{
-    Blocking, NewRepository, Options, PutOptions, ReclaimOptions, Repository, Store, StoreOptions,
+    Blocking, NewRepository, Options, PutOptions, ReclaimOptions, Repository, Source, Store, StoreOptions,
 };
 use cairn_agent::format::{Kek, PackNumber};
 use rand::{Rng, RngExt, SeedableRng};
@@ -226,48 +226,45 @@ async fn use_it(directory: &Path, chunks: u64) {
     let mut again = Vec::new();
     for round in 0..ROUNDS as u64 {
         let bytes = write_text(&data, EPOCH + 1 + round + chunks);
-        first.push(bytes / put(&repository, &format!("first {round}"), &data).await);
-        again.push(bytes / put(&repository, &format!("again {round}"), &data).await);
+        let file = || Blocking::new(File::open(&data).expect("the data"));
+        first.push(bytes / put(&repository, &format!("first {round}"), file()).await);
+        again.push(bytes / put(&repository, &format!("again {round}"), file()).await);
     }
-    first.sort_by(f64::total_cmp);
-    again.sort_by(f64::total_cmp);
     println!(
         "catalog with {chunks} chunks: first {:.0} MiB/s, again {:.0} MiB/s (medians of {ROUNDS}), peak resident {:.0} MiB",
-        first[ROUNDS / 2],
-        again[ROUNDS / 2],
+        median(first),
+        median(again),
         memory_mib("VmHWM:"),
     );
     // From memory, so that nothing but the work itself is in it.
     let data = std::fs::read(&data).expect("the data");
+    let bytes = mib(data.len() as u64);
     let mut again = Vec::new();
     let mut allowed = Vec::new();
     for round in 0..ROUNDS {
-        let start = Instant::now();
-        let name = format!("from memory {round}");
-        let put = repository.put(&name, data.as_slice(), PutOptions::default());
-        put.await.expect("a put");
-        again.push(mib(data.len() as u64) / start.elapsed().as_secs_f64());
-        allowed.push(mib(data.len() as u64) / cut_and_identify(&data));
+        again.push(bytes / put(&repository, &format!("from memory {round}"), data.as_slice()).await);
+        allowed.push(bytes / cut_and_identify(&data));
     }
-    again.sort_by(f64::total_cmp);
-    allowed.sort_by(f64::total_cmp);
+    let (again, allowed) = (median(again), median(allowed));
     let threads = Options::default().compute_threads.get();
     println!(
-        "  again from memory {:.0} MiB/s, {:.0} % of what {threads} cores cut and hash at {:.0} MiB/s each",
-        again[ROUNDS / 2],
-        100.0 * again[ROUNDS / 2] / (allowed[ROUNDS / 2] * threads as f64),
-        allowed[ROUNDS / 2],
+        "  again from memory {again:.0} MiB/s, {:.0} % of what {threads} cores cut and hash at {allowed:.0} MiB/s each",
+        100.0 * again / (allowed * threads as f64),
     );
     store.close().await;
 }
 
 /// The seconds it takes.
-async fn put(repository: &Repository, name: &str, data: &Path) -> f64 {
-    let file = File::open(data).expect("the data");
+async fn put(repository: &Repository, name: &str, source: impl Source) -> f64 {
     let start = Instant::now();
-    let put = repository.put(name, Blocking::new(file), PutOptions::default());
+    let put = repository.put(name, source, PutOptions::default());
     put.await.expect("a put");
     start.elapsed().as_secs_f64()
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
 }
 
 /// The seconds that one core takes to cut the bytes and to make the ids of the chunks.

@@ -76,6 +76,15 @@ pub struct Report {
     pub stored_bytes: u64,
 }
 
+impl Report {
+    /// Keeps the better of each figure.
+    pub fn best(&mut self, other: &Report) {
+        self.first.best(&other.first);
+        self.again.best(&other.again);
+        self.restore.best(&other.restore);
+    }
+}
+
 /// Measures `data` in a repository that does not hold any of it.
 ///
 /// # Errors

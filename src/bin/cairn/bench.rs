@@ -174,9 +174,7 @@ fn best_of(rounds: usize, threads: usize, data: &[u8], dir: &Path) -> Result<Rou
     let mut best = once(threads, data, dir)?;
     for _ in 1..rounds {
         let round = once(threads, data, dir)?;
-        best.report.first.best(&round.report.first);
-        best.report.again.best(&round.report.again);
-        best.report.restore.best(&round.report.restore);
+        best.report.best(&round.report);
         best.streams.best(&round.streams);
     }
     Ok(best)
