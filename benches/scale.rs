@@ -354,7 +354,7 @@ fn step_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("its own path"));
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let tunables = format!(
-        "glibc.malloc.arena_max={processors}:glibc.malloc.mmap_threshold=524288:glibc.malloc.trim_threshold=16777216"
+        "glibc.malloc.arena_max={processors}:glibc.malloc.mmap_threshold=524288:glibc.malloc.trim_threshold=16777216:glibc.malloc.hugetlb=1"
     );
     command.args(arguments).env("GLIBC_TUNABLES", tunables);
     command

@@ -16,6 +16,7 @@ mod location;
 mod lock;
 mod reserve;
 mod shaping;
+mod staged;
 mod volume;
 mod watched;
 
@@ -182,13 +183,13 @@ impl Backend {
                 if room == Room::Reserve {
                     volume.make_room(bytes);
                 }
-                volume.stage(path)
+                volume.stage(path, bytes as usize)
             });
             let mut staged = staged.await?.expect("it is a volume");
             for start in (0..payload.len()).step_by(STEP_BYTES) {
                 let step = payload.slice(start..payload.len().min(start + STEP_BYTES));
                 let began = Instant::now();
-                staged = blocking(self.place(path), move || staged.add(&step).map(|()| staged)).await?;
+                staged = blocking(self.place(path), move || staged.write_and_sync(&step).map(|()| staged)).await?;
                 let rest = rest(began.elapsed());
                 if !rest.is_zero() {
                     tokio::time::sleep(rest).await;
@@ -203,13 +204,16 @@ impl Backend {
         let path = object.as_ref();
         let bytes = payload.len() as u64;
         self.watched(Operation::Put, bytes, async {
-            let prepared = self.on_volume(path, move |volume, path| {
+            let contents = payload.clone();
+            let written = self.on_volume(path, move |volume, path| {
                 if room == Room::Reserve {
                     volume.make_room(bytes);
                 }
-                volume.prepare_parent(path)
+                volume.write(path, &contents)
             });
-            prepared.await?;
+            if written.await?.is_some() {
+                return Ok(());
+            }
             let put = self.inner.store.put(object, payload.into()).await;
             put.map(drop).map_err(|error| self.failed(path, error))
         })

@@ -1,8 +1,8 @@
-//! What only a directory needs: durable directories, exclusive creation, leftovers of interrupted writes, free space.
+//! What a directory needs: durable directories and files, exclusive creation, leftovers of interrupted writes, free space.
 //!
-//! Whole objects go through `object_store`'s `LocalFileSystem` with fsync on; here is what it does not offer, or offers with
-//! hard links, which some volumes lack and which can leak space. All calls block; [`super::Backend`] moves them off the
-//! async threads.
+//! Objects are read, listed and deleted by `object_store`'s `LocalFileSystem`; here is what it does not offer, or offers with
+//! hard links, which some volumes lack and which can leak space, or through the page cache only. All calls block;
+//! [`super::Backend`] moves them off the async threads.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use super::Created;
 use super::error::{Cause, Error, ErrorKind};
 use super::reserve::Reserve;
+use super::staged::Staged;
 
 /// Free and total space of the file system that holds a store. What the reserve holds counts as free: it can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,24 +227,17 @@ impl Volume {
         Ok(Created::New)
     }
 
-    /// Begins to write `file`, which nobody sees until it is published.
-    pub(super) fn stage(&self, file: &str) -> Result<Staged, Error> {
+    /// Begins to write `file` of so many bytes, which nobody sees until it is published.
+    pub(super) fn stage(&self, file: &str, bytes: usize) -> Result<Staged, Error> {
         self.prepare_parent(file)?;
-        let path = self.root.join(file);
-        let mut staging = path.clone().into_os_string();
-        // A name as `LocalFileSystem` gives, and above the small numbers that it counts with.
-        staging.push(format!("#{}", u64::MAX));
-        let staging = PathBuf::from(staging);
-        let created = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&staging);
-        Ok(Staged {
-            file: created.map_err(|error| at(&staging, error))?,
-            staging: Some(staging),
-            path,
-        })
+        Staged::begin(self.root.join(file), bytes)
+    }
+
+    /// Writes `file`, replacing one of the same name. Durable on return.
+    pub(super) fn write(&self, file: &str, contents: &[u8]) -> Result<(), Error> {
+        let mut staged = self.stage(file, contents.len())?;
+        staged.write(contents)?;
+        staged.publish()
     }
 
     pub(super) fn remove_directory(&self, directory: &str) -> Result<(), Error> {
@@ -354,44 +348,6 @@ impl Volume {
     }
 }
 
-/// A file that is being written under another name. Dropped unpublished, it is removed.
-#[derive(Debug)]
-pub(super) struct Staged {
-    file: File,
-    staging: Option<PathBuf>,
-    path: PathBuf,
-}
-
-impl Staged {
-    /// Appends bytes and has them written to the disk.
-    pub(super) fn add(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file.write_all(bytes).map_err(|error| at(&self.path, error))?;
-        self.file.sync_data().map_err(|error| at_fsync(&self.path, error))
-    }
-
-    /// Makes the file durable under its name.
-    pub(super) fn publish(mut self) -> Result<(), Error> {
-        self.file.sync_all().map_err(|error| at_fsync(&self.path, error))?;
-        if let Some(staging) = &self.staging {
-            fs::rename(staging, &self.path).map_err(|error| at(&self.path, error))?;
-        }
-        self.staging = None;
-        match self.path.parent() {
-            Some(parent) => sync_directory(parent),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        if let Some(staging) = &self.staging {
-            // What stays is swept at the next start.
-            let _ = fs::remove_file(staging);
-        }
-    }
-}
-
 fn is_leftover_name(name: &str) -> bool {
     is_staging_name(name) || name.starts_with(super::TRIAL_PREFIX)
 }
@@ -417,7 +373,7 @@ pub(super) fn create_durably(directory: &Path, top: &Path) -> Result<(), Error> 
     Ok(())
 }
 
-fn sync_directory(directory: &Path) -> Result<(), Error> {
+pub(super) fn sync_directory(directory: &Path) -> Result<(), Error> {
     let open = File::open(directory).map_err(|error| at(directory, error))?;
     open.sync_all().map_err(|error| at_fsync(directory, error))
 }
@@ -442,10 +398,10 @@ fn identity(metadata: &fs::Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-fn at(path: &Path, error: io::Error) -> Error {
+pub(super) fn at(path: &Path, error: io::Error) -> Error {
     Error::from_io(path.display().to_string(), error)
 }
 
-fn at_fsync(path: &Path, error: io::Error) -> Error {
+pub(super) fn at_fsync(path: &Path, error: io::Error) -> Error {
     Error::from_fsync(path.display().to_string(), error)
 }

@@ -6,6 +6,7 @@
 mod restore;
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use super::random;
 use super::repository::{PutOptions, Repository};
 use super::write::{crc32c, look_up};
 use crate::codec::{ChunkId, Chunker, Codec, More};
-use crate::format::{BlobKind, Directory, FinishedPack, PackId, PackName, PackNumber, PackWriter};
+use crate::format::{BlobKind, Directory, FinishedPack, PackBuffer, PackId, PackName, PackNumber, PackWriter};
 
 /// One stage, alone.
 #[derive(Clone, Copy, Debug)]
@@ -309,7 +310,7 @@ async fn seal_and_write(core: &Core, ids: &[ChunkId], blobs: &Blobs) -> Result<P
         write: Duration::ZERO,
     };
     let target = core.options.pack_target();
-    let mut buffer = vec![1; PackWriter::buffer_capacity(target)];
+    let mut buffer = warm_buffer(target);
     let mut rest = blobs.blobs.as_slice();
     while !rest.is_empty() {
         let counter = done.packs.len() as u64;
@@ -317,16 +318,15 @@ async fn seal_and_write(core: &Core, ids: &[ChunkId], blobs: &Blobs) -> Result<P
             number: PackNumber { epoch: 0, counter },
             id: PackId(random()?),
         };
-        buffer.clear();
         let (time, (finished, count)) = timed(|| fill_pack(core, name, buffer, ids, blobs, rest));
         done.seal += time;
         rest = &rest[count..];
         let path = format!("measured/{counter}");
-        let bytes = Bytes::from(finished.bytes);
+        let lent = Arc::new(finished.bytes);
         let start = Instant::now();
-        core.backend.put(&path, bytes.clone()).await?;
+        core.backend.put(&path, Bytes::from_owner(Lent(lent.clone()))).await?;
         done.write += start.elapsed();
-        buffer = Vec::from(bytes);
+        buffer = Arc::into_inner(lent).unwrap_or_else(|| warm_buffer(target));
         done.packs.push(Pack {
             path,
             directory: finished.directory,
@@ -335,11 +335,27 @@ async fn seal_and_write(core: &Core, ids: &[ChunkId], blobs: &Blobs) -> Result<P
     Ok(done)
 }
 
+/// Memory for a pack, all of it used once.
+fn warm_buffer(target_bytes: usize) -> PackBuffer {
+    let len = PackWriter::buffer_capacity(target_bytes);
+    let mut buffer = PackBuffer::with_capacity(len);
+    buffer.resize(len);
+    buffer
+}
+
+struct Lent(Arc<PackBuffer>);
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// One pack of the first of `rest`, and how many it took.
 fn fill_pack(
     core: &Core,
     name: PackName,
-    buffer: Vec<u8>,
+    buffer: PackBuffer,
     ids: &[ChunkId],
     blobs: &Blobs,
     rest: &[Blob],

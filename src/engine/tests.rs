@@ -1,7 +1,9 @@
 //! The engine from outside, in memory: what every caller relies on. The same claims on every backend, with restarts and
 //! reclaim in between, are in the integration tests.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -108,7 +110,77 @@ async fn streams_end_anywhere_in_their_slabs() {
         let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &all[..len]) as u32;
         assert_eq!((put.object.bytes, put.object.crc32c), (len as u64, crc));
         assert!(read(&repository, "a", ByteRange::All).await == all[..len]);
+        let file = WholeFile::new(file_of(&all[..len])).unwrap();
+        let put = repository.put("b", file, PutOptions::default()).await.unwrap();
+        assert_eq!((put.object.bytes, put.object.crc32c), (len as u64, crc));
+        assert!(read(&repository, "b", ByteRange::All).await == all[..len]);
     }
+}
+
+fn file_of(bytes: &[u8]) -> std::fs::File {
+    use std::io::Write;
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+/// Parts of it are read at once, and what the others brought waits for one that never comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_becomes_shorter_while_it_is_read_leaves_nothing_visible() {
+    let repository = store("cut").await.repository("default").await.unwrap();
+    for (len, left) in [(40 << 20, 20 << 20), (3 << 20, 100), (1 << 20, (1 << 20) - 1)] {
+        let file = file_of(&bytes(12, len));
+        let source = WholeFile::new(file.try_clone().unwrap()).unwrap();
+        file.set_len(left).unwrap();
+        let error = repository.put("a", source, PutOptions::default()).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::SourceFailed);
+        assert!(error.to_string().contains("the file became shorter"), "{error}");
+    }
+    assert_eq!(repository.stat("a").await.unwrap_err().reason(), Reason::ObjectNotFound);
+    repository.put("a", &b"whole"[..], PutOptions::default()).await.unwrap();
+}
+
+/// In whatever order they come, and if one panics the put ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_a_source_come_in_any_order() {
+    /// Brings its parts the later the earlier they are, and panics at one of them.
+    struct Late {
+        bytes: Arc<Vec<u8>>,
+        at: usize,
+        panics_at: usize,
+    }
+    impl Source for Late {
+        async fn fill(&mut self, _: Vec<u8>, _: std::ops::Range<usize>) -> std::io::Result<(Vec<u8>, usize)> {
+            unreachable!("it comes in parts")
+        }
+
+        fn part(&mut self, len_max: usize) -> Option<Part> {
+            let (start, bytes, panics_at) = (self.at, self.bytes.clone(), self.panics_at);
+            let len = len_max.min(bytes.len() - start);
+            self.at += len;
+            Some(Part::new(len, move |target| {
+                assert!(!(start..start + len).contains(&panics_at), "as the test wants it");
+                std::thread::sleep(Duration::from_millis(20_u64.saturating_sub(start as u64 >> 20)));
+                target.copy_from_slice(&bytes[start..start + len]);
+                Ok(())
+            }))
+        }
+    }
+    let repository = store("parts").await.repository("default").await.unwrap();
+    let data = Arc::new(bytes(13, 17 << 20));
+    let source = |panics_at| Late {
+        bytes: data.clone(),
+        at: 0,
+        panics_at,
+    };
+    let whole = source(usize::MAX);
+    repository.put("a", whole, PutOptions::default()).await.unwrap();
+    assert!(read(&repository, "a", ByteRange::All).await == *data);
+    for panics_at in [0, 5 << 20, (17 << 20) - 1] {
+        let put = repository.put("b", source(panics_at), PutOptions::default());
+        assert_eq!(put.await.unwrap_err().reason(), Reason::Internal);
+    }
+    assert_eq!(repository.stat("b").await.unwrap_err().reason(), Reason::ObjectNotFound);
 }
 
 #[tokio::test(flavor = "multi_thread")]

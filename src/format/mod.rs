@@ -42,7 +42,7 @@ pub use names::{
     CheckpointId, CheckpointName, Hash32, Layout, NameError, ObjectName, PackId, PackName, PackNumber, RepositoryName,
     StoredKind, StoredName,
 };
-pub use pack::{BlobOpener, FinishedPack, PackHeader, PackKind, PackWriter, Trailer};
+pub use pack::{BlobOpener, FinishedPack, PackBuffer, PackHeader, PackKind, PackWriter, Trailer};
 pub use record::{ChunkRef, Content, ObjectVersion, PackRef, Record, Tip};
 
 /// The format number in every structure.

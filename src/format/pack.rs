@@ -9,6 +9,8 @@
 //! The body may be written before the directory is known, so a reader starts at the end: trailer, then sums and
 //! directory, then blobs one by one.
 
+mod buffer;
+
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -24,6 +26,7 @@ use super::names::{Hash32, PackId, PackName};
 use super::wire::Reader;
 use super::{Error, FORMAT, SUITE, padme};
 use crate::codec::{ChunkId, Codec, Nonce, RepositoryId, SealingKey, TAG_LEN};
+pub use buffer::PackBuffer;
 
 /// Length of a pack's header.
 pub const HEADER_LEN: usize = 144;
@@ -534,7 +537,7 @@ pub struct FinishedPack {
     /// Whether it is an entry of the log.
     pub kind: PackKind,
     /// The whole object. Kept for a retry: a pack is never put a second time with other bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: PackBuffer,
     /// BLAKE3 of its trailer.
     pub trailer_hash: Hash32,
     /// What it contains.
@@ -553,7 +556,7 @@ pub struct PackWriter {
     manifest_key: SealingKey,
     directory_key: SealingKey,
     /// Room for the header, then blobs.
-    buffer: Vec<u8>,
+    buffer: PackBuffer,
     body_target: usize,
     ordinal_next: u32,
     data_was_born: bool,
@@ -566,7 +569,7 @@ pub struct PackWriter {
 impl PackWriter {
     /// Starts a pack with a fresh random id, under the newest epochs. `buffer` is cleared and reused, best with
     /// [`Self::buffer_capacity`]; the target is lowered to a Padmé size, so that a full pack needs little padding.
-    pub fn new(secrets: &Secrets, name: PackName, mut buffer: Vec<u8>, target_bytes: usize) -> Self {
+    pub fn new(secrets: &Secrets, name: PackName, mut buffer: PackBuffer, target_bytes: usize) -> Self {
         let key = |section, epoch, label| secrets.key_for(section, epoch, label, &name.id.0);
         let directory_epoch = secrets.directory_epoch();
         let structure = |label| {
@@ -585,7 +588,7 @@ impl PackWriter {
             directory_commitment: *structure(label::DIRECTORY_COMMIT).expose(),
         };
         buffer.clear();
-        buffer.resize(HEADER_LEN, 0);
+        buffer.resize(HEADER_LEN);
         let births = vec![header.birth()];
         Self {
             name,
@@ -772,7 +775,7 @@ impl PackWriter {
         bytes[..HEADER_LEN].copy_from_slice(&header);
         let blobs_end = bytes.len();
         let body_len = padme::padme(blobs_end as u64) as usize;
-        bytes.resize(body_len, 0);
+        bytes.resize(body_len);
         random_padding(&mut bytes[blobs_end..]);
         let sums: Vec<u8> = bytes
             .chunks(BLOCK_LEN)
@@ -780,7 +783,7 @@ impl PackWriter {
             .collect();
         let sums_hash = Hash32::of(&sums);
 
-        directory.encode(&mut bytes);
+        directory.encode(bytes.end());
         let aad = directory_aad(&header, &self.name, &sums_hash);
         let tag = self.directory_key.seal(Nonce::counter(0), &aad, &mut bytes[body_len..]);
         bytes.extend_from_slice(&tag);

@@ -7,8 +7,10 @@
 //! processor, and what a thread has freed in one is of no use to the others: with one a processor, the most that a reclaim of
 //! a million chunks had resident was 137 MiB instead of 361. A threshold that is fixed also fixes, at 128 KiB, how much may lie
 //! free at the end of an arena before it goes back to the system, and reads then ask for the same pages again and again: a get of
-//! 2 GiB took 209,000 to 266,000 page faults; with 16 MiB it takes 26,000 to 28,000, and 15 % less processor time. These are tunables of
-//! the process and read when that starts, so the process starts anew, once. musl's allocator does as wished.
+//! 2 GiB took 209,000 to 266,000 page faults; with 16 MiB it takes 26,000 to 28,000, and 15 % less processor time. Slabs and packs are
+//! asked for as huge pages, where the system gives such to who asks: a put of a gibibyte that does not compress then takes 5,000 to 8,000
+//! page faults instead of 35,000 to 48,000, and a fifth less time on a disk. These are tunables of the process and read when that
+//! starts, so the process starts anew, once. musl's allocator does as wished, but for the huge pages.
 
 /// Replaces this process by the same program with the same arguments and the tunables set, unless somebody has set them.
 /// Returns if that has happened already, or cannot be.
@@ -22,6 +24,8 @@ pub(crate) fn settle() {
     const TRIM: &str = "glibc.malloc.trim_threshold=16777216";
     /// How many arenas there may be.
     const ARENAS: &str = "glibc.malloc.arena_max";
+    /// Memory of the system is advised to be huge pages.
+    const HUGE_PAGES: &str = "glibc.malloc.hugetlb=1";
     const VARIABLE: &str = "GLIBC_TUNABLES";
     let tunables = std::env::var(VARIABLE).unwrap_or_default();
     if tunables.contains("mmap_threshold") {
@@ -30,7 +34,7 @@ pub(crate) fn settle() {
         return;
     }
     let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let ours = format!("{ARENAS}={processors}:{THRESHOLD}:{TRIM}");
+    let ours = format!("{ARENAS}={processors}:{THRESHOLD}:{TRIM}:{HUGE_PAGES}");
     let tunables = match tunables.as_str() {
         "" => ours,
         others => format!("{ours}:{others}"),

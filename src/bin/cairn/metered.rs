@@ -1,8 +1,11 @@
 //! What a put reads from, with a meter and a hash in the line.
 
+use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
+use cairn_agent::engine::{Part, Source, WholeFile};
 use parking_lot::Mutex;
 
 use crate::progress::Counter;
@@ -42,5 +45,38 @@ impl<R: Read> Read for Metered<R> {
             hasher.update(&target[..read]);
         }
         Ok(read)
+    }
+}
+
+/// A file of which parts are read at once, counted as they come.
+pub(crate) struct MeteredFile {
+    file: WholeFile,
+    done: Counter,
+}
+
+impl MeteredFile {
+    pub(crate) fn new(file: File, done: Counter) -> io::Result<Self> {
+        Ok(Self {
+            file: WholeFile::new(file)?,
+            done,
+        })
+    }
+}
+
+impl Source for MeteredFile {
+    async fn fill(&mut self, buffer: Vec<u8>, room: Range<usize>) -> io::Result<(Vec<u8>, usize)> {
+        let (buffer, len) = self.file.fill(buffer, room).await?;
+        self.done.add(len as u64);
+        Ok((buffer, len))
+    }
+
+    fn part(&mut self, len_max: usize) -> Option<Part> {
+        let part = self.file.part(len_max)?;
+        let (len, done) = (part.len(), self.done.clone());
+        Some(Part::new(len, move |target| {
+            part.read(target)?;
+            done.add(len as u64);
+            Ok(())
+        }))
     }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use cairn_agent::engine::{ByteRange, Precondition, PutOptions, PutOutcome};
 
 use crate::failure::{DAMAGED, Failure};
-use crate::metered::{Metered, SharedHasher};
+use crate::metered::{Metered, MeteredFile, SharedHasher};
 use crate::output::{Field, fields, rate, size};
 use crate::progress::Progress;
 use crate::session::{Session, object_name};
@@ -45,6 +45,10 @@ struct Input {
     /// The same file, if it can be read twice.
     again: Option<File>,
 }
+
+/// Files from this length on are read in parts at once. Smaller ones gain nothing, and some of them, such as the kernel's, do not
+/// know their length.
+const PARTS_BYTES_MIN: u64 = 4 << 20;
 
 enum Reader {
     File(File),
@@ -88,6 +92,14 @@ impl Put {
         let progress = Progress::bytes("put", input.bytes);
         let options = self.options(input.bytes);
         let source = target::Input {
+            // Whoever hashes wants the bytes in their order.
+            parts: match &input.again {
+                Some(file) if hasher.is_none() && input.bytes.is_some_and(|bytes| bytes >= PARTS_BYTES_MIN) => {
+                    let file = file.try_clone();
+                    file.and_then(|file| MeteredFile::new(file, progress.counter())).ok()
+                }
+                _ => None,
+            },
             reader: Metered::new(input.reader, progress.counter(), hasher.clone()),
             again: input.again,
         };

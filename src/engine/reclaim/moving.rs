@@ -27,7 +27,7 @@ use crate::engine::scrub::quarantine;
 use crate::engine::write::OpenPack;
 use crate::engine::write::upload::{Purpose, put_pack};
 use crate::format::pack::{BLOCK_LEN, damaged_blocks, tail_guess};
-use crate::format::{BlobKind, Entry, PackId, PackName, PackNumber, PackWriter};
+use crate::format::{BlobKind, Entry, PackBuffer, PackId, PackName, PackNumber, PackWriter};
 
 /// Most bytes of a pack that are read at a time, unless one blob is longer. Also held to a sixteenth of the budget.
 const WINDOW_BYTES_MAX: u64 = 4 << 20;
@@ -196,7 +196,7 @@ impl<'a> Mover<'a> {
             number,
             id: PackId(random()?),
         };
-        let buffer = Vec::with_capacity(PackWriter::buffer_capacity(self.output_bytes));
+        let buffer = PackBuffer::with_capacity(PackWriter::buffer_capacity(self.output_bytes));
         Ok(Output {
             writer: PackWriter::new(&core.secrets, name, buffer, self.output_bytes),
             children: HashMap::new(),

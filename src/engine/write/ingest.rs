@@ -9,6 +9,7 @@
 //! one due. No job ever waits for another, so the pool cannot be blocked by a stream.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -18,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::join::{CrcJoin, crc32c};
 use super::lookup::look_up;
 use super::packer::{Fresh, Packer, StoredBytes};
+use super::source::Part;
 use crate::codec::{ChunkId, Chunker, Codec, Compressor, More};
 use crate::engine::allowance::PackClaim;
 use crate::engine::budget::Paid;
@@ -71,7 +73,9 @@ impl Slab {
 }
 
 struct Cutting {
-    queue: VecDeque<Filled>,
+    /// By number: slabs are cut in the order of the stream, and may be filled in another.
+    queue: BTreeMap<u64, Filled>,
+    next: u64,
     /// Absent while a job cuts.
     cutter: Option<Cutter>,
 }
@@ -157,7 +161,8 @@ impl Ingest {
             slots: Arc::new(Semaphore::new(slots_max as usize)),
             slots_max,
             cutting: Mutex::new(Cutting {
-                queue: VecDeque::new(),
+                queue: BTreeMap::new(),
+                next: 0,
                 cutter: Some(Cutter {
                     chunker,
                     carry: Vec::with_capacity(sizes.max() as usize),
@@ -214,8 +219,34 @@ impl Ingest {
             share,
         };
         let mut cutting = self.cutting.lock();
-        cutting.queue.push_back(filled);
+        if self.order.lock().failed.is_some() {
+            // The slab before it may never come.
+            return;
+        }
+        cutting.queue.insert(index, filled);
         self.start_next(&mut cutting);
+    }
+
+    /// Hands over slab number `index`, whose room is yet to be filled with `part`: at once with others.
+    pub(crate) fn push_unread(
+        self: &Arc<Self>,
+        index: u64,
+        mut slab: Slab,
+        part: Part,
+        more: More,
+        share: SlabShare,
+        failed: impl FnOnce(io::Error) -> Error + Send + 'static,
+    ) {
+        let ingest = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let on_panic = FailOnPanic(&ingest);
+            let len = part.len();
+            match part.read(&mut slab.bytes[ingest.room(index).start..][..len]) {
+                Ok(()) => ingest.push(index, slab, len, more, share),
+                Err(error) => ingest.fail(failed(error)),
+            }
+            std::mem::forget(on_panic);
+        });
     }
 
     /// Waits until every slab handed over has been placed.
@@ -267,14 +298,16 @@ impl Ingest {
     }
 
     fn start_next(self: &Arc<Self>, cutting: &mut Cutting) {
-        if cutting.queue.is_empty() {
+        let Some(cutter) = cutting.cutter.take() else {
             return;
-        }
-        if let Some(cutter) = cutting.cutter.take() {
-            let filled = cutting.queue.pop_front().expect("checked above");
-            let ingest = self.clone();
-            self.core.compute.start(move || ingest.run(filled, cutter));
-        }
+        };
+        let Some(filled) = cutting.queue.remove(&cutting.next) else {
+            cutting.cutter = Some(cutter);
+            return;
+        };
+        cutting.next += 1;
+        let ingest = self.clone();
+        self.core.compute.start(move || ingest.run(filled, cutter));
     }
 
     fn run(self: Arc<Self>, mut filled: Filled, mut cutter: Cutter) {
@@ -391,7 +424,7 @@ impl Ingest {
         order.placing = false;
     }
 
-    fn place(&self, mut done: Done) -> Result<Part> {
+    fn place(&self, mut done: Done) -> Result<Placed> {
         let blobs = done.fresh.iter().map(|chunk| Fresh {
             id: chunk.id,
             kind: BlobKind::Data,
@@ -413,7 +446,7 @@ impl Ingest {
         let below = self.packer.next_counter();
         self.core.slabs.give_back(done.slab);
         // The slot goes last: whoever waits for it finds the buffer and the progress.
-        Ok(Part {
+        Ok(Placed {
             new_chunks: done.fresh.len() as u64,
             new_bytes: done.fresh_bytes,
             chunks: std::mem::take(&mut done.chunks),
@@ -430,6 +463,7 @@ impl Ingest {
         order.failed.get_or_insert(error);
         let waiting = std::mem::take(&mut order.done);
         drop(order);
+        self.cutting.lock().queue.clear();
         waiting.into_values().for_each(|done| self.discard(done.fresh));
     }
 
@@ -438,7 +472,8 @@ impl Ingest {
     }
 }
 
-struct Part {
+/// What a slab has become.
+struct Placed {
     chunks: Vec<ChunkRef>,
     new_chunks: u64,
     new_bytes: u64,
@@ -450,7 +485,7 @@ struct Part {
 }
 
 impl Order {
-    fn add(&mut self, part: Part, join: &CrcJoin) {
+    fn add(&mut self, part: Placed, join: &CrcJoin) {
         self.placed_bytes += part.chunks.iter().map(|chunk| u64::from(chunk.len)).sum::<u64>();
         match self.reached.back_mut() {
             Some((below, bytes)) if *below == part.below => *bytes = self.placed_bytes,
@@ -461,7 +496,7 @@ impl Order {
 }
 
 impl Progress {
-    fn add(&mut self, part: Part, join: &CrcJoin) {
+    fn add(&mut self, part: Placed, join: &CrcJoin) {
         self.chunks_total += part.chunks.len() as u64;
         self.new_chunks += part.new_chunks;
         self.new_bytes += part.new_bytes;

@@ -17,7 +17,7 @@ use crate::engine::budget::Paid;
 use crate::engine::error::{Error, Result};
 use crate::engine::in_flight::{Holder, InFlight};
 use crate::engine::random;
-use crate::format::{BlobKind, PackId, PackName, PackNumber, PackWriter, Secrets};
+use crate::format::{BlobKind, PackBuffer, PackId, PackName, PackNumber, PackWriter, Secrets};
 
 /// A blob ready to be sealed.
 pub(crate) struct Fresh<'a> {
@@ -44,6 +44,11 @@ pub(crate) struct OpenPack {
     pub(crate) claim: PackClaim,
 }
 
+/// Buffers that wait for the next packs while one is filled: two are put at once.
+const SPARE_MAX: usize = 2;
+/// And while none is.
+const SPARE_AT_REST: usize = 1;
+
 /// The open pack of a writer and what is needed for the next one.
 pub(crate) struct Packer {
     secrets: Arc<Secrets>,
@@ -60,9 +65,9 @@ struct State {
     next_counter: u64,
     /// The pack that a commit has taken, until it is durable.
     taken: Option<u64>,
-    /// The buffer of a pack that has been put, for the next one: a fresh one costs a page fault every 4 KiB. Those of the open
+    /// Buffers of packs that have been put, for the next ones: a fresh one costs a page fault every 4 KiB. Those of the open
     /// pack and of the packs being put go around; more than one at rest would be memory that nobody pays for.
-    spare: Option<Vec<u8>>,
+    spare: Vec<PackBuffer>,
     /// Packs to put. Unbounded in count; their bytes are paid for from the budget.
     full: mpsc::UnboundedSender<OpenPack>,
 }
@@ -81,7 +86,7 @@ impl Packer {
             open: None,
             next_counter: 0,
             taken: None,
-            spare: None,
+            spare: Vec::new(),
             full,
         };
         Self {
@@ -136,6 +141,7 @@ impl Packer {
         self.open(&mut state)?;
         let open = state.open.take().expect("opened above");
         state.taken = Some(open.writer.name().number.counter);
+        state.spare.truncate(SPARE_AT_REST);
         Ok(open)
     }
 
@@ -201,10 +207,12 @@ impl Packer {
     }
 
     /// Gives the buffer of a pack that was put back for the next.
-    pub(crate) fn recycle(&self, mut buffer: Vec<u8>) {
+    pub(crate) fn recycle(&self, buffer: PackBuffer) {
         let mut state = self.state.lock();
-        buffer.clear();
-        state.spare.get_or_insert(buffer);
+        let max = if state.open.is_some() { SPARE_MAX } else { SPARE_AT_REST };
+        if state.spare.len() < max {
+            state.spare.push(buffer);
+        }
     }
 
     fn settle(&self, state: &mut State, group: &mut Vec<ChunkId>) {
@@ -221,7 +229,9 @@ impl Packer {
                 counter: state.next_counter,
             };
             let id = PackId(random()?);
-            let buffer = state.spare.take().unwrap_or_default();
+            let buffer = state.spare.pop();
+            let buffer =
+                buffer.unwrap_or_else(|| PackBuffer::with_capacity(PackWriter::buffer_capacity(self.target_bytes)));
             state.next_counter += 1;
             state.open = Some(OpenPack {
                 writer: PackWriter::new(&self.secrets, PackName { number, id }, buffer, self.target_bytes),

@@ -1,7 +1,11 @@
 //! Where the bytes of a put come from.
 
+use std::fs::File;
 use std::future::Future;
 use std::io::{self, Read};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -15,8 +19,15 @@ pub trait Source: Send {
     fn fill(
         &mut self,
         buffer: Vec<u8>,
-        room: std::ops::Range<usize>,
+        room: Range<usize>,
     ) -> impl Future<Output = io::Result<(Vec<u8>, usize)>> + Send;
+
+    /// The next bytes, `len_max` at most, as a read that is done later, on another thread, at once with those before and after
+    /// it. Fewer bytes are the end. `None`: they come from [`fill`](Self::fill) only.
+    fn part(&mut self, len_max: usize) -> Option<Part> {
+        let _ = len_max;
+        None
+    }
 
     /// Called once all of it was taken, with its length and CRC-32C, before anything becomes visible: the last chance to
     /// refuse.
@@ -29,8 +40,44 @@ pub trait Source: Send {
     }
 }
 
+/// A part of a source that is yet to be read.
+pub struct Part {
+    len: usize,
+    read: Box<ReadPart>,
+}
+
+type ReadPart = dyn FnOnce(&mut [u8]) -> io::Result<()> + Send;
+
+impl Part {
+    /// `read` fills all of what it is given, which has `len` bytes. It may block.
+    pub fn new(len: usize, read: impl FnOnce(&mut [u8]) -> io::Result<()> + Send + 'static) -> Self {
+        Self {
+            len,
+            read: Box::new(read),
+        }
+    }
+
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Reads it into `target`, which has its length.
+    ///
+    /// # Errors
+    /// What reading can fail with.
+    pub fn read(self, target: &mut [u8]) -> io::Result<()> {
+        (self.read)(target)
+    }
+}
+
 impl<T: AsyncRead + Unpin + Send> Source for T {
-    async fn fill(&mut self, mut buffer: Vec<u8>, room: std::ops::Range<usize>) -> io::Result<(Vec<u8>, usize)> {
+    async fn fill(&mut self, mut buffer: Vec<u8>, room: Range<usize>) -> io::Result<(Vec<u8>, usize)> {
         let target = &mut buffer[room];
         let mut filled = 0;
         while filled < target.len() {
@@ -54,7 +101,7 @@ impl<R: Read + Send + 'static> Blocking<R> {
 }
 
 impl<R: Read + Send + 'static> Source for Blocking<R> {
-    async fn fill(&mut self, mut buffer: Vec<u8>, room: std::ops::Range<usize>) -> io::Result<(Vec<u8>, usize)> {
+    async fn fill(&mut self, mut buffer: Vec<u8>, room: Range<usize>) -> io::Result<(Vec<u8>, usize)> {
         let Some(mut reader) = self.0.take() else {
             return Err(io::Error::other("the reader was lost in an earlier failure"));
         };
@@ -65,6 +112,58 @@ impl<R: Read + Send + 'static> Source for Blocking<R> {
         let (reader, buffer, filled) = tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?;
         self.0 = Some(reader);
         Ok((buffer, filled?))
+    }
+}
+
+/// A regular file, with the length that it has when the put begins. Parts of it are read at once: out of the page cache, one
+/// thread brings less than two others cut and hash.
+pub struct WholeFile {
+    file: Arc<File>,
+    rest: Range<u64>,
+}
+
+impl WholeFile {
+    /// All of `file`, wherever it stands.
+    ///
+    /// # Errors
+    /// If its length cannot be asked for.
+    pub fn new(file: File) -> io::Result<Self> {
+        Ok(Self {
+            rest: 0..file.metadata()?.len(),
+            file: Arc::new(file),
+        })
+    }
+
+    fn next_part(&mut self, len_max: usize) -> Part {
+        let start = self.rest.start;
+        let len = (self.rest.end - start).min(len_max as u64);
+        self.rest.start += len;
+        let file = self.file.clone();
+        Part::new(len as usize, move |target| {
+            file.read_exact_at(target, start).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the file became shorter while it was read",
+                ),
+                _ => error,
+            })
+        })
+    }
+}
+
+impl Source for WholeFile {
+    async fn fill(&mut self, mut buffer: Vec<u8>, room: Range<usize>) -> io::Result<(Vec<u8>, usize)> {
+        let part = self.next_part(room.len());
+        let work = move || {
+            let len = part.len();
+            part.read(&mut buffer[room.start..][..len])?;
+            Ok((buffer, len))
+        };
+        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    }
+
+    fn part(&mut self, len_max: usize) -> Option<Part> {
+        Some(self.next_part(len_max))
     }
 }
 

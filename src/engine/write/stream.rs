@@ -124,19 +124,32 @@ async fn draft<S: Source>(
         let room = ingest.room(index);
         let paid = pay(core, packer, ingest.slab_cost(index)).await?;
         let mut slab = ingest.slab(index);
-        let (bytes, len) = tokio::select! {
-            filled = source.fill(std::mem::take(&mut slab.bytes), room.clone()) => {
-                filled.map_err(|error| source_failed(name, error))?
-            }
-            // The next writer waits for this stream to end, and the source may never bring anything again.
-            error = packer.failed() => return Err(error),
+        let part = source.part(room.len());
+        let len = match &part {
+            Some(part) => part.len(),
+            None => tokio::select! {
+                filled = source.fill(std::mem::take(&mut slab.bytes), room.clone()) => {
+                    let (bytes, len) = filled.map_err(|error| source_failed(name, error))?;
+                    slab.bytes = bytes;
+                    len
+                }
+                // The next writer waits for this stream to end, and the source may never bring anything again.
+                error = packer.failed() => return Err(error),
+            },
         };
-        slab.bytes = bytes;
         let more = if len < room.len() { More::End } else { More::MayFollow };
         claim.arrive(len as u64)?;
         let claim = claim.packs(len as u64)?;
         progress.accept(len);
-        ingest.push(index, slab, len, more, SlabShare { paid, claim, slot });
+        let share = SlabShare { paid, claim, slot };
+        match part {
+            Some(part) => {
+                let name = name.clone();
+                let failed = move |error| source_failed(&name, error);
+                ingest.push_unread(index, slab, part, more, share, failed);
+            }
+            None => ingest.push(index, slab, len, more, share),
+        }
         progress.settle(ingest.durable_bytes());
         manifest.add(ingest.take_chunks()).await?;
         index += 1;

@@ -17,7 +17,7 @@ use crate::backend::Room;
 use crate::catalog::EntriesRow;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
-use crate::format::{CommitSection, PackKind, PackRef};
+use crate::format::{CommitSection, PackBuffer, PackKind, PackRef};
 
 /// Puts packs until the packer is gone, at most `uploads_max` at once.
 pub(crate) async fn run(
@@ -169,7 +169,7 @@ fn put_failed(error: crate::backend::Error, kind: PackKind) -> Error {
 
 /// A pack's buffer on loan to the backend; it returns to the packer when the last reference is gone.
 struct Recycled {
-    bytes: Vec<u8>,
+    bytes: PackBuffer,
     packer: std::sync::Weak<Packer>,
 }
 

@@ -8,7 +8,7 @@ use crate::codec::Secret;
 use crate::format::tests::fixtures::*;
 
 fn writer(counter: u64, target_bytes: usize) -> PackWriter {
-    PackWriter::new(&secrets(), pack_name(counter), Vec::new(), target_bytes)
+    PackWriter::new(&secrets(), pack_name(counter), PackBuffer::default(), target_bytes)
 }
 
 fn push_data(writer: &mut PackWriter, plain: &[u8]) -> u32 {
@@ -128,7 +128,7 @@ fn a_reused_buffer_leaves_no_trace() {
     let mut fresh = writer(2, 1 << 20);
     push_data(&mut reused, b"x");
     push_data(&mut fresh, b"x");
-    assert_eq!(finish(reused).bytes, finish(fresh).bytes);
+    assert_eq!(*finish(reused).bytes, *finish(fresh).bytes);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_maintenance_role_moves_data_it_cannot_open() {
     let role = secrets().without_data();
     let from = chunk_pack();
     let directory = verify_pack(&role, &from.name, &from.bytes).unwrap();
-    let mut writer = PackWriter::new(&role, pack_name(6), Vec::new(), 1 << 20);
+    let mut writer = PackWriter::new(&role, pack_name(6), PackBuffer::default(), 1 << 20);
     for entry in &directory.entries {
         let sealed = &from.bytes[entry.offset as usize..entry.end() as usize];
         writer.push_moved(entry, &directory.births[0], sealed);
@@ -210,7 +210,7 @@ fn a_pack_cannot_be_renamed_or_adopted() {
         epoch: 2,
     };
     let rotated = secrets().with_directory_epoch(Secret::from_bytes([5; 32]));
-    let later = finish(PackWriter::new(&rotated, pack.name, Vec::new(), 2048));
+    let later = finish(PackWriter::new(&rotated, pack.name, PackBuffer::default(), 2048));
     assert_eq!(open_pack_directory(&secrets(), &pack.name, &later.bytes), Err(missing));
 }
 
@@ -544,7 +544,7 @@ proptest! {
 /// One of every structure, sealed and open.
 fn samples() -> Vec<Vec<u8>> {
     let (chunks, commit) = (chunk_pack(), commit_pack());
-    let mut samples = vec![keyring(), chunks.bytes.clone(), commit.bytes.clone()];
+    let mut samples = vec![keyring(), chunks.bytes.to_vec(), commit.bytes.to_vec()];
     for pack in [&chunks, &commit] {
         let mut plain = Vec::new();
         pack.directory.encode(&mut plain);

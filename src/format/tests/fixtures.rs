@@ -89,7 +89,7 @@ pub(in crate::format) fn chunk(secrets: &Secrets, plain: &[u8]) -> ChunkRef {
 /// A pack of two chunks (one raw, one compressed) and a leaf over them.
 pub(in crate::format) fn chunk_pack() -> FinishedPack {
     let secrets = secrets();
-    let mut writer = PackWriter::new(&secrets, pack_name(1), Vec::new(), 1 << 20);
+    let mut writer = PackWriter::new(&secrets, pack_name(1), PackBuffer::default(), 1 << 20);
     let (raw, zstd) = (chunk(&secrets, b"a raw chunk"), chunk(&secrets, &ZSTD_PLAIN));
     writer.push(raw.id, BlobKind::Data, Codec::Raw, raw.len, b"a raw chunk");
     writer.push(zstd.id, BlobKind::Data, Codec::Zstd, zstd.len, &ZSTD_FRAME);
@@ -106,7 +106,7 @@ pub(in crate::format) fn chunk_pack() -> FinishedPack {
 pub(in crate::format) fn commit_pack() -> FinishedPack {
     let secrets = secrets();
     let chunks = chunk_pack();
-    let mut writer = PackWriter::new(&secrets, pack_name(2), Vec::new(), 1 << 20);
+    let mut writer = PackWriter::new(&secrets, pack_name(2), PackBuffer::default(), 1 << 20);
     let leaf = &chunks.directory.entries[2];
     let root = Root {
         name: name("large"),
@@ -325,7 +325,7 @@ pub(in crate::format) fn read_as_everything(secrets: &Secrets, bytes: &[u8]) {
 }
 
 fn chunk_pack_header() -> Vec<u8> {
-    PackWriter::new(&secrets(), pack_name(1), Vec::new(), 2048)
+    PackWriter::new(&secrets(), pack_name(1), PackBuffer::default(), 2048)
         .finish(None, padding)
         .bytes[..pack::HEADER_LEN]
         .to_vec()

@@ -119,7 +119,7 @@ fn every_changed_byte_of_a_pack_is_detected() {
             let cut = &pack.bytes[..len];
             assert!(read_whole_pack(&secrets, &pack.name, cut).is_err(), "cut at {len}");
         }
-        let longer = [pack.bytes.as_slice(), &[0]].concat();
+        let longer = [&*pack.bytes, &[0]].concat();
         assert!(read_whole_pack(&secrets, &pack.name, &longer).is_err());
     }
 }

@@ -6,7 +6,7 @@ use cairn_agent::engine::{ByteRange, PutOptions, Reason};
 use cairn_agent::format::keyring::open_keyring;
 use cairn_agent::format::names::{KeyringCopy, parse_pack};
 use cairn_agent::format::pack::open_pack_directory;
-use cairn_agent::format::{Layout, PackWriter};
+use cairn_agent::format::{Layout, PackBuffer, PackWriter};
 
 use crate::world::{Agent, Place, noise, read, rng};
 
@@ -26,7 +26,7 @@ async fn what_opens_and_is_not_what_was_put_is_an_error() {
     let path = &listed[0].path;
     let name = parse_pack(path).unwrap();
     let directory = open_pack_directory(&secrets, &name, &backend.get(path).await.unwrap()).unwrap();
-    let mut forged = PackWriter::new(&secrets, name, Vec::new(), 1 << 20);
+    let mut forged = PackWriter::new(&secrets, name, PackBuffer::default(), 1 << 20);
     for entry in &directory.entries {
         assert_eq!(entry.codec, Codec::Raw);
         let other = noise(&mut rng(32), entry.plain_len as usize);

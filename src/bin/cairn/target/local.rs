@@ -107,7 +107,10 @@ impl Repository {
     where
         R: Read + Send + 'static,
     {
-        self.repository.put(name, Blocking::new(input.reader), options).await
+        match input.parts {
+            Some(parts) => self.repository.put(name, parts, options).await,
+            None => self.repository.put(name, Blocking::new(input.reader), options).await,
+        }
     }
 
     pub(crate) async fn get(&self, name: &str, range: ByteRange) -> Result<ObjectReader> {

@@ -19,6 +19,7 @@ use cairn_agent::engine::{
 };
 use cairn_agent::format::Hash32;
 
+use crate::metered::MeteredFile;
 use crate::progress::Counter;
 
 /// A store.
@@ -54,6 +55,8 @@ pub(crate) enum Watch {
 /// What a put reads.
 pub(crate) struct Input<R> {
     pub(crate) reader: R,
+    /// The same for whoever can take parts of it at once.
+    pub(crate) parts: Option<MeteredFile>,
     /// The file behind `reader` if it is one that can be read again from its beginning.
     #[cfg_attr(
         not(feature = "serve"),
