@@ -82,7 +82,7 @@ pub use self::status::{
     BackingStoreView, Capacity, CapacityPolicy, Cause, Condition, Mode, Status, code as cause_code,
 };
 pub use self::store::{NewRepository, Store, StoreOptions, StreamShare};
-pub use self::write::{Blocking, Part, PutProgress, Source, WholeFile};
+pub use self::write::{Blocking, Part, PutProgress, Source, WholeBytes, WholeFile};
 
 /// Fresh bytes from the operating system.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {

@@ -1,9 +1,8 @@
 //! The engine from outside, in memory: what every caller relies on. The same claims on every backend, with restarts and
 //! reclaim in between, are in the integration tests.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, mpsc};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -114,7 +113,16 @@ async fn streams_end_anywhere_in_their_slabs() {
         let put = repository.put("b", file, PutOptions::default()).await.unwrap();
         assert_eq!((put.object.bytes, put.object.crc32c), (len as u64, crc));
         assert!(read(&repository, "b", ByteRange::All).await == all[..len]);
+        let whole = WholeBytes::new(all[..len].to_vec());
+        let put = repository.put("c", whole, PutOptions::default()).await.unwrap();
+        assert_eq!((put.object.bytes, put.object.crc32c), (len as u64, crc));
+        assert_eq!(put.new_chunks, 0, "it is cut as the others are");
+        assert!(read(&repository, "c", ByteRange::All).await == all[..len]);
     }
+    let new = bytes(14, 5 << 20);
+    let whole = WholeBytes::new(new.clone());
+    repository.put("d", whole, PutOptions::default()).await.unwrap();
+    assert!(read(&repository, "d", ByteRange::All).await == new);
 }
 
 fn file_of(bytes: &[u8]) -> std::fs::File {
@@ -143,11 +151,12 @@ async fn a_file_that_becomes_shorter_while_it_is_read_leaves_nothing_visible() {
 /// In whatever order they come, and if one panics the put ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_of_a_source_come_in_any_order() {
-    /// Brings its parts the later the earlier they are, and panics at one of them.
+    /// Of two of its parts the first comes after the second. It panics at one of them.
     struct Late {
         bytes: Arc<Vec<u8>>,
         at: usize,
         panics_at: usize,
+        first: Option<mpsc::Sender<()>>,
     }
     impl Source for Late {
         async fn fill(&mut self, _: Vec<u8>, _: std::ops::Range<usize>) -> std::io::Result<(Vec<u8>, usize)> {
@@ -158,10 +167,19 @@ async fn parts_of_a_source_come_in_any_order() {
             let (start, bytes, panics_at) = (self.at, self.bytes.clone(), self.panics_at);
             let len = len_max.min(bytes.len() - start);
             self.at += len;
+            let first = self.first.take();
+            let mut second = None;
+            if first.is_none() && len == len_max {
+                let (sender, receiver) = mpsc::channel();
+                self.first = Some(sender);
+                second = Some(receiver);
+            }
             Some(Part::new(len, move |target| {
+                // Ends when the second of the two is through, in whatever way.
+                second.map(|second| second.recv());
                 assert!(!(start..start + len).contains(&panics_at), "as the test wants it");
-                std::thread::sleep(Duration::from_millis(20_u64.saturating_sub(start as u64 >> 20)));
                 target.copy_from_slice(&bytes[start..start + len]);
+                drop(first);
                 Ok(())
             }))
         }
@@ -172,6 +190,7 @@ async fn parts_of_a_source_come_in_any_order() {
         bytes: data.clone(),
         at: 0,
         panics_at,
+        first: None,
     };
     let whole = source(usize::MAX);
     repository.put("a", whole, PutOptions::default()).await.unwrap();

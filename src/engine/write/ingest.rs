@@ -10,9 +10,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -52,6 +54,8 @@ const FIRST_SLAB_BYTES: usize = 64 << 10;
 /// need not wait for the cutting of the one before.
 pub(crate) struct Slab {
     pub(crate) bytes: Vec<u8>,
+    /// The whole stream, if it lies in memory: then nothing is copied into `bytes`.
+    pub(crate) whole: Option<Bytes>,
     compressed: Vec<u8>,
 }
 
@@ -59,14 +63,20 @@ impl Slab {
     fn new(len: usize) -> Self {
         Self {
             bytes: vec![0; len],
+            whole: None,
             compressed: Vec::new(),
         }
+    }
+
+    /// What is cut.
+    fn plain(&self) -> &[u8] {
+        self.whole.as_deref().unwrap_or(&self.bytes)
     }
 
     /// What chunks of this codec are stored from.
     fn stored_in(&self, codec: Codec) -> &[u8] {
         match codec {
-            Codec::Raw => &self.bytes,
+            Codec::Raw => self.plain(),
             Codec::Zstd => &self.compressed,
         }
     }
@@ -82,6 +92,9 @@ struct Cutting {
 
 struct Cutter {
     chunker: Chunker,
+    /// How much of the slab before is uncut.
+    rest: usize,
+    /// A copy of that, for who has no other.
     carry: Vec<u8>,
 }
 
@@ -90,7 +103,7 @@ struct Filled {
     slab: Slab,
     /// Where the bytes to cut begin: before those that were read, if there is a rest of the slab before.
     start: usize,
-    read: std::ops::Range<usize>,
+    read: Range<usize>,
     more: More,
     share: SlabShare,
 }
@@ -132,7 +145,7 @@ struct FreshChunk {
     codec: Codec,
     plain_len: u32,
     /// Where it is in what was compressed, or in the plain bytes if that did not pay.
-    stored: std::ops::Range<usize>,
+    stored: Range<usize>,
 }
 
 /// What has been placed so far.
@@ -165,6 +178,7 @@ impl Ingest {
                 next: 0,
                 cutter: Some(Cutter {
                     chunker,
+                    rest: 0,
                     carry: Vec::with_capacity(sizes.max() as usize),
                 }),
             }),
@@ -174,7 +188,7 @@ impl Ingest {
     }
 
     /// The part of the buffer of slab number `index` that a source fills.
-    pub(crate) fn room(&self, index: u64) -> std::ops::Range<usize> {
+    pub(crate) fn room(&self, index: u64) -> Range<usize> {
         match index {
             0 => 0..FIRST_SLAB_BYTES,
             // Ends where a whole first one would have.
@@ -207,14 +221,13 @@ impl Ingest {
         }
     }
 
-    /// Hands over slab number `index`, whose room begins with `len` bytes that were read.
-    pub(crate) fn push(self: &Arc<Self>, index: u64, slab: Slab, len: usize, more: More, share: SlabShare) {
-        let start = self.room(index).start;
+    /// Hands over slab number `index`, with where the bytes that are new in it stand.
+    pub(crate) fn push(self: &Arc<Self>, index: u64, slab: Slab, read: Range<usize>, more: More, share: SlabShare) {
         let filled = Filled {
             index,
             slab,
-            start,
-            read: start..start + len,
+            start: read.start,
+            read,
             more,
             share,
         };
@@ -227,8 +240,9 @@ impl Ingest {
         self.start_next(&mut cutting);
     }
 
-    /// Hands over slab number `index`, whose room is yet to be filled with `part`: at once with others.
-    pub(crate) fn push_unread(
+    /// Hands over slab number `index`, which is `part` where it lies in memory, or else is yet to be filled with it: at once with
+    /// others.
+    pub(crate) fn push_part(
         self: &Arc<Self>,
         index: u64,
         mut slab: Slab,
@@ -237,12 +251,17 @@ impl Ingest {
         share: SlabShare,
         failed: impl FnOnce(io::Error) -> Error + Send + 'static,
     ) {
+        if let Some((whole, range)) = part.in_memory() {
+            slab.whole = Some(whole);
+            return self.push(index, slab, range, more, share);
+        }
         let ingest = self.clone();
         tokio::task::spawn_blocking(move || {
             let on_panic = FailOnPanic(&ingest);
-            let len = part.len();
-            match part.read(&mut slab.bytes[ingest.room(index).start..][..len]) {
-                Ok(()) => ingest.push(index, slab, len, more, share),
+            let start = ingest.room(index).start;
+            let read = start..start + part.len();
+            match part.read(&mut slab.bytes[read.clone()]) {
+                Ok(()) => ingest.push(index, slab, read, more, share),
                 Err(error) => ingest.fail(failed(error)),
             }
             std::mem::forget(on_panic);
@@ -334,13 +353,13 @@ impl Ingest {
             share,
             ..
         } = filled;
-        let crc = crc32c(&slab.bytes[read.clone()]);
+        let crc = crc32c(&slab.plain()[read.clone()]);
         let id_key = self.core.secrets.id_key()?;
         let mut ids = Vec::with_capacity(lengths.len());
         let mut chunks = Vec::with_capacity(lengths.len());
         let mut at = start;
         for &len in lengths {
-            let id = id_key.id(&slab.bytes[at..at + len as usize]);
+            let id = id_key.id(&slab.plain()[at..at + len as usize]);
             at += len as usize;
             ids.push(id);
             chunks.push(ChunkRef { id, len });
@@ -367,6 +386,7 @@ impl Ingest {
             return fresh;
         }
         let mut compressor = self.core.compressors.take();
+        let plain_bytes = slab.whole.as_deref().unwrap_or(&slab.bytes);
         slab.compressed.clear();
         let mut at = start;
         for (chunk, known) in chunks.iter().zip(known) {
@@ -376,7 +396,7 @@ impl Ingest {
                 continue;
             }
             let from = slab.compressed.len();
-            let (codec, stored) = match compressor.try_compress(&slab.bytes[plain.clone()], &mut slab.compressed) {
+            let (codec, stored) = match compressor.try_compress(&plain_bytes[plain.clone()], &mut slab.compressed) {
                 Codec::Raw => (Codec::Raw, plain),
                 codec => (codec, from..slab.compressed.len()),
             };
@@ -509,17 +529,23 @@ impl Progress {
 impl Cutter {
     /// Cuts what the slab before left over and this slab; keeps the uncut rest for the next.
     fn cut(&mut self, filled: &mut Filled) -> Vec<u32> {
-        filled.start -= self.carry.len();
-        filled.slab.bytes[filled.start..][..self.carry.len()].copy_from_slice(&self.carry);
-        let bytes = &filled.slab.bytes[filled.start..filled.read.end];
+        filled.start -= self.rest;
+        let slab = &mut filled.slab;
+        if slab.whole.is_none() {
+            slab.bytes[filled.start..][..self.rest].copy_from_slice(&self.carry);
+        }
+        let bytes = &slab.plain()[filled.start..filled.read.end];
         let mut lengths = Vec::new();
         let mut at = 0;
         while let Some(len) = self.chunker.next(&bytes[at..], filled.more) {
             lengths.push(len as u32);
             at += len;
         }
+        self.rest = bytes.len() - at;
         self.carry.clear();
-        self.carry.extend_from_slice(&bytes[at..]);
+        if slab.whole.is_none() {
+            self.carry.extend_from_slice(&bytes[at..]);
+        }
         lengths
     }
 }
@@ -585,7 +611,8 @@ impl Slabs {
         idle.unwrap_or_else(|| Slab::new(self.len))
     }
 
-    fn give_back(&self, slab: Slab) {
+    fn give_back(&self, mut slab: Slab) {
+        slab.whole = None;
         if slab.bytes.len() != self.len {
             return;
         }

@@ -22,6 +22,6 @@ pub(crate) use ledger::{Ledger, NewPack};
 pub(crate) use lookup::look_up;
 pub(crate) use manifest::ManifestBuilder;
 pub(crate) use packer::{OpenPack, Packer};
-pub use source::{Blocking, Part, Source, WholeFile};
+pub use source::{Blocking, Part, Source, WholeBytes, WholeFile};
 pub use stream::PutProgress;
 pub(crate) use stream::{Draft, ingest_stream};

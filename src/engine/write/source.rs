@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// A stream of bytes that fills slabs.
@@ -23,7 +24,7 @@ pub trait Source: Send {
     ) -> impl Future<Output = io::Result<(Vec<u8>, usize)>> + Send;
 
     /// The next bytes, `len_max` at most, as a read that is done later, on another thread, at once with those before and after
-    /// it. Fewer bytes are the end. `None`: they come from [`fill`](Self::fill) only.
+    /// it, or as bytes that need not be read. Fewer are the end. `None`: they come from [`fill`](Self::fill) only.
     fn part(&mut self, len_max: usize) -> Option<Part> {
         let _ = len_max;
         None
@@ -40,10 +41,19 @@ pub trait Source: Send {
     }
 }
 
-/// A part of a source that is yet to be read.
-pub struct Part {
-    len: usize,
-    read: Box<ReadPart>,
+/// A part of a source that is yet to be read, or lies in memory.
+pub struct Part(Content);
+
+enum Content {
+    Read {
+        len: usize,
+        read: Box<ReadPart>,
+    },
+    /// Where it is in the whole stream.
+    InMemory {
+        whole: Bytes,
+        range: Range<usize>,
+    },
 }
 
 type ReadPart = dyn FnOnce(&mut [u8]) -> io::Result<()> + Send;
@@ -51,20 +61,21 @@ type ReadPart = dyn FnOnce(&mut [u8]) -> io::Result<()> + Send;
 impl Part {
     /// `read` fills all of what it is given, which has `len` bytes. It may block.
     pub fn new(len: usize, read: impl FnOnce(&mut [u8]) -> io::Result<()> + Send + 'static) -> Self {
-        Self {
-            len,
-            read: Box::new(read),
-        }
+        let read = Box::new(read);
+        Self(Content::Read { len, read })
     }
 
     /// How many bytes it has.
     pub fn len(&self) -> usize {
-        self.len
+        match &self.0 {
+            Content::Read { len, .. } => *len,
+            Content::InMemory { range, .. } => range.len(),
+        }
     }
 
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Reads it into `target`, which has its length.
@@ -72,7 +83,59 @@ impl Part {
     /// # Errors
     /// What reading can fail with.
     pub fn read(self, target: &mut [u8]) -> io::Result<()> {
-        (self.read)(target)
+        match self.0 {
+            Content::Read { read, .. } => read(target),
+            Content::InMemory { whole, range } => {
+                target.copy_from_slice(&whole[range]);
+                Ok(())
+            }
+        }
+    }
+
+    /// The whole stream, if that lies in memory, and where this part is in it.
+    pub(super) fn in_memory(&self) -> Option<(Bytes, Range<usize>)> {
+        match &self.0 {
+            Content::Read { .. } => None,
+            Content::InMemory { whole, range } => Some((whole.clone(), range.clone())),
+        }
+    }
+}
+
+/// Bytes in memory, worked on where they are. They are held until the put returns, and not counted in the budget.
+pub struct WholeBytes {
+    whole: Bytes,
+    at: usize,
+}
+
+impl WholeBytes {
+    /// All of `bytes`.
+    pub fn new(bytes: impl Into<Bytes>) -> Self {
+        Self {
+            whole: bytes.into(),
+            at: 0,
+        }
+    }
+
+    fn next_part(&mut self, len_max: usize) -> Part {
+        let start = self.at;
+        self.at += len_max.min(self.whole.len() - start);
+        Part(Content::InMemory {
+            whole: self.whole.clone(),
+            range: start..self.at,
+        })
+    }
+}
+
+impl Source for WholeBytes {
+    async fn fill(&mut self, mut buffer: Vec<u8>, room: Range<usize>) -> io::Result<(Vec<u8>, usize)> {
+        let part = self.next_part(room.len());
+        let len = part.len();
+        part.read(&mut buffer[room.start..][..len])?;
+        Ok((buffer, len))
+    }
+
+    fn part(&mut self, len_max: usize) -> Option<Part> {
+        Some(self.next_part(len_max))
     }
 }
 

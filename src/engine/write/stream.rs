@@ -146,9 +146,9 @@ async fn draft<S: Source>(
             Some(part) => {
                 let name = name.clone();
                 let failed = move |error| source_failed(&name, error);
-                ingest.push_unread(index, slab, part, more, share, failed);
+                ingest.push_part(index, slab, part, more, share, failed);
             }
-            None => ingest.push(index, slab, len, more, share),
+            None => ingest.push(index, slab, room.start..room.start + len, more, share),
         }
         progress.settle(ingest.durable_bytes());
         manifest.add(ingest.take_chunks()).await?;
