@@ -289,6 +289,7 @@ mod tests {
         first.write(b"first").unwrap();
         second.write(b"second").unwrap();
         second.publish().unwrap();
+        first.write(b", which comes late").unwrap();
         drop(first);
         assert_eq!(files(directory.path()), ["pack"]);
         assert_eq!(fs::read(&path).unwrap(), b"second");
