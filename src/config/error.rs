@@ -60,6 +60,7 @@ impl From<keys::Error> for Error {
     }
 }
 
+#[cfg(feature = "serve")]
 impl Error {
     /// What is wrong with a setting, in one line: names and values are anybody's text.
     pub(crate) fn setting(line: &str) -> Self {

@@ -8,7 +8,7 @@ use aes_gcm_siv::{Aes256GcmSiv, KeyInit};
 
 #[cfg(feature = "aws-lc")]
 use super::aws_lc;
-use super::{Error, Implementation, Nonce, Secret, TAG_LEN};
+use super::{Error, Implementation, Secret, TAG_LEN};
 
 /// An AES-256-GCM-SIV key, ready for use.
 pub struct SivKey(Cipher);
@@ -42,7 +42,7 @@ impl SivKey {
                 .expect("a message is far below the 64 GiB that AES-GCM-SIV can take")
                 .into(),
             #[cfg(feature = "aws-lc")]
-            Cipher::AwsLc(key) => aws_lc::seal(key, Nonce(nonce), aad, bytes),
+            Cipher::AwsLc(key) => aws_lc::seal(key, super::Nonce(nonce), aad, bytes),
         }
     }
 
@@ -56,7 +56,7 @@ impl SivKey {
                 .decrypt_inout_detached(&nonce.into(), aad, bytes.into(), tag.into())
                 .map_err(|_| Error::Unauthentic),
             #[cfg(feature = "aws-lc")]
-            Cipher::AwsLc(key) => aws_lc::open(key, Nonce(nonce), aad, bytes, tag),
+            Cipher::AwsLc(key) => aws_lc::open(key, super::Nonce(nonce), aad, bytes, tag),
         }
     }
 }
