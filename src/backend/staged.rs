@@ -1,8 +1,8 @@
 //! A file that is written under another name until it is whole; large ones past the page cache.
 //!
 //! What is written once, synced at once and read much later gains nothing from the page cache, and pays for it: a page for each
-//! 4 KiB, and its way to the disk in the fsync. Measured on ext4, packs of 16 MiB by two threads: 0.41 GiB/s and 3.7 s of
-//! processor time a GiB through it, 1.5 GiB/s and 0.4 s past it.
+//! 4 KiB, and its way to the disk in the fsync. Measured on ext4, packs of 16 MiB by two threads: 0.41 GiB/s and 3.8 s of
+//! processor time a GiB through it, 1.5 GiB/s and 0.2 s past it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
