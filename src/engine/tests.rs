@@ -1,6 +1,7 @@
 //! The engine from outside, in memory: what every caller relies on. The same claims on every backend, with restarts and
 //! reclaim in between, are in the integration tests.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
@@ -184,7 +185,6 @@ async fn parts_of_a_source_come_in_any_order() {
             }))
         }
     }
-    let repository = store("parts").await.repository("default").await.unwrap();
     let data = Arc::new(bytes(13, 17 << 20));
     let source = |panics_at| Late {
         bytes: data.clone(),
@@ -192,14 +192,21 @@ async fn parts_of_a_source_come_in_any_order() {
         panics_at,
         first: None,
     };
-    let whole = source(usize::MAX);
-    repository.put("a", whole, PutOptions::default()).await.unwrap();
-    assert!(read(&repository, "a", ByteRange::All).await == *data);
-    for panics_at in [0, 5 << 20, (17 << 20) - 1] {
-        let put = repository.put("b", source(panics_at), PutOptions::default());
-        assert_eq!(put.await.unwrap_err().reason(), Reason::Internal);
+    // As many slabs are under way as there are threads, and two: the failure comes with a pair complete or half.
+    for threads in 1..=4 {
+        let mut options = StoreOptions::in_memory(&format!("parts, {threads} threads")).unwrap();
+        options.options.compute_threads = NonZeroUsize::new(threads).unwrap();
+        let store = Store::open_or_create(options, NewRepository::named("default").unwrap()).await;
+        let repository = store.unwrap().repository("default").await.unwrap();
+        let whole = source(usize::MAX);
+        repository.put("a", whole, PutOptions::default()).await.unwrap();
+        assert!(read(&repository, "a", ByteRange::All).await == *data);
+        for panics_at in [0, 5 << 20, (17 << 20) - 1] {
+            let put = repository.put("b", source(panics_at), PutOptions::default());
+            assert_eq!(put.await.unwrap_err().reason(), Reason::Internal);
+        }
+        assert_eq!(repository.stat("b").await.unwrap_err().reason(), Reason::ObjectNotFound);
     }
-    assert_eq!(repository.stat("b").await.unwrap_err().reason(), Reason::ObjectNotFound);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -93,6 +93,8 @@ pub(crate) async fn ingest_stream<S: Source>(
     let ingest = Ingest::new(core.clone(), packer.clone(), holder.clone())?;
     let drafted = draft(&ingest, name, &mut source, progress, claim).await;
     if drafted.is_err() {
+        // A part that is being read may wait for what only its source can give, or end.
+        drop(source);
         // What is under way would go on holding packs when the caller has its answer.
         ingest.settled().await;
     }
