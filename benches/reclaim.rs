@@ -26,7 +26,7 @@ use cairn_agent::engine::{
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use process::{MIB, bytes_under, memory_mib, mib};
+use process::{MIB, bytes_under, cpu_seconds, memory_mib, mib};
 
 fn main() {
     let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
@@ -317,20 +317,4 @@ async fn memory() {
 fn reset_peak() {
     // 5: the peak is what is there now.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
-}
-
-/// Time on processors, of this process.
-fn cpu_seconds() -> f64 {
-    const TICKS: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let after_name = stat.rsplit(") ").next().unwrap_or_default();
-    let fields: Vec<f64> = after_name
-        .split_whitespace()
-        .filter_map(|field| field.parse().ok())
-        .collect();
-    // The state is no number, so user and system time are the 11th and 12th of the rest.
-    fields
-        .get(10)
-        .zip(fields.get(11))
-        .map_or(0.0, |(user, system)| (user + system) / TICKS)
 }

@@ -31,7 +31,7 @@ use cairn_agent::format::{Kek, PackNumber};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use process::{MIB, bytes_under, memory_mib, mib};
+use process::{MIB, bytes_under, cpu_seconds, memory_mib, mib};
 use rows::{chunk_row, entries_row};
 
 fn main() {
@@ -84,7 +84,7 @@ async fn small() {
     let fsync = fsync_time(directory.path());
     let (store, repository) = open(directory.path()).await;
     let next = Arc::new(AtomicU64::new(0));
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), cpu_seconds());
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
             let (repository, next) = (repository.clone(), next.clone());
@@ -111,6 +111,9 @@ async fn small() {
         times.extend(caller.await.expect("a caller"));
     }
     let seconds = start.elapsed().as_secs_f64();
+    let cpu = cpu_seconds() - cpu;
+    let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+    let mean_ms = times.iter().sum::<Duration>().as_secs_f64() / OBJECTS as f64 * 1e3;
     times.sort_unstable();
     let at = |part: f64| times[((times.len() as f64 * part) as usize).min(times.len() - 1)].as_secs_f64() * 1e3;
     println!(
@@ -121,6 +124,13 @@ async fn small() {
         at(0.999),
         fsync.as_secs_f64() * 1e3,
         at(0.99) / (fsync.as_secs_f64() * 1e3),
+    );
+    // With every core busy, so many callers cannot wait less on average, whatever is done first.
+    println!(
+        "small: mean {mean_ms:.1} ms; {:.0} us of processor time a put, {:.0} % of {cores} cores: at all of them the mean is {:.1} ms",
+        cpu / OBJECTS as f64 * 1e6,
+        100.0 * cpu / (cores * seconds),
+        CALLERS as f64 * cpu / cores / OBJECTS as f64 * 1e3,
     );
     repository.reclaim(ReclaimOptions::THOROUGH).await.expect("a reclaim");
     let put = OBJECTS * LEN as u64;
@@ -240,21 +250,46 @@ async fn use_it(directory: &Path, chunks: u64) {
     // From memory, so that nothing but the work itself is in it.
     let data = Bytes::from(std::fs::read(&data).expect("the data"));
     let bytes = mib(data.len() as u64);
-    let (mut streamed, mut whole, mut allowed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut streamed, mut whole, mut allowed) = (Again::default(), Again::default(), Vec::new());
     for round in 0..ROUNDS {
-        streamed.push(bytes / put(&repository, &format!("streamed {round}"), &data[..]).await);
-        whole.push(bytes / put(&repository, &format!("whole {round}"), WholeBytes::new(data.clone())).await);
+        let name = format!("streamed {round}");
+        streamed.add(bytes, put(&repository, &name, &data[..])).await;
+        let name = format!("whole {round}");
+        whole
+            .add(bytes, put(&repository, &name, WholeBytes::new(data.clone())))
+            .await;
         allowed.push(bytes / cut_and_identify(&data));
     }
     let allowed = median(allowed);
     let threads = Options::default().compute_threads.get();
-    for (how, again) in [("as a stream", median(streamed)), ("where it is", median(whole))] {
+    println!("  one core cuts and hashes {allowed:.0} MiB/s");
+    for (how, again) in [("as a stream", streamed), ("where it is", whole)] {
+        let a_cpu_second = bytes * ROUNDS as f64 / again.cpu_seconds;
+        let rate = median(again.rates);
         println!(
-            "  again from memory, {how}: {again:.0} MiB/s, {:.0} % of what {threads} cores cut and hash at {allowed:.0} MiB/s each",
-            100.0 * again / (allowed * threads as f64),
+            "  again from memory, {how}: {rate:.0} MiB/s, {:.0} % of {threads} cores; {a_cpu_second:.0} MiB a processor second, {:.0} %",
+            100.0 * rate / (allowed * threads as f64),
+            100.0 * a_cpu_second / allowed,
         );
     }
     store.close().await;
+}
+
+/// Puts of what is there already.
+#[derive(Default)]
+struct Again {
+    /// MiB/s of each.
+    rates: Vec<f64>,
+    /// Of all of them.
+    cpu_seconds: f64,
+}
+
+impl Again {
+    async fn add(&mut self, mib: f64, put: impl Future<Output = f64>) {
+        let cpu = cpu_seconds();
+        self.rates.push(mib / put.await);
+        self.cpu_seconds += cpu_seconds() - cpu;
+    }
 }
 
 /// The seconds it takes.

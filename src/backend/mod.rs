@@ -324,29 +324,38 @@ impl Backend {
     /// file and the reserve are not objects.
     pub async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>, Error> {
         let directory = self.directory(prefix)?;
+        let after = after.map(|after| self.object(after)).transpose()?;
+        let listed = async {
+            let start = after.as_ref().map(ToString::to_string);
+            let top = directory.as_ref().map_or("", ObjectPath::as_ref);
+            let on_volume = self.on_volume(top, move |volume, top| volume.list(top, start.as_deref()));
+            match on_volume.await? {
+                Some(objects) => Ok(objects),
+                None => self.list_in_bucket(prefix, directory.as_ref(), after.as_ref()).await,
+            }
+        };
+        let mut objects = self.watched(Operation::List, 0, listed).await?;
+        let is_after = |path: &str| after.as_ref().is_none_or(|after| path > after.as_ref());
+        objects.retain(|listed| is_object(&listed.path) && is_after(&listed.path));
+        objects.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        Ok(objects)
+    }
+
+    async fn list_in_bucket(
+        &self,
+        prefix: &str,
+        directory: Option<&ObjectPath>,
+        after: Option<&ObjectPath>,
+    ) -> Result<Vec<Listed>, Error> {
         let listing = match after {
-            None => self.inner.store.list(directory.as_ref()),
-            Some(after) => self
-                .inner
-                .store
-                .list_with_offset(directory.as_ref(), &self.object(after)?),
+            None => self.inner.store.list(directory),
+            Some(after) => self.inner.store.list_with_offset(directory, after),
         };
         let objects = listing.map_ok(|meta| Listed {
             path: meta.location.into(),
             size: meta.size,
         });
-        let listed = async {
-            let objects: Vec<Listed> = objects
-                .try_collect()
-                .await
-                .map_err(|error| self.failed(prefix, error))?;
-            self.check_attached(prefix).await?;
-            Ok(objects)
-        };
-        let mut objects = self.watched(Operation::List, 0, listed).await?;
-        objects.retain(|listed| is_object(&listed.path));
-        objects.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        Ok(objects)
+        objects.try_collect().await.map_err(|error| self.failed(prefix, error))
     }
 
     /// Names of the directories directly under the directory `prefix`, sorted. That of the reserve holds no objects.

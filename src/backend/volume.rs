@@ -1,8 +1,8 @@
 //! What a directory needs: durable directories and files, exclusive creation, leftovers of interrupted writes, free space.
 //!
-//! Objects are read, listed and deleted by `object_store`'s `LocalFileSystem`; here is what it does not offer, or offers with
-//! hard links, which some volumes lack and which can leak space, or through the page cache only. All calls block;
-//! [`super::Backend`] moves them off the async threads.
+//! Objects are read and deleted by `object_store`'s `LocalFileSystem`; here is what it does not offer, or offers with hard links,
+//! which some volumes lack and which can leak space, or through the page cache only, or with three changes of thread, as listing,
+//! which every commit waits for. All calls block; [`super::Backend`] moves them off the async threads.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use rustix::fs::{Access, AtFlags, CWD, StatVfs, StatVfsMountFlags};
 use rustix::io::Errno;
 
-use super::Created;
 use super::error::{Cause, Error, ErrorKind};
 use super::reserve::Reserve;
 use super::staged::Staged;
+use super::{Created, Listed};
 
 /// Free and total space of the file system that holds a store. What the reserve holds counts as free: it can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,6 +254,42 @@ impl Volume {
         rustix::fs::syncfs(&root).map_err(|errno| at_fsync(&self.root, errno.into()))
     }
 
+    /// The files under the directory `prefix` at any depth, those after `after` only, whatever they are called, in no order. A
+    /// directory that is not there has none, and what goes away meanwhile is not there.
+    pub(super) fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>, Error> {
+        let mut listed = Vec::new();
+        let mut pending = vec![self.root.join(prefix)];
+        while let Some(directory) = pending.pop() {
+            for entry in entries(&directory)? {
+                let entry = entry.map_err(|error| at(&directory, error))?;
+                let path = entry.path();
+                let relative = path.strip_prefix(&self.root).ok().and_then(Path::to_str);
+                // What cannot be a path of an object is none.
+                let Some(relative) = relative else { continue };
+                let kind = entry.file_type().map_err(|error| at(&path, error))?;
+                if kind.is_file() && after.is_some_and(|after| relative <= after) {
+                    // Not asked about: on a network file system that is a request.
+                    continue;
+                }
+                // Links are followed: somebody may have laid out a store over several disks.
+                let metadata = match fs::metadata(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    metadata => metadata.map_err(|error| at(&path, error))?,
+                };
+                if metadata.is_dir() {
+                    pending.push(path);
+                } else if metadata.is_file() {
+                    listed.push(Listed {
+                        path: relative.to_owned(),
+                        size: metadata.len(),
+                    });
+                }
+            }
+        }
+        self.check_attached()?;
+        Ok(listed)
+    }
+
     /// Removes what interrupted writes under `prefix` left behind; returns how many files.
     ///
     /// Only for a directory nobody writes to: a running write's staging file looks the same.
@@ -381,7 +417,9 @@ pub(super) fn sync_directory(directory: &Path) -> Result<(), Error> {
 fn entries(directory: &Path) -> Result<Box<dyn Iterator<Item = io::Result<fs::DirEntry>>>, Error> {
     match fs::read_dir(directory) {
         Ok(entries) => Ok(Box::new(entries)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Box::new(std::iter::empty())),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(Box::new(std::iter::empty()))
+        }
         Err(error) => Err(at(directory, error)),
     }
 }

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, PartitioningPolicy, PinningPolicy};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use parking_lot::{Mutex, RwLock};
 
 use super::Limits;
@@ -38,6 +38,10 @@ const DATABASE_NEW: &str = "tables.new";
 
 /// The database refuses less.
 const JOURNAL_BYTES_MIN: u64 = 64 << 20;
+/// A journal is read as a whole when the database is opened, at 100 to 150 MB/s: one that takes more is emptied when it is closed.
+const JOURNAL_KEPT_BYTES: u64 = 8 << 20;
+/// For so long closing waits until a journal can be emptied.
+const CLOSING_FLUSH_WAIT: Duration = Duration::from_secs(5);
 /// Small buffers give small files, and those give compactions.
 const WRITE_BUFFER_BYTES_MIN: u64 = 1 << 20;
 /// Files of tables kept open; the rest of a process's descriptors are for the store and its clients.
@@ -255,7 +259,54 @@ impl Inner {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let Some(open) = self.state.get_mut().open.take() else {
+            return;
+        };
+        let path = self.marker.directory.join(DATABASE);
+        let journal = match self.stop.get_mut() {
+            None => long_journal(&path),
+            // What is in its journal may be all that there is.
+            Some(_) => None,
+        };
+        let Some(journal) = journal else { return };
+        self.make_room(SLACK_BYTES + open.buffered_bytes());
+        let is_flushed = open.flush();
+        drop(open);
+        if is_flushed && let Err(error) = empty(&journal) {
+            tracing::warn!(path = %journal.display(), %error, "the journal of the catalog could not be emptied; it is read at the next start");
+        }
+    }
+}
+
 impl Open {
+    /// Writes what is in memory to tables, durably; whether that was done for all of it. To be called when nobody else can write.
+    fn flush(&self) -> bool {
+        let is_flushed = |keyspace: &Keyspace| {
+            keyspace.tree.active_memtable().is_empty() && keyspace.tree.sealed_memtable_count() == 0
+        };
+        if self
+            .keyspaces
+            .iter()
+            .any(|keyspace| keyspace.rotate_memtable().is_err())
+        {
+            return false;
+        }
+        let start = Instant::now();
+        loop {
+            if self.keyspaces.iter().all(is_flushed) {
+                return true;
+            }
+            // The worker that flushes says nothing when it ends early, but nothing can be written from then on.
+            let has_stopped = self.database.persist(PersistMode::Buffer).is_err();
+            if has_stopped || start.elapsed() > CLOSING_FLUSH_WAIT {
+                return false;
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
     fn keyspace(&self, table: Table) -> &Keyspace {
         &self.keyspaces[table.index()]
     }
@@ -443,6 +494,25 @@ fn check_database_files(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// The journal of the database if there is one only, and it is long. Others are kept until what they say is in tables.
+fn long_journal(path: &Path) -> Option<PathBuf> {
+    let mut journals = fs::read_dir(path).ok()?.flatten().map(|entry| entry.path());
+    let mut journals = journals
+        .by_ref()
+        .filter(|path| path.extension().is_some_and(|end| end == "jnl"));
+    let (journal, other) = (journals.next()?, journals.next());
+    // It is allocated sparsely, so its length says nothing.
+    let bytes = fs::metadata(&journal).ok()?.blocks() * BLOCK_BYTES;
+    (other.is_none() && bytes > JOURNAL_KEPT_BYTES).then_some(journal)
+}
+
+/// Empties a journal. It stays: where there is none the database begins to number writes anew.
+fn empty(journal: &Path) -> io::Result<()> {
+    let journal = OpenOptions::new().write(true).open(journal)?;
+    journal.set_len(0)?;
+    journal.sync_all()
+}
+
 fn damaged(error: &io::Error) -> Error {
     Error::Damaged {
         problem: error.to_string(),
@@ -554,9 +624,11 @@ fn write_pid(file: &mut File) -> io::Result<()> {
     writeln!(file, "{}", std::process::id())
 }
 
+/// The unit of `st_blocks`.
+const BLOCK_BYTES: u64 = 512;
+
 /// What the files below a directory take. Journals are allocated sparsely, so their lengths would say too much.
 fn allocated_bytes(directory: &Path) -> io::Result<u64> {
-    const BLOCK: u64 = 512;
     let mut total = 0;
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -564,7 +636,7 @@ fn allocated_bytes(directory: &Path) -> io::Result<u64> {
         let Ok(metadata) = entry.metadata() else {
             continue;
         };
-        total += metadata.blocks() * BLOCK;
+        total += metadata.blocks() * BLOCK_BYTES;
         if metadata.is_dir() {
             total += match allocated_bytes(&entry.path()) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => 0,

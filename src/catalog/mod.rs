@@ -36,7 +36,7 @@ pub(crate) use rows::rewritten;
 pub use rows::{ChunkRow, EntriesRow, PUT_IDS_KEPT, PackRow, PutIdRow, PutResult, ReleaseRow, Stats, TipRow};
 pub use sealed::{RowKey, RowSealer};
 pub use tables::{Batch, KeyValue, Reserve, Snapshot, Table, Tables};
-pub use transaction::Transaction;
+pub use transaction::{SealedTransaction, Transaction};
 
 use crate::codec::RepositoryId;
 use crate::format::CatalogKeys;

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use super::*;
 
@@ -243,6 +245,60 @@ fn rows_survive_flushes_and_a_reopen_without_persist() {
         tables.scan(Table::Entries, b"", None, usize::MAX).unwrap().len(),
         rows as usize
     );
+}
+
+/// What it says is in tables then, and what comes later counts as later.
+#[test]
+fn a_long_journal_is_emptied_when_the_catalog_is_closed() {
+    let (directory, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let journal = directory.path().join("tables/0.jnl");
+    let rows = 3_000u32;
+    let of = |round: u64, row: u32| {
+        let mut value = vec![0; 4000];
+        ChaCha8Rng::seed_from_u64(round << 32 | u64::from(row)).fill_bytes(&mut value);
+        value
+    };
+    let tables = EmbeddedTables::open(directory.path(), &small_limits()).unwrap();
+    for base in (0..rows).step_by(100) {
+        let mut batch = Batch::new();
+        for row in base..base + 100 {
+            let table = Table::ALL[row as usize % Table::ALL.len()];
+            batch.put(table, row.to_be_bytes().to_vec(), of(0, row));
+        }
+        tables.commit(batch).unwrap();
+    }
+    drop(tables);
+    assert_eq!(fs::metadata(&journal).unwrap().len(), 0);
+    // Rounds of every third row are written anew or removed: by a clean end, and by a kill, with a short journal.
+    for round in 1..=3 {
+        let tables = EmbeddedTables::open(directory.path(), &small_limits()).unwrap();
+        let expected = |round: u64, row: u32| match row % 3 {
+            0 if round > 1 => Some(round - 1),
+            1 if round > 1 => None,
+            _ => Some(0),
+        };
+        let check = |tables: &EmbeddedTables, round| {
+            for row in 0..rows {
+                let found = tables.get(Table::ALL[row as usize % Table::ALL.len()], &row.to_be_bytes());
+                let expected = expected(round, row).map(|round| of(round, row));
+                assert!(found.unwrap() == expected, "row {row} in round {round}");
+            }
+        };
+        check(&tables, round);
+        let mut batch = Batch::new();
+        for row in 0..rows {
+            let (table, key) = (Table::ALL[row as usize % Table::ALL.len()], row.to_be_bytes().to_vec());
+            match row % 3 {
+                0 => batch.put(table, key, of(round, row)),
+                1 => batch.delete(table, key),
+                _ => {}
+            }
+        }
+        tables.commit(batch).unwrap();
+        let copy = copy.path().join(round.to_string());
+        copy_directory(directory.path(), &copy);
+        check(&EmbeddedTables::open(&copy, &small_limits()).unwrap(), round + 1);
+    }
 }
 
 #[test]

@@ -26,6 +26,22 @@ pub struct Transaction {
     changes: BTreeMap<(Table, RowKey), Option<Vec<u8>>>,
 }
 
+/// A transaction that changes no more. Dropped without [`SealedTransaction::commit`] it leaves nothing.
+pub struct SealedTransaction {
+    catalog: RepositoryCatalog,
+    batch: Batch,
+}
+
+impl SealedTransaction {
+    /// As [`Transaction::commit`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn commit(self) -> Result<(), Error> {
+        self.catalog.tables.commit(self.batch)
+    }
+}
+
 impl Transaction {
     pub(super) fn new(catalog: RepositoryCatalog) -> Self {
         Self {
@@ -48,15 +64,21 @@ impl Transaction {
     /// [`Catalog::persist`](super::Catalog::persist). After an error it is unknown whether they were applied: open the
     /// catalog again and replay the log.
     pub fn commit(self) -> Result<(), Error> {
-        let sealer = &self.catalog.sealer;
+        self.seal().commit()
+    }
+
+    /// Does beforehand what [`commit`](Self::commit) does before the tables change.
+    pub fn seal(self) -> SealedTransaction {
+        let Self { catalog, changes } = self;
+        let sealer = &catalog.sealer;
         let mut batch = Batch::new();
-        for ((table, key), row) in self.changes {
+        for ((table, key), row) in changes {
             match row {
                 Some(row) => batch.put(table, sealer.stored_key(&key), sealer.seal(table, &key, row)),
                 None => batch.delete(table, sealer.stored_key(&key)),
             }
         }
-        self.catalog.tables.commit(batch)
+        SealedTransaction { catalog, batch }
     }
 
     /// Sets the row of a chunk, leaf or root.

@@ -2,6 +2,7 @@
 //! reclaim in between, are in the integration tests.
 
 use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
@@ -147,6 +148,26 @@ async fn a_file_that_becomes_shorter_while_it_is_read_leaves_nothing_visible() {
     }
     assert_eq!(repository.stat("a").await.unwrap_err().reason(), Reason::ObjectNotFound);
     repository.put("a", &b"whole"[..], PutOptions::default()).await.unwrap();
+}
+
+/// What is not in the page cache is waited for elsewhere than on the pool.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_comes_from_the_disk_and_from_memory() {
+    let repository = store("cold").await.repository("default").await.unwrap();
+    let data = bytes(15, 9 << 20);
+    let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    std::io::Write::write_all(&mut file, &data).unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    // Every third mebibyte or so is in memory, and what was read ahead.
+    for start in (0..data.len()).step_by(3_000_000) {
+        file.read_exact_at(&mut [0; 100_000], start as u64).unwrap();
+    }
+    let source = WholeFile::new(file).unwrap();
+    let put = repository.put("a", source, PutOptions::default()).await.unwrap();
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &data) as u32;
+    assert_eq!((put.object.bytes, put.object.crc32c), (data.len() as u64, crc));
+    assert!(read(&repository, "a", ByteRange::All).await == data);
 }
 
 /// In whatever order they come, and if one panics the put ends.

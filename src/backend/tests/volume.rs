@@ -154,6 +154,37 @@ async fn leftovers_of_interrupted_writes_are_no_objects_and_are_swept() {
 }
 
 #[tokio::test]
+async fn links_are_listed_as_what_they_lead_to_and_what_has_no_name_in_text_is_not() {
+    use std::ffi::OsStr;
+    use std::os::unix::{ffi::OsStrExt, fs::symlink};
+    let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let backend = directory_backend(&directory).await;
+    backend.put("r/x", "x".into()).await.unwrap();
+    let inside = |name: &OsStr| directory.path().join("r").join(name);
+    fs::create_dir(elsewhere.path().join("packs")).unwrap();
+    fs::write(elsewhere.path().join("packs/one"), "1").unwrap();
+    fs::write(elsewhere.path().join("two"), "22").unwrap();
+    symlink(elsewhere.path().join("packs"), inside(OsStr::new("packs"))).unwrap();
+    symlink(elsewhere.path().join("two"), inside(OsStr::new("two"))).unwrap();
+    symlink(elsewhere.path().join("none"), inside(OsStr::new("three"))).unwrap();
+    fs::write(inside(OsStr::from_bytes(b"\xff")), "of somebody else").unwrap();
+    let listed = |after| {
+        let backend = backend.clone();
+        async move {
+            let listed = backend.list("r", after).await.unwrap();
+            let listed = listed.into_iter().map(|listed| (listed.path, listed.size));
+            listed.collect::<Vec<_>>()
+        }
+    };
+    let all = [("r/packs/one", 1), ("r/two", 2), ("r/x", 1)].map(|(path, size)| (path.to_owned(), size));
+    assert_eq!(listed(None).await, all);
+    for (index, (path, _)) in all.iter().enumerate() {
+        assert_eq!(listed(Some(path)).await, all[index + 1..], "after {path}");
+    }
+    assert_eq!(backend.list("r/x", None).await.unwrap(), [], "a file holds nothing");
+}
+
+#[tokio::test]
 async fn rewriting_makes_a_new_file_of_the_same_bytes() {
     use std::os::unix::fs::MetadataExt;
     let directory = tempfile::tempdir().unwrap();

@@ -14,7 +14,8 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::catalog::{
-    ChunkRow, DirtyKey, EntriesRow, Lookup, PackRow, PutIdRow, ReleaseRow, Stats, TipRow, Transaction,
+    ChunkRow, DirtyKey, EntriesRow, Lookup, PackRow, PutIdRow, ReleaseRow, SealedTransaction, Stats, TipRow,
+    Transaction,
 };
 use crate::codec::ChunkId;
 use crate::engine::core::Core;
@@ -40,6 +41,15 @@ pub(crate) struct Committed {
 /// # Errors
 /// `CatalogFailed` if the catalog cannot be read or written, `DataLoss` if the log contradicts it. Nothing is changed.
 pub(crate) fn apply(core: &Core, entry: &Committed) -> Result<TipRow> {
+    prepare(core, entry)?.apply(core, entry)
+}
+
+/// Does of [`apply`] what changes nothing yet, so that it can be done while the commit is being written. What is returned holds
+/// for as long as the apply lock is not given back.
+///
+/// # Errors
+/// As of `apply`.
+pub(crate) fn prepare(core: &Core, entry: &Committed) -> Result<PreparedChange> {
     let mut change = Change::begin(core, entry.tip.stats);
     for pack in entry.introduced.iter().chain([&entry.commit]) {
         let log_number = match pack.kind {
@@ -57,13 +67,50 @@ pub(crate) fn apply(core: &Core, entry: &Committed) -> Result<TipRow> {
     change.queue_unreferenced()?;
     let mut tip = entry.tip.clone();
     tip.put_serial = put_serial;
-    let tip = change.finish(core, tip)?;
-    // The catalog knows them now; until here a lookup found them on their way.
-    for pack in entry.introduced.iter().chain([&entry.commit]) {
-        core.in_flight
-            .applied(pack.entries.entries.iter().map(|entry| &entry.id));
+    Ok(change.seal(tip))
+}
+
+/// A change with its tip that is not in the catalog yet. Dropped it leaves nothing.
+pub(crate) struct PreparedChange {
+    tx: SealedTransaction,
+    tip: TipRow,
+    moved: Vec<(ChunkId, PackNumber, PackNumber)>,
+    condemned: Vec<PackNumber>,
+}
+
+impl PreparedChange {
+    /// The rest of [`apply`], of the entry that this was prepared of.
+    ///
+    /// # Errors
+    /// As of `apply`.
+    pub(crate) fn apply(self, core: &Core, entry: &Committed) -> Result<TipRow> {
+        let tip = self.commit(core)?;
+        // The catalog knows them now; until here a lookup found them on their way.
+        for pack in entry.introduced.iter().chain([&entry.commit]) {
+            core.in_flight
+                .applied(pack.entries.entries.iter().map(|entry| &entry.id));
+        }
+        Ok(tip)
     }
-    Ok(tip)
+
+    /// Commits the transaction and tells the caches what moved or went. Takes the places for writing if something did.
+    fn commit(self, core: &Core) -> Result<TipRow> {
+        let _places = (!self.moved.is_empty() || !self.condemned.is_empty()).then(|| core.places.write());
+        self.tx.commit()?;
+        core.limits.stored(core.secrets.repository(), self.tip.stats.pack_bytes);
+        let mut followed = HashSet::new();
+        for (id, from, to) in self.moved {
+            core.locality.forget_chunk(&id);
+            followed.insert((from, to));
+        }
+        followed
+            .into_iter()
+            .for_each(|(from, to)| core.in_flight.follow(from, to));
+        // Whoever condemned them: when another owner's log is followed, lookups have to learn of it here.
+        self.condemned.iter().for_each(|pack| core.locality.forget_pack(*pack));
+        core.in_flight.forget_condemned(&self.condemned);
+        Ok(self.tip)
+    }
 }
 
 /// One transaction over the catalog, with the totals and what has to be told to the caches afterwards.
@@ -441,7 +488,11 @@ impl Change {
 
     /// Commits the transaction with `tip` and tells the caches what moved or went. Takes the places for writing if
     /// something did.
-    pub(crate) fn finish(mut self, core: &Core, mut tip: TipRow) -> Result<TipRow> {
+    pub(crate) fn finish(self, core: &Core, tip: TipRow) -> Result<TipRow> {
+        self.seal(tip).commit(core)
+    }
+
+    fn seal(mut self, mut tip: TipRow) -> PreparedChange {
         tip.stats = self.stats;
         if let Some(newest) = &tip.tip {
             self.tx.set_head(newest.log_number, tip.head);
@@ -450,21 +501,12 @@ impl Change {
             }
         }
         self.tx.set_tip(&tip);
-        let _places = (!self.moved.is_empty() || !self.condemned.is_empty()).then(|| core.places.write());
-        self.tx.commit()?;
-        core.limits.stored(core.secrets.repository(), tip.stats.pack_bytes);
-        let mut followed = HashSet::new();
-        for (id, from, to) in self.moved {
-            core.locality.forget_chunk(&id);
-            followed.insert((from, to));
+        PreparedChange {
+            tx: self.tx.seal(),
+            tip,
+            moved: self.moved,
+            condemned: self.condemned,
         }
-        followed
-            .into_iter()
-            .for_each(|(from, to)| core.in_flight.follow(from, to));
-        // Whoever condemned them: when another owner's log is followed, lookups have to learn of it here.
-        self.condemned.iter().for_each(|pack| core.locality.forget_pack(*pack));
-        core.in_flight.forget_condemned(&self.condemned);
-        Ok(tip)
     }
 }
 

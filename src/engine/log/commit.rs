@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::apply::{Committed, apply};
+use super::apply::{Committed, prepare};
 use super::checkpoints::Checkpoints;
 use super::decide::Decided;
 use super::ownership::Ownership;
@@ -20,7 +20,7 @@ use crate::catalog::{Lookup, TipRow};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::options::Options;
-use crate::engine::write::upload::{Purpose, put_pack};
+use crate::engine::write::upload::{Purpose, finish_pack};
 use crate::engine::write::{Ledger, NewPack, OpenPack, Packer};
 use crate::format::{CommitSection, PackName, Record, Tip};
 
@@ -208,25 +208,31 @@ impl Committer {
     /// Fails if this commit should not be begun. The reserve is for what a commit says, not for data that is in its pack:
     /// puts that were under way when the room ran out end here. And what the catalog cannot take up is not committed.
     async fn admit(&self, open: &OpenPack) -> Result<()> {
+        let catalog = self.core.store_catalog.clone();
+        let ready = tokio::task::spawn_blocking(move || catalog.ready());
         if !open.writer.is_empty() {
             self.core.gate.admit_pack(open.writer.stored_len() as u64).await?;
         }
-        let catalog = self.core.store_catalog.clone();
-        let ready = tokio::task::spawn_blocking(move || catalog.ready());
         Ok(ready
             .await
             .map_err(|_| Error::internal("opening the catalog anew panicked"))??)
     }
 
-    async fn append(&mut self, open: OpenPack, mut introduced: Vec<NewPack>, decided: Decided) -> Result<()> {
+    async fn append(&mut self, open: OpenPack, introduced: Vec<NewPack>, decided: Decided) -> Result<()> {
         let section = self.section(&introduced, decided.records);
-        introduced.extend(decided.introduced);
         let records = section.records.len() as u64;
         let name = *open.writer.name();
+        let finished = finish_pack(&self.core, open, Purpose::Commit(section.clone())).await;
+        let (mut commit, unwritten) = finished.map_err(|error| in_doubt(error, &name))?;
+        let mut introduced: Vec<_> = introduced.into_iter().chain(decided.introduced).collect();
+        // Kept until they count among the totals: what others claim meanwhile is told of them at least once.
+        let claims = introduced.iter_mut().chain([&mut commit]).map(|pack| pack.claim.take());
+        let pending: Vec<_> = claims.collect();
+        let entry = Arc::new(self.entry(commit, introduced, section, decided.sequence));
         let packer: Weak<Packer> = Arc::downgrade(&self.packer);
-        let commit = put_pack(&self.core, &packer, open, Purpose::Commit(section.clone()))
-            .await
-            .map_err(|error| in_doubt(error, &name))?;
+        // The processor has something to do while the disk syncs.
+        let (written, prepared) = tokio::join!(unwritten.put(&self.core, &packer), self.on_catalog(&entry, prepare),);
+        written.map_err(|error| in_doubt(error, &name))?;
         // From here on it is durable: whatever fails, others may come to see it.
         self.packer.committed();
         self.ownership
@@ -234,9 +240,12 @@ impl Committer {
             .await
             .map_err(|error| unacknowledged(error, &name))?;
         drop(decided.claims);
-        self.apply(commit, introduced, section, decided.sequence)
+        let prepared = prepared.map_err(|error| unacknowledged(error, &name))?;
+        self.tip = self
+            .on_catalog(&entry, move |core, entry| prepared.apply(core, entry))
             .await
             .map_err(|error| unacknowledged(error, &name))?;
+        drop(pending);
         self.core.counters.records.add(records);
         self.core.counters.committed(&decided.tally);
         drop(decided.holders);
@@ -263,16 +272,8 @@ impl Committer {
         head
     }
 
-    async fn apply(
-        &mut self,
-        mut commit: NewPack,
-        mut introduced: Vec<NewPack>,
-        section: CommitSection,
-        sequence: u64,
-    ) -> Result<()> {
-        // Kept until they count among the totals: what others claim meanwhile is told of them at least once.
-        let claims = introduced.iter_mut().chain([&mut commit]).map(|pack| pack.claim.take());
-        let claims: Vec<_> = claims.collect();
+    /// What the catalog is to take up, with the tip after it.
+    fn entry(&self, commit: NewPack, introduced: Vec<NewPack>, section: CommitSection, sequence: u64) -> Committed {
         let mut tip = self.tip.clone();
         let newest = Tip {
             pack: commit.pack.name,
@@ -282,19 +283,24 @@ impl Committer {
         tip.advance(newest, commit.pack.size);
         tip.sequence = sequence;
         tip.durable_log_number = section.log_number;
-        let entry = Committed {
+        Committed {
             commit,
             introduced,
             section,
             tip,
-        };
-        let core = self.core.clone();
-        let applied = tokio::task::spawn_blocking(move || apply(&core, &entry));
-        self.tip = applied
+        }
+    }
+
+    /// Works on the catalog, where that may block.
+    async fn on_catalog<T: Send + 'static>(
+        &self,
+        entry: &Arc<Committed>,
+        work: impl FnOnce(&Core, &Committed) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (core, entry) = (self.core.clone(), entry.clone());
+        tokio::task::spawn_blocking(move || work(&core, &entry))
             .await
-            .map_err(|_| Error::internal("applying a commit to the catalog panicked"))??;
-        drop(claims);
-        Ok(())
+            .map_err(|_| Error::internal("applying a commit to the catalog panicked"))?
     }
 
     /// Housekeeping that has to wait until this epoch is on the log: what former epochs left behind goes.

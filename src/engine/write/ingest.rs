@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::join::{CrcJoin, crc32c};
@@ -106,6 +107,66 @@ struct Filled {
     read: Range<usize>,
     more: More,
     share: SlabShare,
+}
+
+/// A slab that is yet to be filled.
+struct Unread<F> {
+    ingest: Arc<Ingest>,
+    index: u64,
+    slab: Slab,
+    /// How much is in it already.
+    filled: usize,
+    more: More,
+    share: SlabShare,
+    failed: F,
+    runtime: Handle,
+}
+
+impl<F: FnOnce(io::Error) -> Error + Send + 'static> Unread<F> {
+    /// Reads what need not be waited for, on the pool: it is cut where it was read, in that core's cache. The rest comes later.
+    fn read_now(mut self, mut part: Part) {
+        let ingest = self.ingest.clone();
+        let on_panic = FailOnPanic(&ingest);
+        let room = self.room(&part);
+        match part.read_now(&mut self.slab.bytes[room]) {
+            Ok(read) => {
+                self.filled += read;
+                match part.is_empty() {
+                    true => self.push(),
+                    false => self.read_later(part),
+                }
+            }
+            Err(error) => ingest.fail((self.failed)(error)),
+        }
+        std::mem::forget(on_panic);
+    }
+
+    /// Reads the rest where that may block.
+    fn read_later(mut self, part: Part) {
+        self.runtime.clone().spawn_blocking(move || {
+            let ingest = self.ingest.clone();
+            let on_panic = FailOnPanic(&ingest);
+            let room = self.room(&part);
+            self.filled += room.len();
+            match part.read(&mut self.slab.bytes[room]) {
+                Ok(()) => self.push(),
+                Err(error) => ingest.fail((self.failed)(error)),
+            }
+            std::mem::forget(on_panic);
+        });
+    }
+
+    /// Where what is yet to be read belongs.
+    fn room(&self, part: &Part) -> Range<usize> {
+        let start = self.ingest.room(self.index).start + self.filled;
+        start..start + part.len()
+    }
+
+    fn push(self) {
+        let start = self.ingest.room(self.index).start;
+        let read = start..start + self.filled;
+        self.ingest.push(self.index, self.slab, read, self.more, self.share);
+    }
 }
 
 /// What a slab takes until it is placed. The slot goes last: whoever waits for it finds everything else given back.
@@ -255,17 +316,20 @@ impl Ingest {
             slab.whole = Some(whole);
             return self.push(index, slab, range, more, share);
         }
-        let ingest = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let on_panic = FailOnPanic(&ingest);
-            let start = ingest.room(index).start;
-            let read = start..start + part.len();
-            match part.read(&mut slab.bytes[read.clone()]) {
-                Ok(()) => ingest.push(index, slab, read, more, share),
-                Err(error) => ingest.fail(failed(error)),
-            }
-            std::mem::forget(on_panic);
-        });
+        let unread = Unread {
+            ingest: self.clone(),
+            index,
+            slab,
+            filled: 0,
+            more,
+            share,
+            failed,
+            runtime: Handle::current(),
+        };
+        match part.is_of_file() {
+            true => self.core.compute.start(move || unread.read_now(part)),
+            false => unread.read_later(part),
+        }
     }
 
     /// Waits until every slab handed over has been placed.

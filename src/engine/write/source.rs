@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::future::Future;
-use std::io::{self, Read};
+use std::io::{self, IoSliceMut, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::fstatfs;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// A stream of bytes that fills slabs.
@@ -49,6 +51,12 @@ enum Content {
         len: usize,
         read: Box<ReadPart>,
     },
+    OfFile {
+        file: Arc<File>,
+        range: Range<u64>,
+        /// Reading it never waits for a device.
+        is_in_memory: bool,
+    },
     /// Where it is in the whole stream.
     InMemory {
         whole: Bytes,
@@ -69,6 +77,7 @@ impl Part {
     pub fn len(&self) -> usize {
         match &self.0 {
             Content::Read { len, .. } => *len,
+            Content::OfFile { range, .. } => (range.end - range.start) as usize,
             Content::InMemory { range, .. } => range.len(),
         }
     }
@@ -85,6 +94,12 @@ impl Part {
     pub fn read(self, target: &mut [u8]) -> io::Result<()> {
         match self.0 {
             Content::Read { read, .. } => read(target),
+            Content::OfFile { file, range, .. } => file.read_exact_at(target, range.start).map_err(|error| match error
+                .kind()
+            {
+                io::ErrorKind::UnexpectedEof => became_shorter(),
+                _ => error,
+            }),
             Content::InMemory { whole, range } => {
                 target.copy_from_slice(&whole[range]);
                 Ok(())
@@ -92,10 +107,49 @@ impl Part {
         }
     }
 
+    /// Whether [`read_now`](Self::read_now) may bring anything.
+    pub(super) fn is_of_file(&self) -> bool {
+        matches!(self.0, Content::OfFile { .. })
+    }
+
+    /// Reads from the beginning of it what can be had without waiting for a device. Returns how much that was; the rest is what
+    /// remains.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read).
+    pub(super) fn read_now(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let Content::OfFile {
+            file,
+            range,
+            is_in_memory,
+        } = &mut self.0
+        else {
+            return Ok(0);
+        };
+        let flags = match is_in_memory {
+            true => ReadWriteFlags::empty(),
+            false => ReadWriteFlags::NOWAIT,
+        };
+        let mut done = 0;
+        while done < target.len() {
+            match preadv2(&*file, &mut [IoSliceMut::new(&mut target[done..])], range.start, flags) {
+                Ok(0) => return Err(became_shorter()),
+                Ok(read) => {
+                    done += read;
+                    range.start += read as u64;
+                }
+                Err(Errno::INTR) => {}
+                // Whatever it is: reading the rest in the ordinary way brings it or says it again.
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
     /// The whole stream, if that lies in memory, and where this part is in it.
     pub(super) fn in_memory(&self) -> Option<(Bytes, Range<usize>)> {
         match &self.0 {
-            Content::Read { .. } => None,
+            Content::Read { .. } | Content::OfFile { .. } => None,
             Content::InMemory { whole, range } => Some((whole.clone(), range.clone())),
         }
     }
@@ -179,10 +233,11 @@ impl<R: Read + Send + 'static> Source for Blocking<R> {
 }
 
 /// A regular file, with the length that it has when the put begins. Parts of it are read at once: out of the page cache, one
-/// thread brings less than two others cut and hash.
+/// thread brings less than two others cut and hash. What is in the page cache is read by the core that cuts it.
 pub struct WholeFile {
     file: Arc<File>,
     rest: Range<u64>,
+    is_in_memory: bool,
 }
 
 impl WholeFile {
@@ -193,6 +248,7 @@ impl WholeFile {
     pub fn new(file: File) -> io::Result<Self> {
         Ok(Self {
             rest: 0..file.metadata()?.len(),
+            is_in_memory: is_in_memory(&file),
             file: Arc::new(file),
         })
     }
@@ -201,15 +257,10 @@ impl WholeFile {
         let start = self.rest.start;
         let len = (self.rest.end - start).min(len_max as u64);
         self.rest.start += len;
-        let file = self.file.clone();
-        Part::new(len as usize, move |target| {
-            file.read_exact_at(target, start).map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "the file became shorter while it was read",
-                ),
-                _ => error,
-            })
+        Part(Content::OfFile {
+            file: self.file.clone(),
+            range: start..self.rest.start,
+            is_in_memory: self.is_in_memory,
         })
     }
 }
@@ -228,6 +279,19 @@ impl Source for WholeFile {
     fn part(&mut self, len_max: usize) -> Option<Part> {
         Some(self.next_part(len_max))
     }
+}
+
+fn became_shorter() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the file became shorter while it was read",
+    )
+}
+
+/// Whether it is on a tmpfs, which does not know the flag that says not to wait, and has nothing to wait for.
+fn is_in_memory(file: &File) -> bool {
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    fstatfs(file).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC)
 }
 
 fn read_full(reader: &mut impl Read, target: &mut [u8]) -> io::Result<usize> {

@@ -4,7 +4,7 @@
 //! pool and put with the bytes it has; after a failure the whole writer gives up, since later packs may hold
 //! manifests that name chunks in this one.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,17 +12,18 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::ledger::{Ledger, NewPack};
-use super::packer::{OpenPack, Packer, share_out};
+use super::packer::{OpenPack, Packer, StoredBytes, share_out};
 use crate::backend::Room;
 use crate::catalog::EntriesRow;
+use crate::engine::budget::Paid;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
-use crate::format::{CommitSection, PackBuffer, PackKind, PackRef};
+use crate::format::{CommitSection, PackBuffer, PackKind, PackName, PackRef};
 
 /// Puts packs until the packer is gone, at most `uploads_max` at once.
 pub(crate) async fn run(
     core: Arc<Core>,
-    packer: std::sync::Weak<Packer>,
+    packer: Weak<Packer>,
     ledger: Arc<Ledger>,
     mut full: mpsc::UnboundedReceiver<OpenPack>,
 ) {
@@ -78,12 +79,14 @@ pub(crate) type RestRule = Arc<dyn Fn(Duration) -> Duration + Send + Sync>;
 
 /// Finishes `open`, with the log entry it carries if it is a commit pack, and puts it. Durable on return. What may not use
 /// the reserve is refused before it would.
-pub(crate) async fn put_pack(
-    core: &Core,
-    packer: &std::sync::Weak<Packer>,
-    open: OpenPack,
-    purpose: Purpose,
-) -> Result<NewPack> {
+pub(crate) async fn put_pack(core: &Core, packer: &Weak<Packer>, open: OpenPack, purpose: Purpose) -> Result<NewPack> {
+    let (pack, unwritten) = finish_pack(core, open, purpose).await?;
+    unwritten.put(core, packer).await?;
+    Ok(pack)
+}
+
+/// The first half of [`put_pack`]: what the pack will be, and what is left to do so that it is.
+pub(crate) async fn finish_pack(core: &Core, open: OpenPack, purpose: Purpose) -> Result<(NewPack, UnwrittenPack)> {
     let OpenPack {
         writer,
         children,
@@ -123,35 +126,63 @@ pub(crate) async fn put_pack(
         _holders: holders,
         claim: Some(Arc::new(claim)),
     };
-    let putting = match room {
-        Room::Free => Some(core.gate.admit_pack(size).await?),
-        Room::Reserve => None,
-    };
-    let payload = Bytes::from_owner(Recycled {
+    let unwritten = UnwrittenPack {
+        name: finished.name,
+        kind: finished.kind,
         bytes: finished.bytes,
-        packer: packer.clone(),
-    });
-    let path = core.layout.pack(&finished.name);
-    let since = Instant::now();
-    let putting_it = async {
-        match &rule {
-            None => core.backend.put_using(&path, payload, room).await,
-            Some(rule) => core.backend.put_gently(&path, payload, room, &**rule).await,
-        }
+        room,
+        rule,
+        shares,
+        _paid: paid,
     };
-    tokio::select! {
-        put = putting_it => put.map_err(|error| put_failed(error, finished.kind))?,
-        // The pack may still land; nothing will refer to it.
-        error = core.revocation.revoked() => return Err(error),
+    Ok((pack, unwritten))
+}
+
+/// A pack that is complete in memory.
+pub(crate) struct UnwrittenPack {
+    name: PackName,
+    kind: PackKind,
+    bytes: PackBuffer,
+    room: Room,
+    rule: Option<RestRule>,
+    shares: Vec<(StoredBytes, u64)>,
+    /// Until it is put.
+    _paid: Option<Paid>,
+}
+
+impl UnwrittenPack {
+    /// Puts it. Durable on return; its buffer goes back to `packer`.
+    pub(crate) async fn put(self, core: &Core, packer: &Weak<Packer>) -> Result<()> {
+        let size = self.bytes.len() as u64;
+        let putting = match self.room {
+            Room::Free => Some(core.gate.admit_pack(size).await?),
+            Room::Reserve => None,
+        };
+        let payload = Bytes::from_owner(Recycled {
+            bytes: self.bytes,
+            packer: packer.clone(),
+        });
+        let path = core.layout.pack(&self.name);
+        let since = Instant::now();
+        let putting_it = async {
+            match &self.rule {
+                None => core.backend.put_using(&path, payload, self.room).await,
+                Some(rule) => core.backend.put_gently(&path, payload, self.room, &**rule).await,
+            }
+        };
+        tokio::select! {
+            put = putting_it => put.map_err(|error| put_failed(error, self.kind))?,
+            // The pack may still land; nothing will refer to it.
+            error = core.revocation.revoked() => return Err(error),
+        }
+        drop(putting);
+        if self.rule.is_none() {
+            core.counters.pack_seconds(self.kind).observe(since.elapsed());
+        }
+        core.counters.pack_bytes.add(size);
+        share_out(&self.shares, size);
+        Ok(())
     }
-    drop(putting);
-    if rule.is_none() {
-        core.counters.pack_seconds(finished.kind).observe(since.elapsed());
-    }
-    core.counters.pack_bytes.add(size);
-    share_out(&shares, size);
-    drop(paid);
-    Ok(pack)
 }
 
 /// Padding bytes, indistinguishable from ciphertext, out of one fresh seed.
@@ -170,7 +201,7 @@ fn put_failed(error: crate::backend::Error, kind: PackKind) -> Error {
 /// A pack's buffer on loan to the backend; it returns to the packer when the last reference is gone.
 struct Recycled {
     bytes: PackBuffer,
-    packer: std::sync::Weak<Packer>,
+    packer: Weak<Packer>,
 }
 
 impl AsRef<[u8]> for Recycled {
