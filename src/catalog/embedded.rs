@@ -496,10 +496,8 @@ fn check_database_files(path: &Path) -> Result<(), Error> {
 
 /// The journal of the database if there is one only, and it is long. Others are kept until what they say is in tables.
 fn long_journal(path: &Path) -> Option<PathBuf> {
-    let mut journals = fs::read_dir(path).ok()?.flatten().map(|entry| entry.path());
-    let mut journals = journals
-        .by_ref()
-        .filter(|path| path.extension().is_some_and(|end| end == "jnl"));
+    let files = fs::read_dir(path).ok()?.flatten().map(|entry| entry.path());
+    let mut journals = files.filter(|path| path.extension().is_some_and(|end| end == "jnl"));
     let (journal, other) = (journals.next()?, journals.next());
     // It is allocated sparsely, so its length says nothing.
     let bytes = fs::metadata(&journal).ok()?.blocks() * BLOCK_BYTES;
