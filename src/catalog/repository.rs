@@ -7,7 +7,7 @@ use crate::format::names::PACKS_PER_DIRECTORY;
 use crate::format::{BlobKind, CatalogKeys, Hash32, ObjectName, ObjectVersion, PackNumber};
 
 use super::error::Error;
-use super::rows::{ChunkRow, EntriesRow, HeadRow, PackRow, PutIdRow, PutOrderRow, ReleaseRow, Row, TipRow};
+use super::rows::{ChunkRow, DirtyRow, EntriesRow, HeadRow, PackRow, PutIdRow, PutOrderRow, ReleaseRow, Row, TipRow};
 use super::sealed::{RowKey, RowSealer};
 use super::tables::{KeyValue, Snapshot, Table, Tables};
 use super::transaction::Transaction;
@@ -173,10 +173,13 @@ pub trait Lookup {
         page(self, after.as_ref(), limit)
     }
 
-    /// The parts of the tables that changed since they were last written to a checkpoint.
-    fn dirty(&self) -> Result<Vec<DirtyKey>, Error> {
+    /// The parts of the tables that changed after this entry of the log.
+    fn dirty(&self, log_number: u64) -> Result<Vec<DirtyKey>, Error> {
         let rows = self.encoded_page(Table::Dirty, None, usize::MAX)?;
-        rows.into_iter().map(|(key, _)| DirtyKey::from_row_key(&key)).collect()
+        rows.iter()
+            .filter(|(_, row)| DirtyRow::from_bytes(row).is_after(log_number))
+            .map(|(key, _)| DirtyKey::from_row_key(key))
+            .collect()
     }
 
     /// The hash that stands for a name: the key of its row, and of the checkpoint segment it belongs to.

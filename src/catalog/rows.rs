@@ -64,8 +64,44 @@ pub(crate) fn rewritten(table: Table, bytes: &[u8]) -> Result<Vec<u8>, Error> {
         Table::Heads => rewritten::<HeadRow>(bytes),
         Table::Releases => rewritten::<ReleaseRow>(bytes),
         Table::Meta => rewritten::<TipRow>(bytes),
-        // The key says it all.
+        // Anything is one.
         Table::Dirty => Ok(bytes.to_vec()),
+    }
+}
+
+/// When a part of the tables changed last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DirtyRow {
+    /// The entry of the log that it changed with; none in what was written before these rows said so.
+    log_number: Option<u64>,
+}
+
+impl DirtyRow {
+    pub(super) fn new(log_number: u64) -> Self {
+        Self {
+            log_number: Some(log_number),
+        }
+    }
+
+    /// Whether it has changed since this entry, as far as is known.
+    pub(super) fn is_after(self, log_number: u64) -> bool {
+        self.log_number.is_none_or(|changed| changed > log_number)
+    }
+
+    /// Whether all that changed is in a checkpoint of this entry, of which it was a part.
+    pub(super) fn is_covered_by(self, log_number: u64) -> bool {
+        self.log_number.is_none_or(|changed| changed <= log_number)
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Self {
+        Self {
+            log_number: bytes.try_into().ok().map(u64::from_be_bytes),
+        }
+    }
+
+    pub(super) fn to_bytes(self) -> Vec<u8> {
+        self.log_number
+            .map_or(Vec::new(), |number| number.to_be_bytes().to_vec())
     }
 }
 

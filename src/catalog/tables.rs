@@ -29,7 +29,7 @@ pub enum Table {
     Releases = 8,
     /// Single rows: the schema of the catalog, the tip of each repository.
     Meta = 9,
-    /// Parts of the tables changed since the last checkpoint.
+    /// When parts of the tables changed last.
     Dirty = 10,
 }
 

@@ -9,15 +9,10 @@ use crate::format::{Hash32, ObjectName, ObjectVersion, PackNumber};
 use super::error::Error;
 use super::repository::{DirtyKey, Lookup, RepositoryCatalog, put_id_key, rebuilding_key, row, tip_key};
 use super::rows::{
-    ChunkRow, EntriesRow, HeadRow, PUT_IDS_KEPT, PackRow, PutIdRow, PutOrderRow, ReleaseRow, Row, TipRow,
+    ChunkRow, DirtyRow, EntriesRow, HeadRow, PUT_IDS_KEPT, PackRow, PutIdRow, PutOrderRow, ReleaseRow, Row, TipRow,
 };
 use super::sealed::{RowKey, RowSealer};
 use super::tables::{Batch, Table};
-
-/// What the row of a part says that differs from its last checkpoint.
-const DIRTY: &[u8] = b"";
-/// The same of one that a checkpoint under way has, and that has not changed since.
-const DIRTY_TAKEN: &[u8] = b"taken";
 
 /// A set of changes, which its own reads see. Dropped without [`Transaction::commit`] it leaves nothing.
 pub struct Transaction {
@@ -188,21 +183,16 @@ impl Transaction {
         self.remove(Table::Meta, rebuilding_key());
     }
 
-    /// Notes that a part of a table differs from its last checkpoint.
-    pub fn mark_dirty(&mut self, key: DirtyKey) {
-        self.changes.insert((Table::Dirty, key.row_key()), Some(DIRTY.to_vec()));
+    /// Notes that a part of a table changed with this entry of the log.
+    pub fn mark_dirty(&mut self, key: DirtyKey, log_number: u64) {
+        let row = DirtyRow::new(log_number).to_bytes();
+        self.changes.insert((Table::Dirty, key.row_key()), Some(row));
     }
 
-    /// Notes that a checkpoint is being written that has this dirty part as it is now. It stays dirty until that is done.
-    pub fn take_dirty(&mut self, key: DirtyKey) {
-        self.changes
-            .insert((Table::Dirty, key.row_key()), Some(DIRTY_TAKEN.to_vec()));
-    }
-
-    /// Notes that a part of a table is as in the last checkpoint, unless it was marked since it was taken.
-    pub fn clear_taken(&mut self, key: DirtyKey) -> Result<(), Error> {
+    /// Forgets when a part of a table changed that was written to a checkpoint of this entry of the log, unless it did after that.
+    pub fn forget_dirty(&mut self, key: DirtyKey, log_number: u64) -> Result<(), Error> {
         let row = self.encoded(Table::Dirty, &key.row_key())?;
-        if row.as_deref() == Some(DIRTY_TAKEN) {
+        if row.is_some_and(|row| DirtyRow::from_bytes(&row).is_covered_by(log_number)) {
             self.remove(Table::Dirty, key.row_key());
         }
         Ok(())

@@ -91,8 +91,7 @@ impl Rows {
         transaction.set_release(&self.release);
         transaction.set_tip(&self.tip);
         transaction.set_head(HEAD_AT, self.head);
-        transaction.mark_dirty(self.dirty);
-        transaction.take_dirty(self.dirty);
+        transaction.mark_dirty(self.dirty, 1);
     }
 
     fn remove(&self, transaction: &mut Transaction) {
@@ -103,7 +102,7 @@ impl Rows {
         transaction.remove_put_id_by_serial(self.put_id.serial).unwrap();
         transaction.remove_release(&self.release.id);
         transaction.prune_head(HEAD_AT);
-        transaction.clear_taken(self.dirty).unwrap();
+        transaction.forget_dirty(self.dirty, 1).unwrap();
     }
 
     fn assert_there(&self, lookup: &impl Lookup) {
@@ -127,7 +126,7 @@ impl Rows {
         assert_eq!(lookup.packs_page(None, 10).unwrap(), std::slice::from_ref(&self.pack));
         let objects = lookup.objects_page(None, 10).unwrap();
         assert_eq!(objects, [(lookup.object_key(&self.object.name), self.object.clone())]);
-        assert_eq!(lookup.dirty().unwrap(), [self.dirty]);
+        assert_eq!(lookup.dirty(0).unwrap(), [self.dirty]);
     }
 
     fn assert_gone(&self, lookup: &impl Lookup) {
@@ -141,7 +140,7 @@ impl Rows {
         assert!(lookup.releases_page(None, 10).unwrap().is_empty());
         assert!(lookup.packs_page(None, 10).unwrap().is_empty());
         assert!(lookup.objects_page(None, 10).unwrap().is_empty());
-        assert!(lookup.dirty().unwrap().is_empty());
+        assert!(lookup.dirty(0).unwrap().is_empty());
     }
 }
 
@@ -370,7 +369,7 @@ fn read_all(repository: &RepositoryCatalog, rows: &Rows) -> Result<(), Error> {
     repository.head(HEAD_AT)?;
     repository.releases_page(None, usize::MAX)?;
     repository.tip()?;
-    repository.dirty()?;
+    repository.dirty(0)?;
     Ok(())
 }
 
@@ -557,7 +556,7 @@ fn the_files_show_no_name_id_or_put_id() {
 }
 
 #[test]
-fn what_is_marked_again_since_it_was_taken_stays_dirty() {
+fn parts_stay_dirty_that_changed_after_a_checkpoint() {
     on_every_catalog(|catalog| {
         let catalog = catalog.repository(ID, &keys(1));
         let (still, changed) = (DirtyKey::Objects(1), DirtyKey::Objects(2));
@@ -566,19 +565,41 @@ fn what_is_marked_again_since_it_was_taken_stays_dirty() {
             change(&mut tx);
             tx.commit().unwrap();
         };
-        change(&|tx| [still, changed].into_iter().for_each(|key| tx.mark_dirty(key)));
-        change(&|tx| [still, changed].into_iter().for_each(|key| tx.take_dirty(key)));
-        assert_eq!(catalog.dirty().unwrap(), [still, changed]);
-        change(&|tx| tx.mark_dirty(changed));
+        change(&|tx| [still, changed].into_iter().for_each(|key| tx.mark_dirty(key, 7)));
+        assert_eq!(catalog.dirty(6).unwrap(), [still, changed]);
+        assert_eq!(catalog.dirty(7).unwrap(), []);
+        change(&|tx| tx.mark_dirty(changed, 8));
+        assert_eq!(catalog.dirty(7).unwrap(), [changed]);
         change(&|tx| {
             for key in [still, changed] {
-                tx.clear_taken(key).unwrap();
+                tx.forget_dirty(key, 7).unwrap();
             }
         });
-        assert_eq!(catalog.dirty().unwrap(), [changed]);
-        // Whoever takes it anew has it as it is now.
-        change(&|tx| tx.take_dirty(changed));
-        change(&|tx| tx.clear_taken(changed).unwrap());
-        assert_eq!(catalog.dirty().unwrap(), []);
+        assert_eq!(catalog.dirty(0).unwrap(), [changed]);
+        change(&|tx| tx.forget_dirty(changed, 8).unwrap());
+        assert_eq!(catalog.dirty(0).unwrap(), []);
+    });
+}
+
+#[test]
+fn parts_that_do_not_say_when_they_changed_are_dirty_until_a_checkpoint_has_them() {
+    on_every_catalog(|catalog| {
+        let tables = catalog.tables.clone();
+        let catalog = catalog.repository(ID, &keys(1));
+        let parts = [DirtyKey::Objects(1), DirtyKey::Objects(2)];
+        for (part, former) in parts.into_iter().zip([&b""[..], b"taken"]) {
+            let key = part.row_key();
+            let row = catalog.sealer.seal(Table::Dirty, &key, former.to_vec());
+            let mut batch = Batch::new();
+            batch.put(Table::Dirty, catalog.sealer.stored_key(&key), row);
+            tables.commit(batch).unwrap();
+        }
+        assert_eq!(catalog.dirty(u64::MAX).unwrap(), parts);
+        let mut tx = catalog.begin();
+        tx.forget_dirty(parts[0], 9).unwrap();
+        tx.mark_dirty(parts[1], 10);
+        tx.commit().unwrap();
+        assert_eq!(catalog.dirty(9).unwrap(), [parts[1]]);
+        assert_eq!(catalog.dirty(10).unwrap(), []);
     });
 }

@@ -57,7 +57,9 @@ pub(crate) fn prepare(core: &Core, entry: &Committed) -> Result<PreparedChange> 
             PackKind::Chunk => 0,
         };
         change.introduce(pack, log_number)?;
-        change.tx.mark_dirty(DirtyKey::of_pack(pack.pack.name.number));
+        change
+            .tx
+            .mark_dirty(DirtyKey::of_pack(pack.pack.name.number), entry.section.log_number);
     }
     change.count_children()?;
     let mut put_serial = entry.tip.put_serial;
@@ -226,18 +228,18 @@ impl Change {
     fn record(&mut self, record: &Record, log_number: u64, put_serial: &mut u64) -> Result<()> {
         match record {
             Record::Put(object) => {
-                self.put(object)?;
+                self.put(object, log_number)?;
                 *put_serial += 1;
                 self.tx.set_put_id(&PutIdRow::of(object, *put_serial))?;
                 Ok(())
             }
-            Record::Delete { name, .. } => self.delete(name),
+            Record::Delete { name, .. } => self.delete(name, log_number),
             Record::Condemn(packs) => packs.iter().try_for_each(|pack| self.condemn(pack, log_number)),
             Record::Introduce(_) | Record::Open { .. } => Ok(()),
         }
     }
 
-    fn put(&mut self, object: &ObjectVersion) -> Result<()> {
+    fn put(&mut self, object: &ObjectVersion, log_number: u64) -> Result<()> {
         let former = self.tx.object(&object.name)?;
         // New before old: content they share never falls to zero in between.
         self.reference(&object.content)?;
@@ -251,11 +253,11 @@ impl Change {
             None => self.stats.objects += 1,
         }
         self.tx
-            .mark_dirty(DirtyKey::of_object(&self.tx.object_key(&object.name)));
+            .mark_dirty(DirtyKey::of_object(&self.tx.object_key(&object.name)), log_number);
         Ok(())
     }
 
-    fn delete(&mut self, name: &crate::format::ObjectName) -> Result<()> {
+    fn delete(&mut self, name: &crate::format::ObjectName, log_number: u64) -> Result<()> {
         let Some(former) = self.tx.object(name)? else {
             return Ok(());
         };
@@ -263,7 +265,8 @@ impl Change {
         self.stats.objects -= 1;
         self.stats.logical_bytes -= former.size;
         self.release(&former.content)?;
-        self.tx.mark_dirty(DirtyKey::of_object(&self.tx.object_key(name)));
+        self.tx
+            .mark_dirty(DirtyKey::of_object(&self.tx.object_key(name)), log_number);
         Ok(())
     }
 
@@ -292,7 +295,7 @@ impl Change {
         row.current = 0;
         self.condemned.push(pack.number);
         self.tx.set_pack(&row);
-        self.tx.mark_dirty(DirtyKey::of_pack(pack.number));
+        self.tx.mark_dirty(DirtyKey::of_pack(pack.number), log_number);
         Ok(())
     }
 

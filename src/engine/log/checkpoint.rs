@@ -37,6 +37,9 @@ const OBJECT_BITS_MAX: u8 = 12;
 const SEGMENT_PACKS: usize = 4096;
 /// Rows read from the catalog at a time.
 const PAGE: usize = 1024;
+/// Parts of tables of which a checkpoint forgets when they changed. That they do not grow in number for ever is all it is for, and
+/// the log waits for it.
+const FORGOTTEN_MAX: usize = 64;
 
 /// Writes a checkpoint at the present tip, verifies it, and forgets what it makes superfluous. One at a time. Returns how many
 /// bytes it wrote.
@@ -52,6 +55,8 @@ pub(crate) async fn write(core: &Arc<Core>, epoch: u64) -> Result<u64> {
     };
     let files = core.backend.list(&core.layout.checkpoints_prefix(), None).await?;
     let (kept, former) = former(core, epoch, &draft.row, &files).await;
+    let since = former.as_ref().map_or(0, |former| former.tip.log_number);
+    let dirty = draft.reading(move |tables| Ok(tables.dirty(since)?)).await?;
     let writer = SegmentWriter {
         core,
         epoch,
@@ -59,6 +64,7 @@ pub(crate) async fn write(core: &Arc<Core>, epoch: u64) -> Result<u64> {
         draft: &draft,
         rest: Pace::new(core).rule(),
         former: former.as_ref(),
+        dirty: &dirty,
         present: files.iter().filter_map(|file| parse_checkpoint(&file.path)).collect(),
         written: AtomicU64::new(0),
     };
@@ -78,7 +84,7 @@ pub(crate) async fn write(core: &Arc<Core>, epoch: u64) -> Result<u64> {
     };
     let (root, name) = writer.root(root).await?;
     let written = writer.written.into_inner();
-    let next = draft.install(core, name, kept).await?;
+    let next = draft.install(core, name, kept, &dirty).await?;
     forget_others(core, epoch, &next, &root).await;
     Ok(written)
 }
@@ -87,7 +93,6 @@ pub(crate) async fn write(core: &Arc<Core>, epoch: u64) -> Result<u64> {
 struct Draft {
     row: TipRow,
     tip: Tip,
-    dirty: Vec<DirtyKey>,
     tables: Arc<RepositorySnapshot>,
 }
 
@@ -99,14 +104,9 @@ impl Draft {
         let Some(tip) = row.tip else {
             return Ok(None);
         };
-        let dirty = core.catalog.dirty()?;
-        let mut tx = core.catalog.begin();
-        dirty.iter().for_each(|key| tx.take_dirty(*key));
-        tx.commit()?;
         Ok(Some(Self {
             row,
             tip,
-            dirty,
             tables: Arc::new(core.catalog.snapshot()),
         }))
     }
@@ -122,7 +122,13 @@ impl Draft {
     }
 
     /// Tells the tip row, which has moved on since, of the checkpoint. Returns it.
-    async fn install(self, core: &Core, name: CheckpointName, kept: Option<(CheckpointName, u64)>) -> Result<TipRow> {
+    async fn install(
+        self,
+        core: &Core,
+        name: CheckpointName,
+        kept: Option<(CheckpointName, u64)>,
+        written: &[DirtyKey],
+    ) -> Result<TipRow> {
         let _applying = core.apply.lock().await;
         let mut next = core.catalog.tip()?.unwrap_or_default();
         if next.checkpoints != self.row.checkpoints {
@@ -131,8 +137,9 @@ impl Draft {
         next.checkpoints = [Some((name, self.tip.log_number)), kept];
         next.log_bytes_since_checkpoint -= self.row.log_bytes_since_checkpoint.min(next.log_bytes_since_checkpoint);
         let mut tx = core.catalog.begin();
-        for key in self.dirty {
-            tx.clear_taken(key)?;
+        // Those of packs, which grow in number, are last.
+        for part in written.iter().rev().take(FORGOTTEN_MAX) {
+            tx.forget_dirty(*part, self.tip.log_number)?;
         }
         tx.set_tip(&next);
         tx.commit()?;
@@ -292,6 +299,8 @@ struct SegmentWriter<'a> {
     draft: &'a Draft,
     rest: RestRule,
     former: Option<&'a CheckpointRoot>,
+    /// What changed since.
+    dirty: &'a [DirtyKey],
     /// Files in the store. Another owner may have cleared away what the former checkpoint refers to, and may have been
     /// interrupted before its root.
     present: HashSet<CheckpointName>,
@@ -350,7 +359,6 @@ impl SegmentWriter<'_> {
         }
         let same_table = |key: &DirtyKey| matches!(key, DirtyKey::Objects(_)) == self.is_objects(former);
         let touched = self
-            .draft
             .dirty
             .iter()
             .filter(|key| same_table(key))

@@ -29,10 +29,10 @@ impl Checkpoints {
         self.waiting_for_next.push(reply);
     }
 
-    /// Bytes of log after which one is written: four times what the last one took, so that checkpoints add at most a fourth to
+    /// Bytes of log after which one is written: eight times what the last one took, so that checkpoints add at most an eighth to
     /// what the log itself writes; but `least`, and 16 times that at most, since a rebuild reads all of it.
     pub(super) fn due_after(&self, least: u64) -> u64 {
-        (4 * self.last_bytes).clamp(least, least.saturating_mul(16))
+        (8 * self.last_bytes).clamp(least, least.saturating_mul(16))
     }
 
     /// Begins one if it is asked for or `is_due`, unless one is under way.

@@ -219,8 +219,10 @@ impl Repository {
         let core = self.core();
         {
             let _applying = core.apply.lock().await;
+            // No checkpoint of this tip has what changes now.
+            let log_number = core.catalog.tip()?.unwrap_or_default().log_number() + 1;
             let mut tx = core.catalog.begin();
-            dirty.iter().for_each(|part| tx.mark_dirty(*part));
+            dirty.iter().for_each(|part| tx.mark_dirty(*part, log_number));
             tx.commit()?;
         }
         for _ in 0..2 {

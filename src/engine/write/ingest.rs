@@ -240,7 +240,7 @@ impl Ingest {
                 cutter: Some(Cutter {
                     chunker,
                     rest: 0,
-                    carry: Vec::with_capacity(sizes.max() as usize),
+                    carry: Vec::new(),
                 }),
             }),
             order: Mutex::new(Order::default()),
@@ -277,8 +277,8 @@ impl Ingest {
 
     pub(crate) fn slab(&self, index: u64) -> Slab {
         match index {
-            0 => Slab::new(FIRST_SLAB_BYTES),
-            _ => self.core.slabs.take(),
+            0 => self.core.slabs.first.take(),
+            _ => self.core.slabs.later.take(),
         }
     }
 
@@ -651,38 +651,59 @@ impl Drop for FailOnPanic<'_> {
     }
 }
 
-/// Slabs at rest, other than first ones. As many are kept as the CPU pool works on at once; those of a burst of streams go with
-/// it.
+/// Slabs at rest. As many are kept as the CPU pool works on at once, and some more of first ones, which come in bursts; the
+/// others go.
 pub(crate) struct Slabs {
-    idle: Mutex<Vec<Slab>>,
-    idle_max: usize,
-    /// Bytes of the buffer of each.
+    first: Rest,
+    later: Rest,
+}
+
+/// Slabs of one length.
+struct Rest {
     len: usize,
+    max: usize,
+    slabs: Mutex<Vec<Slab>>,
 }
 
 impl Slabs {
     /// For a repository whose largest chunk has `chunk_max` bytes.
     pub(crate) fn new(compute_threads: usize, chunk_max: u32) -> Self {
+        let max = compute_threads + 2;
         Self {
-            idle: Mutex::new(Vec::new()),
-            idle_max: compute_threads + 2,
-            len: chunk_max as usize + Options::slab_bytes(chunk_max),
+            first: Rest::new(FIRST_SLAB_BYTES, 4 * max),
+            later: Rest::new(chunk_max as usize + Options::slab_bytes(chunk_max), max),
         }
-    }
-
-    fn take(&self) -> Slab {
-        let idle = self.idle.lock().pop();
-        idle.unwrap_or_else(|| Slab::new(self.len))
     }
 
     fn give_back(&self, mut slab: Slab) {
         slab.whole = None;
-        if slab.bytes.len() != self.len {
-            return;
+        if let Some(rest) = [&self.first, &self.later]
+            .into_iter()
+            .find(|rest| rest.len == slab.bytes.len())
+        {
+            rest.give_back(slab);
         }
-        let mut idle = self.idle.lock();
-        if idle.len() < self.idle_max {
-            idle.push(slab);
+    }
+}
+
+impl Rest {
+    fn new(len: usize, max: usize) -> Self {
+        Self {
+            len,
+            max,
+            slabs: Mutex::default(),
+        }
+    }
+
+    fn take(&self) -> Slab {
+        let slab = self.slabs.lock().pop();
+        slab.unwrap_or_else(|| Slab::new(self.len))
+    }
+
+    fn give_back(&self, slab: Slab) {
+        let mut slabs = self.slabs.lock();
+        if slabs.len() < self.max {
+            slabs.push(slab);
         }
     }
 }

@@ -149,8 +149,8 @@ fn write(repository: &RepositoryCatalog) -> Result<(), Error> {
         cursor: 9,
     });
     tx.set_tip(&TipRow::default());
-    tx.mark_dirty(DirtyKey::of_pack(pack.name.number));
-    tx.mark_dirty(DirtyKey::of_object(&[1; 16]));
+    tx.mark_dirty(DirtyKey::of_pack(pack.name.number), 7);
+    tx.mark_dirty(DirtyKey::of_object(&[1; 16]), 7);
     tx.commit()
 }
 
@@ -200,7 +200,7 @@ fn facts(catalog: &RepositoryCatalog) -> BTreeSet<String> {
         each("object", catalog.objects_page(None, all)),
         each("pack", catalog.packs_page(None, all)),
         each("release", catalog.releases_page(None, all)),
-        each("dirty", catalog.dirty()),
+        each("dirty", catalog.dirty(0)),
     ]
     .concat();
     for entry in &chunks.entries {

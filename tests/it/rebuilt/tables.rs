@@ -12,6 +12,7 @@ pub(crate) struct Dump {
     rows: BTreeMap<(Table, RowKey), Vec<u8>>,
     chunks: BTreeMap<Vec<u8>, ChunkRow>,
     packs: BTreeMap<PackNumber, PackRow>,
+    /// What differs from its newest checkpoint.
     dirty: BTreeSet<DirtyKey>,
     tip: Option<TipRow>,
 }
@@ -24,6 +25,9 @@ impl Dump {
                 rows.insert((table, key), row);
             }
         }
+        let tip = catalog.tip().unwrap();
+        let checkpoint = tip.as_ref().and_then(|tip| tip.checkpoints[0]);
+        let checkpoint = checkpoint.map_or(0, |(_, log_number)| log_number);
         let ids = rows.iter().filter(|((table, _), _)| *table == Table::Chunks);
         let ids = ids.map(|(_, row)| ChunkId(*row.first_chunk().unwrap()));
         Self {
@@ -36,8 +40,8 @@ impl Dump {
                 .into_iter()
                 .map(|pack| (pack.name.number, pack))
                 .collect(),
-            dirty: catalog.dirty().unwrap().into_iter().collect(),
-            tip: catalog.tip().unwrap(),
+            dirty: catalog.dirty(checkpoint).unwrap().into_iter().collect(),
+            tip,
             rows,
         }
     }

@@ -228,28 +228,28 @@ impl<'a> Rebuild<'a> {
         let mut tx = self.core.catalog.begin();
         for pack in introduced(section) {
             self.list(pack, PackKind::Chunk, 0);
-            tx.mark_dirty(DirtyKey::of_pack(pack.name.number));
+            tx.mark_dirty(DirtyKey::of_pack(pack.name.number), section.log_number);
         }
         self.list(entry.pack, PackKind::Commit, section.log_number);
-        tx.mark_dirty(DirtyKey::of_pack(entry.pack.name.number));
+        tx.mark_dirty(DirtyKey::of_pack(entry.pack.name.number), section.log_number);
         for record in &section.records {
             match record {
                 Record::Put(object) => {
                     self.tip.put_serial += 1;
                     tx.set_put_id(&PutIdRow::of(object, self.tip.put_serial))?;
-                    tx.mark_dirty(DirtyKey::of_object(&tx.object_key(&object.name)));
+                    tx.mark_dirty(DirtyKey::of_object(&tx.object_key(&object.name)), section.log_number);
                     self.objects += u64::from(tx.object(&object.name)?.is_none());
                     tx.set_object(object);
                 }
                 Record::Delete { name, .. } => {
-                    tx.mark_dirty(DirtyKey::of_object(&tx.object_key(name)));
+                    tx.mark_dirty(DirtyKey::of_object(&tx.object_key(name)), section.log_number);
                     self.objects -= u64::from(tx.object(name)?.is_some());
                     tx.remove_object(name);
                 }
                 Record::Condemn(packs) => {
                     for pack in packs {
                         self.packs.remove(&pack.number);
-                        tx.mark_dirty(DirtyKey::of_pack(pack.number));
+                        tx.mark_dirty(DirtyKey::of_pack(pack.number), section.log_number);
                     }
                 }
                 Record::Introduce(_) | Record::Open { .. } => {}
@@ -279,7 +279,7 @@ impl<'a> Rebuild<'a> {
             match read_known(&self.core, &name).await {
                 Ok(known) => {
                     self.list(known.pack, PackKind::Chunk, 0);
-                    tx.mark_dirty(DirtyKey::of_pack(name.number));
+                    tx.mark_dirty(DirtyKey::of_pack(name.number), self.tip.log_number() + 1);
                     salvage.kept_packs += 1;
                 }
                 Err(error) if error.reason() == Reason::DataLoss => {}
