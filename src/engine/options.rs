@@ -25,8 +25,9 @@ pub struct Options {
     /// Durable chunk packs that wait to be introduced before a commit is made for them alone. Bounds the memory that
     /// a long stream needs before its record.
     pub introduce_packs_max: usize,
-    /// Blobs in those packs after which such a commit is made as well: small chunks, or such as compress well, make a pack
-    /// of many. The memory that a commit takes to apply grows with them.
+    /// Blobs in those packs, and chunks that their manifests refer to, after which such a commit is made as well: small chunks, or
+    /// such as compress well, make a pack of many, and manifests of chunks that are there already refer to far more. The memory and
+    /// the time that a commit takes to apply grow with them.
     pub introduce_blobs_max: usize,
     /// Bytes of commit packs after which a checkpoint is written; twice the bytes of the last one if that is more, up to 16
     /// times these.

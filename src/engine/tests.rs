@@ -470,28 +470,60 @@ async fn closing_waits_for_work_on_the_reserve_that_nobody_waits_for() {
     Store::open(options()).await.unwrap();
 }
 
+/// An empty repository of chunks of 512 bytes on average, in which commits of their own are made for so many blobs.
+async fn small_chunks(name: &str, budget_bytes: usize, pack_bytes: usize, blobs_max: usize) -> (Store, Repository) {
+    let mut options = StoreOptions::in_memory(name).unwrap();
+    options.options.pack_bytes_target = pack_bytes;
+    options.options.budget_bytes = budget_bytes;
+    options.options.introduce_packs_max = usize::MAX;
+    options.options.introduce_blobs_max = blobs_max;
+    let first = NewRepository {
+        chunk_sizes: ChunkSizes::new(256, 512, 1024).unwrap(),
+        ..NewRepository::named("default").unwrap()
+    };
+    let store = Store::open_or_create(options, first).await.unwrap();
+    let repository = store.repository("default").await.unwrap();
+    (store, repository)
+}
+
+/// How many commits it takes to put this.
+async fn commits_of(repository: &Repository, data: &[u8]) -> u64 {
+    let before = repository.status().unwrap();
+    let put = repository.put("many", data, PutOptions::default()).await;
+    assert!(put.unwrap().object.chunks > 8000);
+    repository.status().unwrap().log_number - before.log_number
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_of_many_small_chunks_is_committed_along_the_way() {
-    let commits = async |name, blobs_max| {
-        let mut options = StoreOptions::in_memory(name).unwrap();
-        options.options.pack_bytes_target = 64 << 10;
-        // A slab and its output cost more than all of it: they pass one at a time.
-        options.options.budget_bytes = 1 << 20;
-        options.options.introduce_packs_max = usize::MAX;
-        options.options.introduce_blobs_max = blobs_max;
-        let first = NewRepository {
-            chunk_sizes: ChunkSizes::new(256, 512, 1024).unwrap(),
-            ..NewRepository::named("default").unwrap()
-        };
-        let store = Store::open_or_create(options, first).await.unwrap();
-        let repository = store.repository("default").await.unwrap();
-        let before = repository.status().unwrap();
-        let data = bytes(1, 8 << 20);
-        let put = repository.put("many", data.as_slice(), PutOptions::default()).await;
-        assert!(put.unwrap().object.chunks > 8000);
-        repository.status().unwrap().log_number - before.log_number
-    };
-    assert!(commits("often", 500).await >= 3);
+    let data = bytes(1, 8 << 20);
+    // A slab and its output cost more than all of the budget: they pass one at a time.
+    let (_store, often) = small_chunks("often", 1 << 20, 64 << 10, 500).await;
+    assert!(commits_of(&often, &data).await >= 3);
     // And no more often than that.
-    assert_eq!(commits("once", usize::MAX).await, 1);
+    let (_store, once) = small_chunks("once", 1 << 20, 64 << 10, usize::MAX).await;
+    assert_eq!(commits_of(&once, &data).await, 1);
+}
+
+/// There is little new in it, but every manifest is, and counts all that it refers to: in many packs, or in one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_known_chunks_with_small_edits_is_committed_along_the_way() {
+    const BLOBS_MAX: usize = 3000;
+    for (name, budget_bytes, pack_bytes) in [("small packs", 1 << 20, 64 << 10), ("one pack", 64 << 20, 16 << 20)] {
+        let mut data = bytes(1, 8 << 20);
+        let (_store, repository) = small_chunks(name, budget_bytes, pack_bytes, BLOBS_MAX).await;
+        commits_of(&repository, &data).await;
+        for part in data.chunks_mut(64 << 10) {
+            part[0] ^= 1;
+        }
+        let before = repository.status().unwrap();
+        let put = repository.put("edited", data.as_slice(), PutOptions::default());
+        let new_chunks = put.await.unwrap().new_chunks as usize;
+        assert!(new_chunks < BLOBS_MAX / 2, "{name}: {new_chunks}");
+        let after = repository.status().unwrap();
+        let commits = after.log_number - before.log_number;
+        assert!(commits >= 2, "{name}: {commits}");
+        assert!(after.packs - before.packs >= 4, "{name}");
+        assert!(after.stored_bytes - before.stored_bytes < 2 << 20, "{name}");
+    }
 }

@@ -218,6 +218,7 @@ impl<'a> Mover<'a> {
             shares: Vec::new(),
             paid: Some(output.paid),
             claim: PackClaim::none(self.run.core.allowance.clone()),
+            changes: 0,
         };
         let pack = put_pack(self.run.core, &Weak::new(), open, Purpose::Moved(self.run.pace.rule())).await?;
         let size = pack.pack.size;

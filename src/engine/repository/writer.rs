@@ -251,6 +251,7 @@ impl Writer {
             ledger.clone(),
             core.allowance.clone(),
             core.options.pack_target(),
+            core.options.introduce_blobs_max,
             epoch,
             full,
         ));

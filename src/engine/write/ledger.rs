@@ -47,6 +47,11 @@ impl NewPack {
             claim: None,
         }
     }
+
+    /// Rows of the catalog that introducing it changes: of its blobs, and of what its manifests refer to.
+    fn changes(&self) -> usize {
+        self.entries.entries.len() + self.children.values().map(Vec::len).sum::<usize>()
+    }
 }
 
 /// Which packs are being put, and which are durable and wait for a commit.
@@ -60,8 +65,8 @@ pub(crate) struct Ledger {
 struct State {
     packs: BTreeMap<u64, Option<NewPack>>,
     durable: usize,
-    /// Blobs in the packs that are durable.
-    blobs: usize,
+    /// What introducing those that are durable changes.
+    changes: usize,
     failed: Option<Error>,
 }
 
@@ -75,7 +80,7 @@ impl Ledger {
     pub(crate) fn durable(&self, pack: NewPack) {
         let mut state = self.state.lock();
         let counter = pack.pack.name.number.counter;
-        state.blobs += pack.entries.entries.len();
+        state.changes += pack.changes();
         let slot = state.packs.insert(counter, Some(pack));
         assert!(
             matches!(slot, Some(None)),
@@ -117,10 +122,11 @@ impl Ledger {
         self.wait(|state| state.failed.clone()).await
     }
 
-    /// Waits until so many packs are durable and not introduced, or packs with so many blobs, or the writer has failed.
-    pub(crate) async fn pressure(&self, packs: usize, blobs: usize) {
+    /// Waits until so many packs are durable and not introduced, or some whose introduction changes so many rows, or the writer
+    /// has failed.
+    pub(crate) async fn pressure(&self, packs: usize, changes: usize) {
         self.wait(|state| {
-            let is_much = state.durable >= packs || state.blobs >= blobs;
+            let is_much = state.durable >= packs || state.changes >= changes;
             (is_much || state.failed.is_some()).then_some(())
         })
         .await;
@@ -159,7 +165,7 @@ impl State {
             .flatten()
             .collect();
         self.durable -= taken.len();
-        self.blobs -= taken.iter().map(|pack| pack.entries.entries.len()).sum::<usize>();
+        self.changes -= taken.iter().map(NewPack::changes).sum::<usize>();
         taken
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct OpenPack {
     pub(crate) shares: Vec<(StoredBytes, u64)>,
     pub(crate) paid: Option<Paid>,
     pub(crate) claim: PackClaim,
+    /// Rows of the catalog that introducing it changes; what fills it otherwise need not count them.
+    pub(crate) changes: usize,
 }
 
 /// Buffers that wait for the next packs while one is filled: two are put at once.
@@ -56,6 +58,8 @@ pub(crate) struct Packer {
     ledger: Arc<Ledger>,
     allowance: Arc<Allowance>,
     target_bytes: usize,
+    /// A pack whose introduction changes so many rows is full.
+    changes_max: usize,
     epoch: u64,
     state: Mutex<State>,
 }
@@ -79,6 +83,7 @@ impl Packer {
         ledger: Arc<Ledger>,
         allowance: Arc<Allowance>,
         target_bytes: usize,
+        changes_max: usize,
         epoch: u64,
         full: mpsc::UnboundedSender<OpenPack>,
     ) -> Self {
@@ -95,6 +100,7 @@ impl Packer {
             ledger,
             allowance,
             target_bytes,
+            changes_max,
             epoch,
             state: Mutex::new(state),
         }
@@ -109,7 +115,7 @@ impl Packer {
             let full = state
                 .open
                 .as_ref()
-                .is_some_and(|open| !open.writer.fits(blob.stored.len()));
+                .is_some_and(|open| !open.writer.fits(blob.stored.len()) || open.changes >= self.changes_max);
             if full {
                 self.settle(&mut state, &mut group);
                 self.close(&mut state)?;
@@ -240,6 +246,7 @@ impl Packer {
                 shares: Vec::new(),
                 paid: None,
                 claim: PackClaim::none(self.allowance.clone()),
+                changes: 0,
             });
         }
         Ok(state.open.as_mut().expect("opened above"))
@@ -261,7 +268,9 @@ impl OpenPack {
     fn push(&mut self, blob: Fresh<'_>, paid: Option<&mut Paid>, share: &StoredBytes, group: &mut Vec<ChunkId>) {
         self.writer
             .push(blob.id, blob.kind, blob.codec, blob.plain_len, blob.stored);
+        self.changes += 1;
         if let Some((children, holder)) = blob.children {
+            self.changes += children.len();
             self.children.insert(blob.id, children);
             if !self.holders.last().is_some_and(|last| Arc::ptr_eq(last, &holder)) {
                 self.holders.push(holder);

@@ -94,6 +94,7 @@ pub(crate) async fn finish_pack(core: &Core, open: OpenPack, purpose: Purpose) -
         shares,
         paid,
         mut claim,
+        ..
     } = open;
     let room = match purpose {
         Purpose::Chunks => Room::Free,
