@@ -27,9 +27,9 @@ pub struct Options {
     pub introduce_packs_max: usize,
     /// Blobs in those packs, and chunks that their manifests refer to, after which such a commit is made as well: small chunks, or
     /// such as compress well, make a pack of many, and manifests of chunks that are there already refer to far more. The memory and
-    /// the time that a commit takes to apply grow with them.
+    /// the time that a commit takes to apply grow with them, so a pack that brings so many ends with them.
     pub introduce_blobs_max: usize,
-    /// Bytes of commit packs after which a checkpoint is written; twice the bytes of the last one if that is more, up to 16
+    /// Bytes of commit packs after which a checkpoint is written; eight times the bytes of the last one if that is more, up to 16
     /// times these.
     pub checkpoint_log_bytes: u64,
     /// Children of a manifest that nothing refers to any more, released in one step. Bounds how long a commit waits for that.
