@@ -245,16 +245,7 @@ impl Writer {
         };
         let ledger = Arc::new(Ledger::default());
         let (full, full_packs) = mpsc::unbounded_channel();
-        let packer = Arc::new(Packer::new(
-            core.secrets.clone(),
-            core.in_flight.clone(),
-            ledger.clone(),
-            core.allowance.clone(),
-            core.options.pack_target(),
-            core.options.introduce_blobs_max,
-            epoch,
-            full,
-        ));
+        let packer = Arc::new(Packer::new(core, ledger.clone(), epoch, full));
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
         let committer = Committer {
             core: core.clone(),

@@ -14,6 +14,7 @@ use super::ledger::Ledger;
 use crate::codec::{ChunkId, Codec};
 use crate::engine::allowance::{Allowance, PackClaim};
 use crate::engine::budget::Paid;
+use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
 use crate::engine::in_flight::{Holder, InFlight};
 use crate::engine::random;
@@ -77,16 +78,7 @@ struct State {
 }
 
 impl Packer {
-    pub(crate) fn new(
-        secrets: Arc<Secrets>,
-        in_flight: Arc<InFlight>,
-        ledger: Arc<Ledger>,
-        allowance: Arc<Allowance>,
-        target_bytes: usize,
-        changes_max: usize,
-        epoch: u64,
-        full: mpsc::UnboundedSender<OpenPack>,
-    ) -> Self {
+    pub(crate) fn new(core: &Core, ledger: Arc<Ledger>, epoch: u64, full: mpsc::UnboundedSender<OpenPack>) -> Self {
         let state = State {
             open: None,
             next_counter: 0,
@@ -95,12 +87,12 @@ impl Packer {
             full,
         };
         Self {
-            secrets,
-            in_flight,
+            secrets: core.secrets.clone(),
+            in_flight: core.in_flight.clone(),
             ledger,
-            allowance,
-            target_bytes,
-            changes_max,
+            allowance: core.allowance.clone(),
+            target_bytes: core.options.pack_target(),
+            changes_max: core.options.introduce_blobs_max,
             epoch,
             state: Mutex::new(state),
         }
