@@ -77,12 +77,6 @@ pub(super) struct DirtyRow {
 }
 
 impl DirtyRow {
-    pub(super) fn new(log_number: u64) -> Self {
-        Self {
-            log_number: Some(log_number),
-        }
-    }
-
     /// Whether it has changed since this entry, as far as is known.
     pub(super) fn is_after(self, log_number: u64) -> bool {
         self.log_number.is_none_or(|changed| changed > log_number)
@@ -99,9 +93,9 @@ impl DirtyRow {
         }
     }
 
-    pub(super) fn to_bytes(self) -> Vec<u8> {
-        self.log_number
-            .map_or(Vec::new(), |number| number.to_be_bytes().to_vec())
+    /// The bytes of one that changed with this entry.
+    pub(super) fn bytes_of(log_number: u64) -> Vec<u8> {
+        log_number.to_be_bytes().to_vec()
     }
 }
 

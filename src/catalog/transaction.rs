@@ -185,7 +185,7 @@ impl Transaction {
 
     /// Notes that a part of a table changed with this entry of the log.
     pub fn mark_dirty(&mut self, key: DirtyKey, log_number: u64) {
-        let row = DirtyRow::new(log_number).to_bytes();
+        let row = DirtyRow::bytes_of(log_number);
         self.changes.insert((Table::Dirty, key.row_key()), Some(row));
     }
 
