@@ -1,19 +1,20 @@
 //! The committer: the one task that appends to the log.
 //!
-//! It gathers whatever asks for a record while the last commit is on its way (group commit), takes the open pack as
-//! the commit pack, waits for every pack below it, decides each request against the catalog, and puts. One commit is
-//! in flight at a time. Any failure after the decision ends the writer: what was in doubt is settled by the next
-//! owner epoch, never by a second attempt.
+//! It gathers whatever asks for a record while the last commit is on its way, and those who come right after it (group
+//! commit), takes the open pack as the commit pack, waits for every pack below it, decides each request against the
+//! catalog, and puts. One commit is in flight at a time. Any failure after the decision ends the writer: what was in
+//! doubt is settled by the next owner epoch, never by a second attempt.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::apply::{Committed, prepare};
 use super::checkpoints::Checkpoints;
 use super::decide::Decided;
+use super::group::Group;
 use super::ownership::Ownership;
 use super::requests::Request;
 use crate::catalog::{Lookup, TipRow};
@@ -38,6 +39,9 @@ pub(crate) struct Committer {
     /// Requests that found no room in the last commit pack, in their order.
     pub(crate) waiting: VecDeque<Request>,
     pub(crate) checkpoints: Checkpoints,
+    pub(crate) group: Group,
+    /// How long the pack of the commit at hand took to be stored.
+    pub(crate) stored: Duration,
 }
 
 impl Committer {
@@ -68,12 +72,32 @@ impl Committer {
             {
                 batch.push(request);
             }
+            self.await_group(&mut batch, &mut requests).await;
+            let (asked, since) = (batch.len(), Instant::now());
             self.serve(batch).await;
+            self.group
+                .served(asked, since.elapsed(), std::mem::take(&mut self.stored));
         }
         while !self.checkpoints.is_idle() {
             let is_written = Self::checkpoint(&mut self.checkpoints, &self.core, &self.ledger).await;
             self.after_checkpoint(is_written);
         }
+    }
+
+    /// Waits for those who should be in the commit of `batch` too, for a while.
+    async fn await_group(&mut self, batch: &mut Vec<Request>, requests: &mut mpsc::Receiver<Request>) {
+        let Some((expected, wait)) = self.group.expects(batch.len()) else {
+            return;
+        };
+        let expected = expected.min(self.core.options.commit_records_max);
+        let present = batch.len();
+        let until = tokio::time::Instant::now() + wait;
+        while batch.len() < expected
+            && let Ok(Some(request)) = tokio::time::timeout_at(until, requests.recv()).await
+        {
+            batch.push(request);
+        }
+        self.group.waited(expected - present, batch.len() - present);
     }
 
     /// Waits until a checkpoint ends, or the writer does; whether it was written. Who waits for one may keep the writer until
@@ -231,7 +255,10 @@ impl Committer {
         let entry = Arc::new(self.entry(commit, introduced, section, decided.sequence));
         let packer: Weak<Packer> = Arc::downgrade(&self.packer);
         // The processor has something to do while the disk syncs.
-        let (written, prepared) = tokio::join!(unwritten.put(&self.core, &packer), self.on_catalog(&entry, prepare),);
+        let since = Instant::now();
+        let put = async { (unwritten.put(&self.core, &packer).await, since.elapsed()) };
+        let ((written, stored), prepared) = tokio::join!(put, self.on_catalog(&entry, prepare));
+        self.stored = stored;
         written.map_err(|error| in_doubt(error, &name))?;
         // From here on it is durable: whatever fails, others may come to see it.
         self.packer.committed();

@@ -16,6 +16,7 @@ pub(crate) mod checkpoint;
 mod checkpoints;
 pub(crate) mod commit;
 mod decide;
+mod group;
 pub(crate) mod ownership;
 pub(crate) mod rebuild;
 pub(crate) mod replay;

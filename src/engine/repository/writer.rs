@@ -257,6 +257,8 @@ impl Writer {
             strays,
             waiting: Default::default(),
             checkpoints: Default::default(),
+            group: Default::default(),
+            stored: Default::default(),
         };
         let uploads = upload::run(core.clone(), Arc::downgrade(&packer), ledger.clone(), full_packs);
         Ok(Self {
