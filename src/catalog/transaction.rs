@@ -81,6 +81,11 @@ impl Transaction {
         self.set(self.catalog.sealer.chunk_key(&row.id), row);
     }
 
+    /// Sorts ids as the tables sort the rows of what they name.
+    pub fn sort_by_row(&self, ids: &mut [ChunkId]) {
+        ids.sort_by_cached_key(|id| self.catalog.sealer.chunk_key(id));
+    }
+
     /// Makes a chunk, leaf or root unknown.
     pub fn remove_chunk(&mut self, id: &ChunkId) {
         self.remove(Table::Chunks, self.catalog.sealer.chunk_key(id));

@@ -202,15 +202,13 @@ impl Change {
         Ok(())
     }
 
-    /// Counts the children of every manifest that became known.
+    /// Counts the children of every manifest that became known, in the order of their rows: what finds one row is still in the
+    /// processor's cache for the next.
     pub(crate) fn count_children(&mut self) -> Result<()> {
-        for index in 0..self.new_manifests.len() {
-            let children = std::mem::take(&mut self.new_manifests[index].1);
-            for child in &children {
-                self.increment(child)?;
-            }
-        }
-        Ok(())
+        let of_all = self.new_manifests.iter_mut();
+        let mut children: Vec<_> = of_all.flat_map(|(_, children)| std::mem::take(children)).collect();
+        self.tx.sort_by_row(&mut children);
+        children.iter().try_for_each(|child| self.increment(child).map(drop))
     }
 
     /// Queues new manifests that nothing refers to (yet) for release; a reference takes them out again.
