@@ -72,7 +72,7 @@ impl Committer {
             {
                 batch.push(request);
             }
-            self.await_group(&mut batch, &mut requests).await;
+            self.group.gather(&mut batch, &mut requests).await;
             let (asked, since) = (batch.len(), Instant::now());
             self.serve(batch).await;
             self.group
@@ -82,22 +82,6 @@ impl Committer {
             let is_written = Self::checkpoint(&mut self.checkpoints, &self.core, &self.ledger).await;
             self.after_checkpoint(is_written);
         }
-    }
-
-    /// Waits for those who should be in the commit of `batch` too, for a while.
-    async fn await_group(&mut self, batch: &mut Vec<Request>, requests: &mut mpsc::Receiver<Request>) {
-        let Some((expected, wait)) = self.group.expects(batch.len()) else {
-            return;
-        };
-        let expected = expected.min(self.core.options.commit_records_max);
-        let present = batch.len();
-        let until = tokio::time::Instant::now() + wait;
-        while batch.len() < expected
-            && let Ok(Some(request)) = tokio::time::timeout_at(until, requests.recv()).await
-        {
-            batch.push(request);
-        }
-        self.group.waited(expected - present, batch.len() - present);
     }
 
     /// Waits until a checkpoint ends, or the writer does; whether it was written. Who waits for one may keep the writer until

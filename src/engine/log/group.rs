@@ -11,6 +11,9 @@
 
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
 /// Nobody waits longer, however long a commit takes.
 const WAIT_MAX: Duration = Duration::from_millis(10);
 /// So many commits pass at most before it is tried again.
@@ -31,8 +34,23 @@ pub(crate) struct Group {
 }
 
 impl Group {
+    /// Waits for those who should be in the commit of `batch` too, if it is worth it.
+    pub(super) async fn gather<T>(&mut self, batch: &mut Vec<T>, requests: &mut mpsc::Receiver<T>) {
+        let present = batch.len();
+        let Some((expected, wait)) = self.expects(present) else {
+            return;
+        };
+        let until = Instant::now() + wait;
+        while batch.len() < expected
+            && let Ok(Some(request)) = timeout_at(until, requests.recv()).await
+        {
+            batch.push(request);
+        }
+        self.waited(expected - present, batch.len() - present);
+    }
+
     /// How many requests a commit should have that has so many, and how long to wait for them; `None` if it begins at once.
-    pub(super) fn expects(&mut self, present: usize) -> Option<(usize, Duration)> {
+    fn expects(&mut self, present: usize) -> Option<(usize, Duration)> {
         let expected = self.served.into_iter().max().unwrap_or(0);
         if present == 0 || present >= expected || 2 * self.stored < self.took {
             return None;
@@ -45,7 +63,7 @@ impl Group {
     }
 
     /// A wait for so many has ended, and so many came.
-    pub(super) fn waited(&mut self, missing: usize, came: usize) {
+    fn waited(&mut self, missing: usize, came: usize) {
         if 2 * came >= missing {
             self.passed_next = 0;
         } else {
@@ -101,6 +119,43 @@ mod tests {
         group.served(0, COMMIT, STORED);
         group.served(0, COMMIT, STORED);
         assert_eq!(group.expects(1), Some((2, COMMIT / 2)), "commits along the way");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_begins_when_all_are_back_or_will_not_come() {
+        let mut group = Group::default();
+        group.served(3, Duration::from_millis(16), Duration::from_millis(16));
+        let (sender, mut requests) = mpsc::channel(8);
+        let after = |pause, request| {
+            let sender = sender.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                sender.send(request).await.unwrap();
+            })
+        };
+        let begun = Instant::now();
+        let ms = |begun: Instant| begun.elapsed().as_millis();
+        let mut batch = vec![0];
+        let others = [after(2, 1), after(4, 2), after(6, 3)];
+        group.gather(&mut batch, &mut requests).await;
+        assert_eq!(
+            (batch, ms(begun)),
+            (vec![0, 1, 2], 4),
+            "not for more than were there before"
+        );
+        futures::future::join_all(others).await;
+        let begun = Instant::now();
+        let mut batch = vec![requests.recv().await.unwrap()];
+        group.gather(&mut batch, &mut requests).await;
+        assert_eq!((batch, ms(begun)), (vec![3], 8), "for half of a commit");
+        let begun = Instant::now();
+        let mut batch = vec![4];
+        group.gather(&mut batch, &mut requests).await;
+        assert_eq!((batch, ms(begun)), (vec![4], 0), "not again at once");
+        drop(sender);
+        let mut batch = vec![5];
+        group.gather(&mut batch, &mut requests).await;
+        assert_eq!((batch, ms(begun)), (vec![5], 0), "nobody is left who could come");
     }
 
     #[test]
