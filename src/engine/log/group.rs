@@ -189,7 +189,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(passed, [0, 1, 2, 4, 8, 16, 32, 64, 64, 64, 64]);
+        assert_eq!(passed, [0, 1, 2, 4, 8, 16, 32, 64, 64, 64, 64, 64]);
         while group.expects(3).is_none() {}
         group.waited(5, 3);
         assert!(group.expects(3).is_some());
