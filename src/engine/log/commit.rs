@@ -67,16 +67,17 @@ impl Committer {
                     () = self.ledger.pressure(packs, blobs), if self.ledger.failure().is_none() => {}
                 }
             }
-            while batch.len() < self.core.options.commit_records_max
+            let most = self.core.options.commit_records_max;
+            while batch.len() < most
                 && let Ok(request) = requests.try_recv()
             {
                 batch.push(request);
             }
-            self.group.gather(&mut batch, &mut requests).await;
+            self.group.gather(&mut batch, most, &mut requests).await;
             let (asked, since) = (batch.len(), Instant::now());
             self.serve(batch).await;
-            self.group
-                .served(asked, since.elapsed(), std::mem::take(&mut self.stored));
+            let stored = std::mem::take(&mut self.stored);
+            self.group.served(asked, requests.len(), since.elapsed(), stored);
         }
         while !self.checkpoints.is_idle() {
             let is_written = Self::checkpoint(&mut self.checkpoints, &self.core, &self.ledger).await;
