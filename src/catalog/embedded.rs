@@ -10,31 +10,41 @@
 //! The lock is held on the marker rather than left to the database: its own names no holder, and it is taken too late to
 //! clean up after a creation that was interrupted.
 //!
-//! Memory: the block cache; up to five write buffers a table while writes run ahead of flushes (one fills, four wait);
-//! and for the table of chunks the filters, about 1.5 bytes a chunk, which stay in memory so that looking up a chunk that
-//! is not there reads no disk.
+//! All tables are one tree of the database, keys of each behind its number. Whenever a tree notes new files it syncs five
+//! times, and nobody reads or writes it meanwhile: ten trees, each with a buffer of its own to fill, do so several times as
+//! often as one that has the same memory.
+//!
+//! Memory: the block cache; up to five write buffers while writes run ahead of flushes (one fills, four wait), and those
+//! written since a snapshot was opened or the last commit; and the filters, about 1.5 bytes a row, which stay in memory so
+//! that looking up a chunk that is not there reads no disk.
 
+use std::any::Any;
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, PartitioningPolicy, PinningPolicy};
 use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use parking_lot::{Mutex, RwLock};
 
-use super::Limits;
 use super::error::Error;
 use super::tables::{Batch, KeyValue, Reserve, Snapshot, Table, Tables, scan_range};
+use super::{Limits, SCHEMA};
 
 const MARKER: &str = "cairn-catalog";
 const DATABASE: &str = "tables";
 /// Where a database is made. The database's own creation can be interrupted in ways that it does not recover from, so it
 /// gets its name when it is whole.
 const DATABASE_NEW: &str = "tables.new";
+
+/// The tree of all tables.
+const ROWS: &str = "rows";
 
 /// The database refuses less.
 const JOURNAL_BYTES_MIN: u64 = 64 << 20;
@@ -77,8 +87,45 @@ struct State {
 }
 
 struct Open {
-    keyspaces: Vec<Keyspace>,
+    rows: Keyspace,
     database: Database,
+    buffers: WriteBuffers,
+}
+
+/// The buffer that fills and those before it that the tree still has. It lets go of one while it keeps everybody out, and to
+/// drop one, a row at a time, takes some ten milliseconds: so each is held here as well, and dropped where nobody waits,
+/// with the next commit.
+#[derive(Default)]
+struct WriteBuffers {
+    newest_last: Mutex<VecDeque<Arc<dyn Any + Send + Sync>>>,
+    dropping: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl WriteBuffers {
+    /// This one has filled since the last was noted. Of two commits at the same time, the later may come with the older one.
+    fn note(&self, filling: Arc<dyn Any + Send + Sync>) {
+        let mut written = Vec::new();
+        let mut buffers = self.newest_last.lock();
+        if !buffers.iter().any(|known| Arc::ptr_eq(known, &filling)) {
+            buffers.push_back(filling);
+        }
+        // Where it is the only one, nobody can get another.
+        while buffers.len() > 1 && Arc::strong_count(&buffers[0]) == 1 {
+            written.extend(buffers.pop_front());
+        }
+        drop(buffers);
+        if written.is_empty() {
+            return;
+        }
+        let mut dropping = self.dropping.lock();
+        // While the thread is at it still, writes are ahead of it, and dropping more is theirs: otherwise memory would grow.
+        if dropping.as_ref().is_none_or(JoinHandle::is_finished) {
+            *dropping = Builder::new()
+                .name("cairn-catalog".to_owned())
+                .spawn(|| drop(written))
+                .ok();
+        }
+    }
 }
 
 /// Why nothing is accepted.
@@ -112,11 +159,11 @@ impl EmbeddedTables {
         if !path.try_exists()? {
             create_database(&directory.join(DATABASE_NEW), &path, limits)?;
         }
-        let (database, keyspaces) = open_database(&path, limits)?;
+        let (database, rows) = open_database(&path, limits)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 state: RwLock::new(State {
-                    open: Some(Open { keyspaces, database }),
+                    open: Some(Open::new(rows, database)),
                     generation: 0,
                 }),
                 stop: Mutex::default(),
@@ -169,8 +216,8 @@ impl Inner {
         // It holds a lock until the last part of it is dropped: nobody keeps any of it beyond an access.
         state.open = None;
         match open_database(&self.marker.directory.join(DATABASE), &self.limits) {
-            Ok((database, keyspaces)) => {
-                state.open = Some(Open { keyspaces, database });
+            Ok((database, rows)) => {
+                state.open = Some(Open::new(rows, database));
                 state.generation += 1;
                 *self.stop.lock() = None;
                 tracing::warn!("the catalog stopped after a failed write and was opened anew");
@@ -281,21 +328,23 @@ impl Drop for Inner {
 }
 
 impl Open {
+    fn new(rows: Keyspace, database: Database) -> Self {
+        Self {
+            rows,
+            database,
+            buffers: WriteBuffers::default(),
+        }
+    }
+
     /// Writes what is in memory to tables, durably; whether that was done for all of it. To be called when nobody else can write.
     fn flush(&self) -> bool {
-        let is_flushed = |keyspace: &Keyspace| {
-            keyspace.tree.active_memtable().is_empty() && keyspace.tree.sealed_memtable_count() == 0
-        };
-        if self
-            .keyspaces
-            .iter()
-            .any(|keyspace| keyspace.rotate_memtable().is_err())
-        {
+        let tree = &self.rows.tree;
+        if self.rows.rotate_memtable().is_err() {
             return false;
         }
         let start = Instant::now();
         loop {
-            if self.keyspaces.iter().all(is_flushed) {
+            if tree.active_memtable().is_empty() && tree.sealed_memtable_count() == 0 {
                 return true;
             }
             // The worker that flushes says nothing when it ends early, but nothing can be written from then on.
@@ -305,10 +354,6 @@ impl Open {
             }
             std::thread::park_timeout(Duration::from_millis(1));
         }
-    }
-
-    fn keyspace(&self, table: Table) -> &Keyspace {
-        &self.keyspaces[table.index()]
     }
 
     /// Bytes that the next flushes write.
@@ -322,23 +367,25 @@ impl Open {
             .durability(Some(PersistMode::Buffer));
         for ((table, key), value) in changes {
             match value {
-                Some(value) => write.insert(self.keyspace(*table), key.as_slice(), value.as_slice()),
-                None => write.remove(self.keyspace(*table), key.as_slice()),
+                Some(value) => write.insert(&self.rows, tree_key(*table, key), value.as_slice()),
+                None => write.remove(&self.rows, tree_key(*table, key)),
             }
         }
-        Ok(write.commit()?)
+        write.commit()?;
+        self.buffers.note(self.rows.tree.active_memtable());
+        Ok(())
     }
 }
 
 impl Tables for EmbeddedTables {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         // A keyspace's own get sees a batch that is just being applied in part; a snapshot does not.
-        let found = |open: &Open| get(&open.database.snapshot(), open.keyspace(table), key);
+        let found = |open: &Open| get(&open.database.snapshot(), &open.rows, table, key);
         self.inner.with(found).1
     }
 
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<KeyValue>, Error> {
-        let rows = |open: &Open| scan(&open.database.snapshot(), open.keyspace(table), prefix, after, limit);
+        let rows = |open: &Open| scan(&open.database.snapshot(), &open.rows, table, prefix, after, limit);
         self.inner.with(rows).1
     }
 
@@ -410,33 +457,41 @@ impl Moment {
 
 impl Snapshot for Moment {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.with(|open, snapshot| get(snapshot, open.keyspace(table), key))
+        self.with(|open, snapshot| get(snapshot, &open.rows, table, key))
     }
 
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<KeyValue>, Error> {
-        self.with(|open, snapshot| scan(snapshot, open.keyspace(table), prefix, after, limit))
+        self.with(|open, snapshot| scan(snapshot, &open.rows, table, prefix, after, limit))
     }
 }
 
-fn get(snapshot: &fjall::Snapshot, keyspace: &Keyspace, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-    Ok(snapshot.get(keyspace, key)?.map(|value| value.to_vec()))
+/// The key of a table's row in the tree of all.
+fn tree_key(table: Table, key: &[u8]) -> Vec<u8> {
+    [&[table as u8], key].concat()
+}
+
+fn get(snapshot: &fjall::Snapshot, rows: &Keyspace, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    Ok(snapshot.get(rows, tree_key(table, key))?.map(|value| value.to_vec()))
 }
 
 fn scan(
     snapshot: &fjall::Snapshot,
-    keyspace: &Keyspace,
+    rows: &Keyspace,
+    table: Table,
     prefix: &[u8],
     after: Option<&[u8]>,
     limit: usize,
 ) -> Result<Vec<KeyValue>, Error> {
-    let Some(range) = scan_range(prefix, after) else {
+    let after = after.map(|after| tree_key(table, after));
+    let Some(range) = scan_range(&tree_key(table, prefix), after.as_deref()) else {
         return Ok(Vec::new());
     };
-    let rows = snapshot.range(keyspace, range);
-    rows.take(limit)
+    snapshot
+        .range(rows, range)
+        .take(limit)
         .map(|row| {
             let (key, value) = row.into_inner()?;
-            Ok((key.to_vec(), value.to_vec()))
+            Ok((key[1..].to_vec(), value.to_vec()))
         })
         .collect()
 }
@@ -447,18 +502,18 @@ fn create_database(fresh: &Path, path: &Path, limits: &Limits) -> Result<(), Err
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let (database, keyspaces) = open_tables(fresh, limits)?;
+    let (database, rows) = open_tables(fresh, limits)?;
     database.persist(PersistMode::SyncAll)?;
-    drop((keyspaces, database));
+    drop((rows, database));
     Ok(fs::rename(fresh, path)?)
 }
 
-fn open_database(path: &Path, limits: &Limits) -> Result<(Database, Vec<Keyspace>), Error> {
+fn open_database(path: &Path, limits: &Limits) -> Result<(Database, Keyspace), Error> {
     check_database_files(path)?;
     open_tables(path, limits)
 }
 
-fn open_tables(path: &Path, limits: &Limits) -> Result<(Database, Vec<Keyspace>), Error> {
+fn open_tables(path: &Path, limits: &Limits) -> Result<(Database, Keyspace), Error> {
     // Damage that its checksums do not cover makes the database panic while it opens.
     let opened = std::panic::catch_unwind(|| {
         Database::builder(path)
@@ -471,11 +526,15 @@ fn open_tables(path: &Path, limits: &Limits) -> Result<(Database, Vec<Keyspace>)
     let database = opened.map_err(|_| Error::Damaged {
         problem: "its files do not fit together".to_owned(),
     })??;
-    let keyspaces = Table::ALL
-        .iter()
-        .map(|table| database.keyspace(table.name(), || table_options(*table, limits)))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok((database, keyspaces))
+    let trees = database.keyspace_count();
+    if trees > 1 || (trees == 1 && !database.keyspace_exists(ROWS)) {
+        return Err(Error::Schema {
+            found: 1,
+            known: SCHEMA,
+        });
+    }
+    let rows = database.keyspace(ROWS, || tree_options(limits))?;
+    Ok((database, rows))
 }
 
 /// Refuses what the database would abort the process over.
@@ -517,27 +576,20 @@ fn damaged(error: &io::Error) -> Error {
     }
 }
 
-fn table_options(table: Table, limits: &Limits) -> KeyspaceCreateOptions {
-    // Indexes come in parts: whole, that of a file of 64 MiB takes most of a MiB, and a lookup would push a fortieth of the
-    // cache out of it.
-    let options = KeyspaceCreateOptions::default().index_block_partitioning_policy(PartitioningPolicy::all(true));
-    match table {
-        // Most chunks looked up are new: the filters of all levels stay in memory, whole, and are finer than usual,
-        // since each false hit is a read from disk.
-        Table::Chunks => options
-            .filter_policy(FilterPolicy::new([
-                FilterPolicyEntry::Bloom(BloomConstructionPolicy::FalsePositiveRate(0.0001)),
-                FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(12.0)),
-            ]))
-            .filter_block_pinning_policy(PinningPolicy::all(true))
-            .filter_block_partitioning_policy(PartitioningPolicy::all(false))
-            .max_memtable_size(limits.write_buffer_bytes.max(WRITE_BUFFER_BYTES_MIN)),
-        Table::Entries | Table::Objects => {
-            options.max_memtable_size(limits.write_buffer_bytes.max(WRITE_BUFFER_BYTES_MIN))
-        }
-        // Little is written to the others.
-        _ => options.max_memtable_size((limits.write_buffer_bytes / 8).max(WRITE_BUFFER_BYTES_MIN)),
-    }
+fn tree_options(limits: &Limits) -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        // Indexes come in parts: whole, that of a file of 64 MiB takes most of a MiB, and a lookup would push a fortieth of
+        // the cache out of it.
+        .index_block_partitioning_policy(PartitioningPolicy::all(true))
+        // Most chunks looked up are new: the filters of all levels stay in memory, whole, and are finer than usual, since
+        // each false hit is a read from disk.
+        .filter_policy(FilterPolicy::new([
+            FilterPolicyEntry::Bloom(BloomConstructionPolicy::FalsePositiveRate(0.0001)),
+            FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(12.0)),
+        ]))
+        .filter_block_pinning_policy(PinningPolicy::all(true))
+        .filter_block_partitioning_policy(PartitioningPolicy::all(false))
+        .max_memtable_size(limits.write_buffer_bytes.max(WRITE_BUFFER_BYTES_MIN))
 }
 
 /// The file that makes a directory a catalog, locked while it is in use.
@@ -643,4 +695,44 @@ fn allocated_bytes(directory: &Path) -> io::Result<u64> {
         }
     }
     Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Tells the name of the thread that drops it.
+    struct Told(mpsc::Sender<Option<String>>);
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            let _ = self.0.send(std::thread::current().name().map(str::to_owned));
+        }
+    }
+
+    #[test]
+    fn a_written_buffer_is_dropped_in_the_background_once_nobody_else_has_it() {
+        let (sender, dropped) = mpsc::channel();
+        let buffers = WriteBuffers::default();
+        let [first, second, third] = [0; 3].map(|_| Arc::new(Told(sender.clone())));
+        for active in [&first, &first, &second] {
+            buffers.note(active.clone());
+        }
+        drop(first);
+        assert!(dropped.try_recv().is_err(), "the first one is kept");
+        buffers.note(second.clone());
+        assert_eq!(buffers.newest_last.lock().len(), 1, "one buffer is noted once");
+        let thread = dropped.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(thread.as_deref(), Some("cairn-catalog"));
+        for active in [&third, &second, &third] {
+            buffers.note(active.clone());
+        }
+        assert_eq!(buffers.newest_last.lock().len(), 2, "somebody has the second one");
+        drop((second, third));
+        buffers.note(Arc::new(Told(sender.clone())));
+        let left = buffers.newest_last.lock().len();
+        assert_eq!(left, 1, "all but the one that fills");
+    }
 }

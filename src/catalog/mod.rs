@@ -80,8 +80,7 @@ impl Eq for Kept {}
 pub struct Limits {
     /// Memory for rows and index blocks read from disk.
     pub cache_bytes: u64,
-    /// Memory for rows of one of the large tables before they go to disk; small tables get an eighth. Holds from the
-    /// creation of a catalog on.
+    /// Memory for rows before they go to disk. Holds from the creation of a catalog on.
     pub write_buffer_bytes: u64,
     /// Disk for journals before the oldest is emptied; at least 64 MiB. One journal more can be in use.
     pub journal_bytes: u64,
@@ -93,7 +92,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             cache_bytes: 32 << 20,
-            write_buffer_bytes: 8 << 20,
+            write_buffer_bytes: 16 << 20,
             journal_bytes: 64 << 20,
             locality_bytes: 16 << 20,
         }
@@ -107,7 +106,7 @@ pub struct Catalog {
 }
 
 /// The meaning of rows and keys. Another number makes a catalog one to rebuild.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 /// Shorter than any repository's key in this table.
 const SCHEMA_KEY: &[u8] = b"schema";
 /// Likewise.

@@ -7,10 +7,13 @@ use crate::format::names::PACKS_PER_DIRECTORY;
 use crate::format::{BlobKind, CatalogKeys, Hash32, ObjectName, ObjectVersion, PackNumber};
 
 use super::error::Error;
-use super::rows::{ChunkRow, DirtyRow, EntriesRow, HeadRow, PackRow, PutIdRow, PutOrderRow, ReleaseRow, Row, TipRow};
+use super::rows::{ChunkRow, DirtyRow, EntriesRow, HeadRow, PackRow, PutIdRow, ReleaseRow, Row, TipRow};
 use super::sealed::{RowKey, RowSealer};
 use super::tables::{KeyValue, Snapshot, Table, Tables};
 use super::transaction::Transaction;
+
+/// Rows read at a time where all are wanted.
+const PUT_IDS_PAGE: usize = 1024;
 
 /// The rows of one repository. Cheap to clone.
 #[derive(Clone)]
@@ -95,24 +98,19 @@ pub trait Lookup {
             .transpose()
     }
 
-    /// At most `limit` results of puts in the order of their serials.
-    fn put_ids_page(&self, after: Option<u64>, limit: usize) -> Result<Vec<PutIdRow>, Error> {
-        let order: Vec<PutOrderRow> = page(self, after.map(RowKey::number).as_ref(), limit)?;
-        order
-            .iter()
-            .map(|order| {
-                self.put_id(&order.put_id)?.ok_or(Error::Row {
-                    table: Table::PutOrder,
-                    problem: "it names a put id that is not there",
-                })
-            })
-            .collect()
-    }
-
-    /// At most `limit` results of puts in the order of their keys, which is unrelated to anything: the fastest way to all.
-    fn put_ids_page_unordered(&self, after: Option<&[u8; 16]>, limit: usize) -> Result<Vec<PutIdRow>, Error> {
-        let after = after.map(|put_id| put_id_key(self.sealer(), put_id));
-        page(self, after.as_ref(), limit)
+    /// The results of all puts that are kept, in the order of their serials: read in that of their keys, which is the fastest.
+    fn put_ids(&self) -> Result<Vec<PutIdRow>, Error> {
+        let mut rows: Vec<PutIdRow> = Vec::new();
+        loop {
+            let after = rows.last().map(|row| put_id_key(self.sealer(), &row.put_id));
+            let next: Vec<PutIdRow> = page(self, after.as_ref(), PUT_IDS_PAGE)?;
+            if next.is_empty() {
+                break;
+            }
+            rows.extend(next);
+        }
+        rows.sort_unstable_by_key(|row| row.serial);
+        Ok(rows)
     }
 
     /// Where the catalog stands on the log; none before the first transaction that says so.

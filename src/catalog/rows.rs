@@ -432,24 +432,60 @@ impl Row for PutIdRow {
     }
 }
 
-/// Which put id a serial belongs to.
+/// The put ids of serials that follow each other. An id that was set again is in two of them; its row says which counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PutOrderRow {
-    pub(super) serial: u64,
-    pub(super) put_id: [u8; 16],
+    /// At most [`Self::SERIALS`]; zeroes where there is none.
+    put_ids: Vec<[u8; 16]>,
+}
+
+impl PutOrderRow {
+    /// Serials in one row: a row each would be a fifth of all that a commit of many puts writes to the tables, and long rows
+    /// would be written anew by many commits of one put.
+    const SERIALS: u64 = 16;
+
+    /// Which row a serial is in.
+    pub(super) fn of(serial: u64) -> u64 {
+        serial / Self::SERIALS
+    }
+
+    /// Whether no serial of the same row comes after this one.
+    pub(super) fn ends_with(serial: u64) -> bool {
+        serial % Self::SERIALS == Self::SERIALS - 1
+    }
+
+    fn place(serial: u64) -> usize {
+        (serial % Self::SERIALS) as usize
+    }
+
+    pub(super) fn get(&self, serial: u64) -> Option<[u8; 16]> {
+        self.put_ids.get(Self::place(serial)).copied()
+    }
+
+    pub(super) fn set(&mut self, serial: u64, put_id: [u8; 16]) {
+        let place = Self::place(serial);
+        if self.put_ids.len() <= place {
+            self.put_ids.resize(place + 1, [0; 16]);
+        }
+        self.put_ids[place] = put_id;
+    }
 }
 
 impl Row for PutOrderRow {
     const TABLE: Table = Table::PutOrder;
 
     fn write(&self, out: &mut Vec<u8>) {
-        out.put_u64_le(self.serial);
-        out.put_slice(&self.put_id);
+        out.put_u8(self.put_ids.len() as u8);
+        self.put_ids.iter().for_each(|put_id| out.put_slice(put_id));
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, FormatError> {
+        let serials = reader.u8()?;
+        if u64::from(serials) > Self::SERIALS {
+            return Err(reader.damaged("it has more put ids than a row can have"));
+        }
         Ok(Self {
-            serial: reader.u64()?,
-            put_id: reader.array()?,
+            put_ids: (0..serials).map(|_| reader.array()).collect::<Result<_, _>>()?,
         })
     }
 }

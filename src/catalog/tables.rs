@@ -21,7 +21,7 @@ pub enum Table {
     Objects = 4,
     /// Put id → result of that put.
     PutIds = 5,
-    /// Serial → put id, in order of age.
+    /// Serials, some to a row → put ids, in order of age.
     PutOrder = 6,
     /// Log number → head.
     Heads = 7,
@@ -48,7 +48,7 @@ impl Table {
         Table::Dirty,
     ];
 
-    /// The name used for it on disk and in errors.
+    /// The name used for it in errors.
     pub fn name(self) -> &'static str {
         match self {
             Table::Chunks => "chunks",
@@ -81,7 +81,7 @@ pub type KeyValue = (Vec<u8>, Vec<u8>);
 
 /// Storage of the catalog.
 ///
-/// Keys are 1 to 65 535 bytes. Reads and commits may come from any thread; a read sees each committed batch wholly or
+/// Keys are 1 to 65 534 bytes. Reads and commits may come from any thread; a read sees each committed batch wholly or
 /// not at all.
 pub trait Tables: Send + Sync {
     /// The value of one key.

@@ -402,6 +402,29 @@ fn a_database_that_lost_its_version_is_damaged() {
 }
 
 #[test]
+fn a_tree_for_each_table_asks_for_a_rebuild() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("cairn-catalog"), "").unwrap();
+    let database = fjall::Database::builder(directory.path().join("tables"))
+        .open()
+        .unwrap();
+    let chunks = database.keyspace("chunks", Default::default).unwrap();
+    chunks.insert("key", "value").unwrap();
+    drop((chunks, database));
+    let error = open_error(&Location::Directory(directory.path().to_owned()));
+    assert!(
+        matches!(
+            error,
+            Error::Schema {
+                found: 1,
+                known: SCHEMA
+            }
+        ),
+        "{error:?}"
+    );
+}
+
+#[test]
 fn another_schema_asks_for_a_rebuild() {
     let directory = tempfile::tempdir().unwrap();
     let location = Location::Directory(directory.path().to_owned());

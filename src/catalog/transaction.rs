@@ -7,7 +7,7 @@ use crate::codec::ChunkId;
 use crate::format::{Hash32, ObjectName, ObjectVersion, PackNumber};
 
 use super::error::Error;
-use super::repository::{DirtyKey, Lookup, RepositoryCatalog, put_id_key, rebuilding_key, row, tip_key};
+use super::repository::{DirtyKey, Lookup, RepositoryCatalog, put_id_key, rebuilding_key, row as read_row, tip_key};
 use super::rows::{
     ChunkRow, DirtyRow, EntriesRow, HeadRow, PUT_IDS_KEPT, PackRow, PutIdRow, PutOrderRow, ReleaseRow, Row, TipRow,
 };
@@ -19,6 +19,8 @@ pub struct Transaction {
     catalog: RepositoryCatalog,
     /// Encoded rows, sealed only once they are committed: counters of one pack may change many times before.
     changes: BTreeMap<(Table, RowKey), Option<Vec<u8>>>,
+    /// The row that the last put id dropped was in, so that it is not read again for each of those in it.
+    oldest: Option<(RowKey, PutOrderRow)>,
 }
 
 /// A transaction that changes no more. Dropped without [`SealedTransaction::commit`] it leaves nothing.
@@ -42,6 +44,7 @@ impl Transaction {
         Self {
             catalog,
             changes: BTreeMap::new(),
+            oldest: None,
         }
     }
 
@@ -64,7 +67,7 @@ impl Transaction {
 
     /// Does beforehand what [`commit`](Self::commit) does before the tables change.
     pub fn seal(self) -> SealedTransaction {
-        let Self { catalog, changes } = self;
+        let Self { catalog, changes, .. } = self;
         let sealer = &catalog.sealer;
         let mut batch = Batch::new();
         for ((table, key), row) in changes {
@@ -121,35 +124,38 @@ impl Transaction {
         self.remove(Table::Objects, RowKey::new(&[&self.object_key(name)]));
     }
 
-    /// Keeps the result of a put, and drops the one that is [`PUT_IDS_KEPT`] serials older: serials are dense.
+    /// Keeps the result of a put, and drops the one that is [`PUT_IDS_KEPT`] serials older: serials are dense. An id that is set
+    /// again has its new serial only.
     pub fn set_put_id(&mut self, row: &PutIdRow) -> Result<(), Error> {
         if let Some(evicted) = row.serial.checked_sub(PUT_IDS_KEPT) {
             self.remove_put_id_by_serial(evicted)?;
         }
-        // An id that is set again keeps its new serial only, so that there is one row an id in either table.
-        if let Some(old) = self.put_id(&row.put_id)? {
-            self.remove(Table::PutOrder, RowKey::number(old.serial));
-        }
         self.set(put_id_key(&self.catalog.sealer, &row.put_id), row);
-        self.set(
-            RowKey::number(row.serial),
-            &PutOrderRow {
-                serial: row.serial,
-                put_id: row.put_id,
-            },
-        );
+        let order_key = RowKey::number(PutOrderRow::of(row.serial));
+        let mut order: PutOrderRow = read_row(self, &order_key)?.unwrap_or_default();
+        order.set(row.serial, row.put_id);
+        self.set(order_key, &order);
+        self.oldest = self.oldest.take().filter(|(key, _)| *key != order_key);
         Ok(())
     }
 
     /// Drops the result of the put with this serial, if it is there.
     pub fn remove_put_id_by_serial(&mut self, serial: u64) -> Result<(), Error> {
-        let order_key = RowKey::number(serial);
-        let Some(order) = row::<PutOrderRow>(self, &order_key)? else {
-            return Ok(());
+        let order_key = RowKey::number(PutOrderRow::of(serial));
+        let order = match self.oldest.take() {
+            Some((key, order)) if key == order_key => order,
+            _ => read_row(self, &order_key)?.unwrap_or_default(),
         };
-        let id_key = put_id_key(&self.catalog.sealer, &order.put_id);
-        self.remove(Table::PutIds, id_key);
-        self.remove(Table::PutOrder, order_key);
+        let put_id = order.get(serial);
+        self.oldest = Some((order_key, order));
+        if let Some(put_id) = put_id
+            && self.put_id(&put_id)?.is_some_and(|row| row.serial == serial)
+        {
+            self.remove(Table::PutIds, put_id_key(&self.catalog.sealer, &put_id));
+        }
+        if PutOrderRow::ends_with(serial) {
+            self.remove(Table::PutOrder, order_key);
+        }
         Ok(())
     }
 

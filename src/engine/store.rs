@@ -623,7 +623,7 @@ fn catalog_limits(options: &Options) -> catalog::Limits {
     let budget = options.budget_bytes as u64;
     catalog::Limits {
         cache_bytes: (budget / 4).clamp(8 << 20, 64 << 20),
-        write_buffer_bytes: (budget / 16).clamp(2 << 20, 8 << 20),
+        write_buffer_bytes: (budget / 4).clamp(2 << 20, 16 << 20),
         locality_bytes: options.locality_bytes,
         ..catalog::Limits::default()
     }

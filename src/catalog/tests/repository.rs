@@ -115,10 +115,7 @@ impl Rows {
         assert_eq!(lookup.tip().unwrap().as_ref(), Some(&self.tip));
         assert_eq!(lookup.head(HEAD_AT).unwrap(), Some(self.head));
         assert_eq!(lookup.heads_page(None, 10).unwrap(), [(HEAD_AT, self.head)]);
-        assert_eq!(
-            lookup.put_ids_page(None, 10).unwrap(),
-            std::slice::from_ref(&self.put_id)
-        );
+        assert_eq!(lookup.put_ids().unwrap(), std::slice::from_ref(&self.put_id));
         assert_eq!(
             lookup.releases_page(None, 10).unwrap(),
             std::slice::from_ref(&self.release)
@@ -292,15 +289,49 @@ fn the_last_put_ids_are_kept() {
         put([5; 16], PUT_IDS_KEPT + 2);
         assert_eq!(serial([2; 16]), Some(3));
 
-        let page = |after, limit| {
-            let rows = repository.put_ids_page(after, limit).unwrap();
-            rows.into_iter()
-                .map(|row| (row.serial, row.put_id[0]))
-                .collect::<Vec<_>>()
+        let all = repository.put_ids().unwrap();
+        let all: Vec<_> = all.iter().map(|row| (row.serial, row.put_id[0])).collect();
+        let expected = [(3, 2), (PUT_IDS_KEPT, 3), (PUT_IDS_KEPT + 1, 4), (PUT_IDS_KEPT + 2, 5)];
+        assert_eq!(all, expected);
+    });
+}
+
+#[test]
+fn put_ids_are_dropped_one_by_one_however_they_were_set() {
+    on_every_catalog(|catalog| {
+        let repository = catalog.repository(ID, &keys(0));
+        let result = Rows::some().put_id.result;
+        let set = |serials: std::ops::Range<u64>| {
+            let mut transaction = repository.begin();
+            for serial in serials {
+                let row = PutIdRow {
+                    put_id: u128::from(serial + 1).to_be_bytes(),
+                    serial,
+                    result: result.clone(),
+                };
+                transaction.set_put_id(&row).unwrap();
+            }
+            transaction.commit().unwrap();
         };
-        let all = [(3, 2), (PUT_IDS_KEPT, 3), (PUT_IDS_KEPT + 1, 4), (PUT_IDS_KEPT + 2, 5)];
-        assert_eq!(page(None, 10), all);
-        assert_eq!(page(Some(3), 2), all[1..3]);
+        let kept = || {
+            let rows = repository.put_ids().unwrap();
+            rows.iter().map(|row| row.serial).collect::<Vec<_>>()
+        };
+        // The first of them in the middle of a row, some alone, and some that a transaction has for several rows.
+        set(5..9);
+        set(9..10);
+        set(10..70);
+        assert_eq!(kept(), Vec::from_iter(5..70));
+        let next = |count: u64| PUT_IDS_KEPT + count;
+        set(next(0)..next(7));
+        assert_eq!(kept(), Vec::from_iter((7..70).chain(next(0)..next(7))));
+        set(next(7)..next(8));
+        set(next(8)..next(60));
+        assert_eq!(kept(), Vec::from_iter((60..70).chain(next(0)..next(60))));
+        set(next(60)..next(100));
+        assert_eq!(kept(), Vec::from_iter(next(0)..next(100)));
+        let order = repository.encoded_page(Table::PutOrder, None, usize::MAX).unwrap();
+        assert_eq!(order.len(), 7, "what says in which order they came");
     });
 }
 

@@ -212,6 +212,16 @@ proptest! {
     fn put_ids_read_back(row in some_put_id()) { reads_back(&row) }
 
     #[test]
+    fn orders_of_puts_read_back(serials in proptest::collection::vec((0..16u64, any::<[u8; 16]>()), 0..20)) {
+        let mut row = PutOrderRow::default();
+        for (serial, put_id) in serials {
+            row.set(serial, put_id);
+            assert_eq!(row.get(serial), Some(put_id));
+        }
+        reads_back(&row);
+    }
+
+    #[test]
     fn releases_read_back(row in some_release()) { reads_back(&row) }
 
     #[test]

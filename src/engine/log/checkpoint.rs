@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::apply::HEADS_MAX;
 use super::ownership::check_fence;
 use crate::backend::{ErrorKind, Listed, Room};
-use crate::catalog::{DirtyKey, Lookup, PutIdRow, RepositorySnapshot, TipRow};
+use crate::catalog::{DirtyKey, Lookup, RepositorySnapshot, TipRow};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
 use crate::engine::pace::Pace;
@@ -77,7 +77,9 @@ pub(crate) async fn write(core: &Arc<Core>, epoch: u64) -> Result<u64> {
         heads: draft
             .reading(|tables| Ok(tables.heads_page(None, HEADS_MAX as usize)?))
             .await?,
-        put_ids: draft.reading(put_ids).await?,
+        put_ids: draft
+            .reading(|tables| Ok(tables.put_ids()?.into_iter().map(PutIdEntry::from).collect()))
+            .await?,
         put_serial: draft.row.put_serial,
         object_segments,
         pack_segments,
@@ -274,21 +276,6 @@ pub(crate) async fn roots(core: &Core) -> Result<Vec<CheckpointName>> {
     }
     roots.sort_by_key(|name| std::cmp::Reverse((name.epoch, name.log_number)));
     Ok(roots)
-}
-
-/// The results of puts, in the order in which they came.
-fn put_ids(tables: &RepositorySnapshot) -> Result<Vec<PutIdEntry>> {
-    let mut rows: Vec<PutIdRow> = Vec::new();
-    loop {
-        let after = rows.last().map(|row| row.put_id);
-        let page = tables.put_ids_page_unordered(after.as_ref(), PAGE)?;
-        if page.is_empty() {
-            break;
-        }
-        rows.extend(page);
-    }
-    rows.sort_unstable_by_key(|row| row.serial);
-    Ok(rows.into_iter().map(Into::into).collect())
 }
 
 /// Writes the segments of one checkpoint.

@@ -195,7 +195,7 @@ fn facts(catalog: &RepositoryCatalog) -> BTreeSet<String> {
         one("pack", catalog.pack(PACKS[0].name.number)),
         one("tip", catalog.tip()),
         one("head", catalog.head(7)),
-        each("put id", catalog.put_ids_page(None, all)),
+        each("put id", catalog.put_ids()),
         each("head", catalog.heads_page(None, all)),
         each("object", catalog.objects_page(None, all)),
         each("pack", catalog.packs_page(None, all)),

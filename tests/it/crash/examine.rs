@@ -194,13 +194,7 @@ fn in_use(catalog: &RepositoryCatalog) -> Vec<String> {
             .iter()
             .map(|row| format!("{row:?}")),
     );
-    lines.extend(
-        catalog
-            .put_ids_page(None, usize::MAX)
-            .unwrap()
-            .iter()
-            .map(|row| format!("{row:?}")),
-    );
+    lines.extend(catalog.put_ids().unwrap().iter().map(|row| format!("{row:?}")));
     lines.extend(
         catalog
             .heads_page(None, usize::MAX)
