@@ -16,7 +16,8 @@
 //!
 //! Memory: the block cache; up to five write buffers while writes run ahead of flushes (one fills, four wait), and those
 //! written since a snapshot was opened or the last commit; and the filters, about 1.5 bytes a row, which stay in memory so
-//! that looking up a chunk that is not there reads no disk.
+//! that looking up a chunk that is not there reads no disk. The buffer that fills is changed by the database's own thread:
+//! while a compaction keeps that busy, it grows beyond its size.
 
 use std::any::Any;
 use std::collections::VecDeque;

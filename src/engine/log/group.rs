@@ -3,8 +3,8 @@
 //! Those whom a commit answers ask again soon. If the next one begins before they do, callers split into two halves that
 //! take turns, and each of them waits for the end of two commits. So a commit waits until as many requests are there as the
 //! last one answered and left waiting, for at most half as long as that took. If more than a quarter of the missing do not
-//! come, since their callers have gone or come and go as they like, it is not tried again for a while: who writes alone, or now and
-//! then, waits for nobody.
+//! come, since their callers have gone or come and go as they like, it is not tried again for a while: who writes alone, or
+//! now and then, waits for nobody.
 //!
 //! Nor is it worth it where commits are not slow because of the store: with two commits by turns the processor prepares the
 //! puts of one while the other is written.
