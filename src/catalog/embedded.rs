@@ -160,11 +160,11 @@ impl EmbeddedTables {
         if !path.try_exists()? {
             create_database(&directory.join(DATABASE_NEW), &path, limits)?;
         }
-        let (database, rows) = open_database(&path, limits)?;
+        let open = open_database(&path, limits)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 state: RwLock::new(State {
-                    open: Some(Open::new(rows, database)),
+                    open: Some(open),
                     generation: 0,
                 }),
                 stop: Mutex::default(),
@@ -217,8 +217,8 @@ impl Inner {
         // It holds a lock until the last part of it is dropped: nobody keeps any of it beyond an access.
         state.open = None;
         match open_database(&self.marker.directory.join(DATABASE), &self.limits) {
-            Ok((database, rows)) => {
-                state.open = Some(Open::new(rows, database));
+            Ok(open) => {
+                state.open = Some(open);
                 state.generation += 1;
                 *self.stop.lock() = None;
                 tracing::warn!("the catalog stopped after a failed write and was opened anew");
@@ -329,14 +329,6 @@ impl Drop for Inner {
 }
 
 impl Open {
-    fn new(rows: Keyspace, database: Database) -> Self {
-        Self {
-            rows,
-            database,
-            buffers: WriteBuffers::default(),
-        }
-    }
-
     /// Writes what is in memory to tables, durably; whether that was done for all of it. To be called when nobody else can write.
     fn flush(&self) -> bool {
         let tree = &self.rows.tree;
@@ -503,18 +495,18 @@ fn create_database(fresh: &Path, path: &Path, limits: &Limits) -> Result<(), Err
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let (database, rows) = open_tables(fresh, limits)?;
-    database.persist(PersistMode::SyncAll)?;
-    drop((rows, database));
+    let open = open_tables(fresh, limits)?;
+    open.database.persist(PersistMode::SyncAll)?;
+    drop(open);
     Ok(fs::rename(fresh, path)?)
 }
 
-fn open_database(path: &Path, limits: &Limits) -> Result<(Database, Keyspace), Error> {
+fn open_database(path: &Path, limits: &Limits) -> Result<Open, Error> {
     check_database_files(path)?;
     open_tables(path, limits)
 }
 
-fn open_tables(path: &Path, limits: &Limits) -> Result<(Database, Keyspace), Error> {
+fn open_tables(path: &Path, limits: &Limits) -> Result<Open, Error> {
     // Damage that its checksums do not cover makes the database panic while it opens.
     let opened = std::panic::catch_unwind(|| {
         Database::builder(path)
@@ -534,8 +526,11 @@ fn open_tables(path: &Path, limits: &Limits) -> Result<(Database, Keyspace), Err
             known: SCHEMA,
         });
     }
-    let rows = database.keyspace(ROWS, || tree_options(limits))?;
-    Ok((database, rows))
+    Ok(Open {
+        rows: database.keyspace(ROWS, || tree_options(limits))?,
+        database,
+        buffers: WriteBuffers::default(),
+    })
 }
 
 /// Refuses what the database would abort the process over.
