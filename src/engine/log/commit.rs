@@ -16,7 +16,7 @@ use super::checkpoints::Checkpoints;
 use super::decide::Decided;
 use super::group::Group;
 use super::ownership::Ownership;
-use super::requests::Request;
+use super::requests::{Answer, Request};
 use crate::catalog::{Lookup, TipRow};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
@@ -74,10 +74,15 @@ impl Committer {
                 batch.push(request);
             }
             self.group.gather(&mut batch, most, &mut requests).await;
-            let (asked, since) = (batch.len(), Instant::now());
-            self.serve(batch).await;
+            let since = Instant::now();
+            let ended = self.serve(batch).await;
             let stored = std::mem::take(&mut self.stored);
-            self.group.served(asked, requests.len(), since.elapsed(), stored);
+            if let Some(ended) = ended {
+                // Before they are told: whoever is may be among those who wait before the next line.
+                let waiting = requests.len() + self.waiting.len();
+                self.group.served(ended.answers.len(), waiting, since.elapsed(), stored);
+                ended.tell();
+            }
         }
         while !self.checkpoints.is_idle() {
             let is_written = Self::checkpoint(&mut self.checkpoints, &self.core, &self.ledger).await;
@@ -106,7 +111,8 @@ impl Committer {
         }
     }
 
-    async fn serve(&mut self, batch: Vec<Request>) {
+    /// Whoever is not among those whom the commit that ended is to tell has been told.
+    async fn serve(&mut self, batch: Vec<Request>) -> Option<Ended> {
         let (checkpoints, batch): (Vec<_>, Vec<_>) = batch
             .into_iter()
             .partition(|request| matches!(request, Request::Checkpoint { .. }));
@@ -115,20 +121,22 @@ impl Committer {
                 .into_iter()
                 .chain(checkpoints)
                 .for_each(|request| request.refuse(error.clone()));
-            return;
+            return None;
         }
         // A checkpoint leaves behind what came before its tip. What a salvage gives up has to come before, and whatever may
         // have become of the commits of a repository that leaves.
         let must_open = self.opening.is_some() && self.core.must_open();
-        if !batch.is_empty() || checkpoints.is_empty() || must_open {
-            self.commit(batch).await;
-        }
+        let ended = match !batch.is_empty() || checkpoints.is_empty() || must_open {
+            true => self.commit(batch).await,
+            false => None,
+        };
         for request in checkpoints {
             if let Request::Checkpoint { reply } = request {
                 self.checkpoints.ask(reply);
             }
         }
         self.begin_checkpoint(self.is_due(&self.tip));
+        ended
     }
 
     /// The log may have grown by as much again meanwhile. A checkpoint that failed is tried again with the next commit.
@@ -149,16 +157,20 @@ impl Committer {
         }
     }
 
-    /// One commit, from the open pack to the acknowledgements.
-    async fn commit(&mut self, batch: Vec<Request>) {
+    /// One commit, from the open pack to what is to be told of it; `None` if that was told or there was none.
+    async fn commit(&mut self, batch: Vec<Request>) -> Option<Ended> {
         let since = Instant::now();
         let gathered = self.gather(&batch).await;
         let (open, introduced) = match gathered {
             Ok(gathered) => gathered,
-            Err(error) => return self.fail(error, batch),
+            Err(error) => {
+                self.fail(error, batch);
+                return None;
+            }
         };
         if let Err(error) = self.admit(&open).await {
-            return self.fail(error, batch);
+            self.fail(error, batch);
+            return None;
         }
         let core = self.core.clone();
         // Decides about the puts of this batch, further down.
@@ -171,12 +183,15 @@ impl Committer {
         let mut decided = match decided {
             Ok(decided) => decided,
             // Their callers learn nothing but that the writer is gone: none of them is on the log.
-            Err(error) => return self.fail(error, Vec::new()),
+            Err(error) => {
+                self.fail(error, Vec::new());
+                return None;
+            }
         };
         let is_idle = decided.records.is_empty() && introduced.is_empty() && open.writer.is_empty();
         if is_idle && !self.has_leftovers() {
             self.packer.committed();
-            return;
+            return None;
         }
         let answers = std::mem::take(&mut decided.answers);
         let outcome = self.append(open, introduced, decided).await;
@@ -189,9 +204,7 @@ impl Committer {
             self.core.in_flight.fail_all();
             self.core.gate.poke();
         }
-        for answer in answers {
-            answer.send(&outcome);
-        }
+        Some(Ended { answers, outcome })
     }
 
     /// Whether former epochs left packs that can go once this one is open: reason enough for a commit.
@@ -332,6 +345,20 @@ impl Committer {
         self.ledger.fail(error.clone());
         self.core.in_flight.fail_all();
         batch.into_iter().for_each(|request| request.refuse(error.clone()));
+    }
+}
+
+/// A commit that has ended, and those who wait to be told.
+struct Ended {
+    answers: Vec<Answer>,
+    outcome: Result<()>,
+}
+
+impl Ended {
+    fn tell(self) {
+        for answer in self.answers {
+            answer.send(&self.outcome);
+        }
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Those whom a commit answers ask again soon. If the next one begins before they do, callers split into two halves that
 //! take turns, and each of them waits for the end of two commits. So a commit waits until as many requests are there as the
-//! last one answered and left waiting, for at most half as long as that took. If more than a quarter of the missing do not
-//! come, since their callers have gone or come and go as they like, it is not tried again for a while: who writes alone, or
-//! now and then, waits for nobody.
+//! last one answered and left waiting, for at most as long as one takes: whoever missed it would wait that long too. If more
+//! than a quarter of the missing do not come, since their callers have gone or come and go as they like, it is not tried
+//! again for a while: who writes alone, or now and then, waits for nobody.
 //!
 //! Nor is it worth it where commits are not slow because of the store: with two commits by turns the processor prepares the
 //! puts of one while the other is written.
@@ -15,17 +15,20 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 /// Nobody waits longer, however long a commit takes.
-const WAIT_MAX: Duration = Duration::from_millis(10);
+const WAIT_MAX: Duration = Duration::from_millis(20);
 /// So many commits pass at most before it is tried again.
-const PASSED_MAX: u32 = 64;
+const PASSED_MAX: u32 = 63;
+/// A commit counts for one in so many of what commits take: one that met a flush of the catalog, say, is like no other.
+const WEIGHT: u32 = 8;
 
 /// What the last commits say about the next.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
-    /// Requests that the last commit answered, and those that were waiting when it did.
+    /// Requests that the last commit answered, and those that were waiting before it did.
     callers: usize,
+    /// What a commit takes.
     took: Duration,
-    /// Of that, until its pack was in the store.
+    /// Of that, until its pack is in the store.
     stored: Duration,
     /// Commits that are still to pass without waiting.
     to_pass: u32,
@@ -60,7 +63,7 @@ impl Group {
             self.to_pass -= 1;
             return None;
         }
-        Some((expected, (self.took / 2).min(WAIT_MAX)))
+        Some((expected, self.took.min(WAIT_MAX)))
     }
 
     /// A wait for so many has ended, and so many came.
@@ -68,20 +71,25 @@ impl Group {
         if 4 * came >= 3 * missing {
             self.passed_next = 0;
         } else {
-            self.passed_next = (2 * self.passed_next).clamp(1, PASSED_MAX);
             self.to_pass = self.passed_next;
+            self.passed_next = (2 * self.passed_next + 1).min(PASSED_MAX);
         }
     }
 
-    /// A commit with so many requests, at the end of which so many others were waiting, took so long, as long of that to be
-    /// stored. One that nobody asked for says nothing.
-    pub(super) fn served(&mut self, requests: usize, waiting: usize, took: Duration, stored: Duration) {
-        if requests == 0 {
+    /// A commit that is to answer so many requests, while so many others wait for the next, took so long, as long of that to be
+    /// stored. One that answers nobody says nothing.
+    ///
+    /// To be called before anyone is answered: who has been may be waiting again, and would be counted twice.
+    pub(super) fn served(&mut self, answered: usize, waiting: usize, took: Duration, stored: Duration) {
+        if answered == 0 {
             return;
         }
-        self.callers = requests + waiting;
-        self.took = took;
-        self.stored = stored;
+        self.callers = answered + waiting;
+        let average = |of: Duration, with| of - of / WEIGHT + with / WEIGHT;
+        (self.took, self.stored) = match self.took.is_zero() {
+            true => (took, stored),
+            false => (average(self.took, took), average(self.stored, stored)),
+        };
     }
 }
 
@@ -108,30 +116,22 @@ mod tests {
     fn the_first_to_come_back_waits_for_all_who_asked_before() {
         let mut group = Group::default();
         group.served(1, 63, COMMIT, STORED);
-        assert_eq!(
-            group.expects(63, MOST),
-            Some((64, COMMIT / 2)),
-            "the one that was answered"
-        );
+        assert_eq!(group.expects(63, MOST), Some((64, COMMIT)), "the one that was answered");
         group.served(41, 23, COMMIT, STORED);
         assert_eq!(
             group.expects(24, MOST),
-            Some((64, COMMIT / 2)),
+            Some((64, COMMIT)),
             "those who waited meanwhile are no group of their own"
         );
         group.served(64, 0, COMMIT, STORED);
-        assert_eq!(group.expects(1, MOST), Some((64, COMMIT / 2)));
+        assert_eq!(group.expects(1, MOST), Some((64, COMMIT)));
         assert_eq!(group.expects(64, MOST), None, "all are there");
         group.served(99, 40, COMMIT, STORED);
-        assert_eq!(
-            group.expects(40, MOST),
-            Some((MOST, COMMIT / 2)),
-            "as many as it can have"
-        );
+        assert_eq!(group.expects(40, MOST), Some((MOST, COMMIT)), "as many as it can have");
         group.served(2, 0, COMMIT, STORED);
         assert_eq!(group.expects(2, MOST), None);
         group.served(0, 0, COMMIT, STORED);
-        assert_eq!(group.expects(1, MOST), Some((2, COMMIT / 2)), "a commit along the way");
+        assert_eq!(group.expects(1, MOST), Some((2, COMMIT)), "a commit along the way");
     }
 
     #[tokio::test(start_paused = true)]
@@ -160,15 +160,19 @@ mod tests {
         let begun = Instant::now();
         let mut batch = vec![requests.recv().await.unwrap()];
         group.gather(&mut batch, MOST, &mut requests).await;
-        assert_eq!((batch, ms(begun)), (vec![3], 8), "for half of a commit");
+        assert_eq!((batch, ms(begun)), (vec![3], 16), "for as long as a commit takes");
         let begun = Instant::now();
         let mut batch = vec![4];
         group.gather(&mut batch, MOST, &mut requests).await;
-        assert_eq!((batch, ms(begun)), (vec![4], 0), "not again at once");
-        drop(sender);
+        assert_eq!((batch, ms(begun)), (vec![4], 16), "and once more");
+        let begun = Instant::now();
         let mut batch = vec![5];
         group.gather(&mut batch, MOST, &mut requests).await;
-        assert_eq!((batch, ms(begun)), (vec![5], 0), "nobody is left who could come");
+        assert_eq!((batch, ms(begun)), (vec![5], 0), "not again at once");
+        drop(sender);
+        let mut batch = vec![6];
+        group.gather(&mut batch, MOST, &mut requests).await;
+        assert_eq!((batch, ms(begun)), (vec![6], 0), "nobody is left who could come");
     }
 
     #[test]
@@ -176,8 +180,21 @@ mod tests {
         let mut group = Group::default();
         group.served(63, 0, COMMIT, STORED - Duration::from_micros(1));
         assert_eq!(group.expects(1, MOST), None);
+        let mut group = Group::default();
         group.served(63, 0, COMMIT, STORED);
-        assert_eq!(group.expects(1, MOST), Some((63, COMMIT / 2)));
+        assert_eq!(group.expects(1, MOST), Some((63, COMMIT)));
+    }
+
+    #[test]
+    fn one_commit_that_was_slow_for_another_reason_changes_little() {
+        let mut group = Group::default();
+        group.served(64, 0, COMMIT, 3 * COMMIT / 4);
+        group.served(64, 0, 3 * COMMIT, 3 * COMMIT / 4);
+        assert_eq!(group.expects(1, MOST), Some((64, 5 * COMMIT / 4)));
+        for _ in 0..40 {
+            group.served(64, 0, 3 * COMMIT, 3 * COMMIT / 4);
+        }
+        assert_eq!(group.expects(1, MOST), None, "all of them are");
     }
 
     #[test]
@@ -202,12 +219,11 @@ mod tests {
                 }
             }
         }
-        assert_eq!(passed, [0, 1, 2, 4, 8, 16, 32, 64, 64, 64, 64, 64]);
+        assert_eq!(passed, [0, 0, 1, 3, 7, 15, 31, 63, 63, 63, 63, 63]);
         while group.expects(3, MOST).is_none() {}
         group.waited(8, 6);
         assert!(group.expects(3, MOST).is_some());
         group.waited(8, 0);
-        assert_eq!(group.expects(3, MOST), None);
         assert!(group.expects(3, MOST).is_some(), "as after the very first");
     }
 }
