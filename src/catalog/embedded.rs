@@ -14,29 +14,26 @@
 //! times, and nobody reads or writes it meanwhile: ten trees, each with a buffer of its own to fill, do so several times as
 //! often as one that has the same memory.
 //!
-//! Memory: the block cache; up to five write buffers while writes run ahead of flushes (one fills, four wait), and those
-//! written since a snapshot was opened or the last commit; and the filters, about 1.5 bytes a row, which stay in memory so
-//! that looking up a chunk that is not there reads no disk. The buffer that fills is changed by the database's own thread:
-//! while a compaction keeps that busy, it grows beyond its size.
+//! Memory: the block cache; up to six write buffers while writes run ahead of flushes (one fills, to twice its size at most,
+//! four wait), and those written since a snapshot was opened or the last commit; and the filters, about 1.5 bytes a row,
+//! which stay in memory so that looking up a chunk that is not there reads no disk.
 
-use std::any::Any;
-use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, PartitioningPolicy, PinningPolicy};
 use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use parking_lot::{Mutex, RwLock};
 
+use super::buffers::WriteBuffers;
 use super::error::Error;
 use super::tables::{Batch, KeyValue, Reserve, Snapshot, Table, Tables, scan_range};
-use super::{Limits, SCHEMA};
+use super::{Limits, SCHEMA, give_way};
 
 const MARKER: &str = "cairn-catalog";
 const DATABASE: &str = "tables";
@@ -88,45 +85,11 @@ struct State {
 }
 
 struct Open {
+    /// Dropped first: its thread may hold the others.
+    buffers: WriteBuffers,
     rows: Keyspace,
     database: Database,
-    buffers: WriteBuffers,
-}
-
-/// The buffer that fills and those before it that the tree still has. It lets go of one while it keeps everybody out, and to
-/// drop one, a row at a time, takes some ten milliseconds: so each is held here as well, and dropped where nobody waits,
-/// with the next commit.
-#[derive(Default)]
-struct WriteBuffers {
-    newest_last: Mutex<VecDeque<Arc<dyn Any + Send + Sync>>>,
-    dropping: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl WriteBuffers {
-    /// This one has filled since the last was noted. Of two commits at the same time, the later may come with the older one.
-    fn note(&self, filling: Arc<dyn Any + Send + Sync>) {
-        let mut written = Vec::new();
-        let mut buffers = self.newest_last.lock();
-        if !buffers.iter().any(|known| Arc::ptr_eq(known, &filling)) {
-            buffers.push_back(filling);
-        }
-        // Where it is the only one, nobody can get another.
-        while buffers.len() > 1 && Arc::strong_count(&buffers[0]) == 1 {
-            written.extend(buffers.pop_front());
-        }
-        drop(buffers);
-        if written.is_empty() {
-            return;
-        }
-        let mut dropping = self.dropping.lock();
-        // While the thread is at it still, writes are ahead of it, and dropping more is theirs: otherwise memory would grow.
-        if dropping.as_ref().is_none_or(JoinHandle::is_finished) {
-            *dropping = Builder::new()
-                .name("cairn-catalog".to_owned())
-                .spawn(|| drop(written))
-                .ok();
-        }
-    }
+    path: PathBuf,
 }
 
 /// Why nothing is accepted.
@@ -146,7 +109,7 @@ const SLACK_BYTES: u64 = 256 << 10;
 impl EmbeddedTables {
     /// Opens the tables in `directory`, creating it and them if they do not exist.
     ///
-    /// The size of write buffers is fixed at creation, the other limits hold from each open on.
+    /// How large a write buffer can get at most is fixed at creation, the other limits hold from each open on.
     pub fn open(directory: &Path, limits: &Limits) -> Result<Self, Error> {
         Self::open_beside(directory, limits, None)
     }
@@ -299,7 +262,7 @@ impl Inner {
             return false;
         };
         let total = stat.f_blocks.saturating_mul(stat.f_frsize);
-        let enter = (2 * self.limits.write_buffer_bytes.max(WRITE_BUFFER_BYTES_MIN)).min(total / 20);
+        let enter = (2 * write_buffer_bytes(&self.limits)).min(total / 20);
         let was_low = self.is_low.load(Ordering::Relaxed);
         let is_low = stat.f_bavail.saturating_mul(stat.f_frsize) < if was_low { 2 * enter } else { enter };
         self.is_low.store(is_low, Ordering::Relaxed);
@@ -365,7 +328,16 @@ impl Open {
             }
         }
         write.commit()?;
-        self.buffers.note(self.rows.tree.active_memtable());
+        let filling = self.rows.tree.active_memtable();
+        let (id, bytes) = (filling.id(), filling.size());
+        let (rows, path) = (self.rows.clone(), self.path.clone());
+        let begin_next = move || {
+            sync_journal(&path);
+            begin_next_buffer(&rows, id);
+        };
+        if self.buffers.note(filling, bytes, begin_next) {
+            begin_next_buffer(&self.rows, id);
+        }
         Ok(())
     }
 }
@@ -507,15 +479,18 @@ fn open_database(path: &Path, limits: &Limits) -> Result<Open, Error> {
 }
 
 fn open_tables(path: &Path, limits: &Limits) -> Result<Open, Error> {
-    // Damage that its checksums do not cover makes the database panic while it opens.
-    let opened = std::panic::catch_unwind(|| {
+    let open = || {
+        // The thread that flushes and compacts is started here, and inherits it.
+        give_way();
         Database::builder(path)
             .cache_size(limits.cache_bytes)
             .max_journaling_size(limits.journal_bytes.max(JOURNAL_BYTES_MIN))
             .max_cached_files(Some(OPEN_FILES_MAX))
             .worker_threads(1)
             .open()
-    });
+    };
+    // Damage that its checksums do not cover makes the database panic while it opens.
+    let opened = std::thread::scope(|scope| scope.spawn(open).join());
     let database = opened.map_err(|_| Error::Damaged {
         problem: "its files do not fit together".to_owned(),
     })??;
@@ -527,10 +502,39 @@ fn open_tables(path: &Path, limits: &Limits) -> Result<Open, Error> {
         });
     }
     Ok(Open {
+        buffers: WriteBuffers::new(write_buffer_bytes(limits)),
         rows: database.keyspace(ROWS, || tree_options(limits))?,
         database,
-        buffers: WriteBuffers::default(),
+        path: path.to_owned(),
     })
+}
+
+/// Begins the next write buffer, unless that has been done since the one with this `id` began.
+fn begin_next_buffer(rows: &Keyspace, id: u64) {
+    // If the database has stopped, the next commit tells.
+    if rows.tree.active_memtable().id() == id
+        && let Err(error) = rows.rotate_memtable()
+    {
+        tracing::warn!(%error, "the catalog could not begin another write buffer");
+    }
+}
+
+/// Syncs what was written to the journal, so that the flush, which keeps everybody out while it syncs, has little left to.
+fn sync_journal(path: &Path) {
+    let number = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<u64>().ok();
+    if let Some(newest) = journals(path).max_by_key(number) {
+        // A failure is for whoever relies on it: the database's own handle of the file is told as well.
+        let _ = File::open(newest).and_then(|journal| journal.sync_data());
+    }
+}
+
+fn journals(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let files = fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    files.filter(|path| path.extension().is_some_and(|end| end == "jnl"))
 }
 
 /// Refuses what the database would abort the process over.
@@ -551,8 +555,7 @@ fn check_database_files(path: &Path) -> Result<(), Error> {
 
 /// The journal of the database if there is one only, and it is long. Others are kept until what they say is in tables.
 fn long_journal(path: &Path) -> Option<PathBuf> {
-    let files = fs::read_dir(path).ok()?.flatten().map(|entry| entry.path());
-    let mut journals = files.filter(|path| path.extension().is_some_and(|end| end == "jnl"));
+    let mut journals = journals(path);
     let (journal, other) = (journals.next()?, journals.next());
     // It is allocated sparsely, so its length says nothing.
     let bytes = fs::metadata(&journal).ok()?.blocks() * BLOCK_BYTES;
@@ -572,6 +575,10 @@ fn damaged(error: &io::Error) -> Error {
     }
 }
 
+fn write_buffer_bytes(limits: &Limits) -> u64 {
+    limits.write_buffer_bytes.max(WRITE_BUFFER_BYTES_MIN)
+}
+
 fn tree_options(limits: &Limits) -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         // Indexes come in parts: whole, that of a file of 64 MiB takes most of a MiB, and a lookup would push a fortieth of
@@ -585,7 +592,8 @@ fn tree_options(limits: &Limits) -> KeyspaceCreateOptions {
         ]))
         .filter_block_pinning_policy(PinningPolicy::all(true))
         .filter_block_partitioning_policy(PartitioningPolicy::all(false))
-        .max_memtable_size(limits.write_buffer_bytes.max(WRITE_BUFFER_BYTES_MIN))
+        // Reached only where the next buffer is begun too late.
+        .max_memtable_size(2 * write_buffer_bytes(limits))
 }
 
 /// The file that makes a directory a catalog, locked while it is in use.
@@ -695,40 +703,68 @@ fn allocated_bytes(directory: &Path) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use super::*;
 
-    /// Tells the name of the thread that drops it.
-    struct Told(mpsc::Sender<Option<String>>);
-
-    impl Drop for Told {
-        fn drop(&mut self) {
-            let _ = self.0.send(std::thread::current().name().map(str::to_owned));
+    /// Waits for what happens in the background.
+    fn eventually(is_so: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < Duration::from_secs(60), "it did not happen");
+            std::thread::park_timeout(Duration::from_millis(1));
         }
     }
 
+    fn open() -> (tempfile::TempDir, EmbeddedTables) {
+        let directory = tempfile::tempdir().unwrap();
+        let limits = Limits {
+            write_buffer_bytes: WRITE_BUFFER_BYTES_MIN,
+            ..Limits::default()
+        };
+        let tables = EmbeddedTables::open(directory.path(), &limits).unwrap();
+        (directory, tables)
+    }
+
+    fn with_tree<T>(tables: &EmbeddedTables, look: impl FnOnce(&fjall::AnyTree) -> T) -> T {
+        let (_, seen) = tables.inner.with(|open| Ok(look(&open.rows.tree)));
+        seen.unwrap()
+    }
+
     #[test]
-    fn a_written_buffer_is_dropped_in_the_background_once_nobody_else_has_it() {
-        let (sender, dropped) = mpsc::channel();
-        let buffers = WriteBuffers::default();
-        let [first, second, third] = [0; 3].map(|_| Arc::new(Told(sender.clone())));
-        for active in [&first, &first, &second] {
-            buffers.note(active.clone());
+    fn the_next_write_buffer_begins_before_the_database_would_see_to_it() {
+        let (_directory, tables) = open();
+        let first = with_tree(&tables, |tree| tree.active_memtable().id());
+        let mut batch = Batch::new();
+        // More than one buffer, and less than the two from which on the database does.
+        for key in 0..24_u32 {
+            batch.put(Table::Chunks, key.to_be_bytes().to_vec(), vec![1; 48 << 10]);
         }
-        drop(first);
-        assert!(dropped.try_recv().is_err(), "the first one is kept");
-        buffers.note(second.clone());
-        assert_eq!(buffers.newest_last.lock().len(), 1, "one buffer is noted once");
-        let thread = dropped.recv_timeout(Duration::from_secs(60)).unwrap();
-        assert_eq!(thread.as_deref(), Some("cairn-catalog"));
-        for active in [&third, &second, &third] {
-            buffers.note(active.clone());
+        tables.commit(batch).unwrap();
+        eventually(|| with_tree(&tables, |tree| tree.active_memtable().id()) != first);
+        eventually(|| with_tree(&tables, |tree| tree.sealed_memtable_count()) == 0);
+        assert!(
+            tables.get(Table::Chunks, &[0; 4]).unwrap().is_some(),
+            "written to a file"
+        );
+    }
+
+    #[test]
+    fn the_thread_that_flushes_and_compacts_gives_way() {
+        let (_directory, _tables) = open();
+        let mut found = 0;
+        for task in fs::read_dir("/proc/self/task").unwrap() {
+            let path = task.unwrap().path();
+            // Other tests start and end threads meanwhile.
+            let Ok(stat) = fs::read_to_string(path.join("stat")) else {
+                continue;
+            };
+            let (name, fields) = stat.rsplit_once(')').unwrap();
+            if name.contains("fjall:worker") {
+                // `man 5 proc`: the niceness is field 19, and the name is field 2.
+                let niceness: i32 = fields.split_whitespace().nth(16).unwrap().parse().unwrap();
+                assert!(niceness >= 10, "{stat}");
+                found += 1;
+            }
         }
-        assert_eq!(buffers.newest_last.lock().len(), 2, "somebody has the second one");
-        drop((second, third));
-        buffers.note(Arc::new(Told(sender.clone())));
-        let left = buffers.newest_last.lock().len();
-        assert_eq!(left, 1, "all but the one that fills");
+        assert!(found > 0, "it has this name");
     }
 }

@@ -10,6 +10,7 @@
 //!
 //! [`Locality`] stands beside them: it answers for chunks whose pack was hit lately.
 
+mod buffers;
 mod embedded;
 mod error;
 mod locality;
@@ -40,6 +41,15 @@ pub use transaction::{SealedTransaction, Transaction};
 
 use crate::codec::RepositoryId;
 use crate::format::CatalogKeys;
+
+/// What background work is behind others by (see `man 7 sched`): about a tenth of their share where both want the processor.
+const NICE: i32 = 10;
+
+/// From now on this thread, and those that it starts, get the processor when others do not need it.
+pub(crate) fn give_way() {
+    // Allowed to everybody; without it work is done all the same.
+    let _ = rustix::process::nice(NICE);
+}
 
 /// Where a catalog is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

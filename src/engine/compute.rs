@@ -1,7 +1,8 @@
 //! The one bridge from async code to the CPU pool.
 //!
 //! Whatever touches payload bytes runs here: cutting, hashing, compressing, sealing and their inverses. The pool is
-//! sized once, from the CPU quota; a job whose waiter is gone before it starts is skipped.
+//! sized once, from the CPU quota; a job whose waiter is gone before it starts is skipped. Beside it there is a thread for
+//! what nobody waits for.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -9,8 +10,9 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::error::{Error, Result};
+use crate::catalog::give_way;
 
-/// A fixed pool of threads for work on payload bytes.
+/// A fixed pool of threads.
 #[derive(Clone)]
 pub(crate) struct Compute {
     pool: Arc<rayon::ThreadPool>,
@@ -19,12 +21,22 @@ pub(crate) struct Compute {
 
 impl Compute {
     pub(crate) fn new(threads: NonZeroUsize) -> Result<Self> {
+        Self::start_threads(threads, "compute", || {})
+    }
+
+    /// One thread for work that nobody waits for: it gives way to all others.
+    pub(crate) fn background() -> Result<Self> {
+        Self::start_threads(NonZeroUsize::MIN, "background", give_way)
+    }
+
+    fn start_threads(threads: NonZeroUsize, name: &'static str, begin: fn()) -> Result<Self> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.get())
-            .thread_name(|index| format!("cairn-compute-{index}"))
+            .thread_name(move |index| format!("cairn-{name}-{index}"))
+            .start_handler(move |_| begin())
             // Without a handler rayon aborts the process. The waiter of the job gets an error instead, and the
             // panic hook has already reported the place.
-            .panic_handler(|_| tracing::error!("a job on payload bytes panicked"))
+            .panic_handler(|_| tracing::error!("a job of the engine panicked"))
             .build()
             .map_err(|source| Error::internal("the compute threads could not be started").caused_by(source))?;
         Ok(Self {
@@ -62,7 +74,7 @@ impl Compute {
 }
 
 fn panicked() -> Error {
-    Error::internal("work on payload bytes ended early; the log has the cause")
+    Error::internal("a job of the engine ended early; the log has the cause")
 }
 
 #[cfg(test)]
@@ -73,5 +85,14 @@ mod tests {
     async fn work_returns_its_result() {
         let compute = Compute::new(NonZeroUsize::MIN).unwrap();
         assert_eq!(compute.run(|| 6 * 7).await.unwrap(), 42);
+    }
+
+    #[tokio::test]
+    async fn the_background_gives_way() {
+        let niceness = || rustix::process::getpriority_process(None).unwrap();
+        let own = niceness();
+        let background = Compute::background().unwrap();
+        assert_eq!(background.run(niceness).await.unwrap(), own + 10);
+        assert_eq!(niceness(), own, "nobody else does");
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Core {
     /// is held where it is, and nothing is found that is about to go. Never held across an await.
     pub(crate) places: RwLock<()>,
     pub(crate) compute: Compute,
+    /// For work that nobody waits for.
+    pub(crate) background: Compute,
     pub(crate) compressors: Compressors,
     pub(crate) slabs: Slabs,
     pub(crate) crc_join: CrcJoin,

@@ -56,7 +56,7 @@ pub(crate) async fn write(core: &Arc<Core>, epoch: u64) -> Result<u64> {
     let files = core.backend.list(&core.layout.checkpoints_prefix(), None).await?;
     let (kept, former) = former(core, epoch, &draft.row, &files).await;
     let since = former.as_ref().map_or(0, |former| former.tip.log_number);
-    let dirty = draft.reading(move |tables| Ok(tables.dirty(since)?)).await?;
+    let dirty = draft.reading(core, move |tables| Ok(tables.dirty(since)?)).await?;
     let writer = SegmentWriter {
         core,
         epoch,
@@ -75,10 +75,12 @@ pub(crate) async fn write(core: &Arc<Core>, epoch: u64) -> Result<u64> {
         head: draft.row.head,
         sequence: draft.row.sequence,
         heads: draft
-            .reading(|tables| Ok(tables.heads_page(None, HEADS_MAX as usize)?))
+            .reading(core, |tables| Ok(tables.heads_page(None, HEADS_MAX as usize)?))
             .await?,
         put_ids: draft
-            .reading(|tables| Ok(tables.put_ids()?.into_iter().map(PutIdEntry::from).collect()))
+            .reading(core, |tables| {
+                Ok(tables.put_ids()?.into_iter().map(PutIdEntry::from).collect())
+            })
             .await?,
         put_serial: draft.row.put_serial,
         object_segments,
@@ -117,10 +119,11 @@ impl Draft {
     /// overwritten, which costs those who write more than a short time of full speed.
     async fn reading<T: Send + 'static>(
         &self,
+        core: &Core,
         read: impl FnOnce(&RepositorySnapshot) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let tables = self.tables.clone();
-        beside(move || read(&tables)).await?
+        core.background.run(move || read(&tables)).await?
     }
 
     /// Tells the tip row, which has moved on since, of the checkpoint. Returns it.
@@ -214,19 +217,13 @@ pub(crate) async fn read_root(core: &Core, name: &CheckpointName) -> Result<Chec
     let path = core.layout.checkpoint(name);
     let file = core.backend.get(&path).await?;
     let (secrets, name) = (core.secrets.clone(), *name);
-    beside(move || {
-        open_checkpoint_file(&secrets, CheckpointKind::Root, &name, &file)
-            .and_then(|plain| CheckpointRoot::decode(&plain))
-            .map_err(|error| damaged(&path, error))
-    })
-    .await?
-}
-
-/// Does what takes long where it holds nobody up.
-async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| Error::internal("work on a checkpoint panicked"))
+    core.background
+        .run(move || {
+            open_checkpoint_file(&secrets, CheckpointKind::Root, &name, &file)
+                .and_then(|plain| CheckpointRoot::decode(&plain))
+                .map_err(|error| damaged(&path, error))
+        })
+        .await?
 }
 
 /// Reads and opens a segment of the object table.
@@ -308,7 +305,7 @@ impl SegmentWriter<'_> {
                 refs.push(same);
                 continue;
             }
-            let plain = self.draft.reading(move |tables| {
+            let plain = self.draft.reading(self.core, move |tables| {
                 let rows = object_rows(tables, &range)?;
                 Ok((!rows.is_empty()).then(|| ObjectSegment { range, rows }.encode()))
             });
@@ -320,7 +317,7 @@ impl SegmentWriter<'_> {
     }
 
     async fn packs(&self) -> Result<Vec<SegmentRef>> {
-        let rows = self.draft.reading(pack_rows).await?;
+        let rows = self.draft.reading(self.core, pack_rows).await?;
         let mut refs = Vec::new();
         for (range, rows) in split(KeyRange::of([0; 16], 0), &rows) {
             let former = self.former.map_or(&[][..], |root| &root.pack_segments);
@@ -372,20 +369,23 @@ impl SegmentWriter<'_> {
 
     /// Writes the root and reads it back.
     async fn root(&self, root: CheckpointRoot) -> Result<(CheckpointRoot, CheckpointName)> {
-        let (root, encoded) = beside(move || {
-            let encoded = root.encode();
-            (root, encoded)
-        })
-        .await?;
+        let background = &self.core.background;
+        let (root, encoded) = background
+            .run(move || {
+                let encoded = root.encode();
+                (root, encoded)
+            })
+            .await?;
         let (name, _) = self.put(CheckpointKind::Root, encoded).await?;
         let read = read_root(self.core, &name).await?;
-        beside(move || match read == root {
-            true => Ok((root, name)),
-            false => Err(Error::data_loss(
-                "a checkpoint reads back differently from what was written",
-            )),
-        })
-        .await?
+        background
+            .run(move || match read == root {
+                true => Ok((root, name)),
+                false => Err(Error::data_loss(
+                    "a checkpoint reads back differently from what was written",
+                )),
+            })
+            .await?
     }
 
     async fn put(&self, kind: CheckpointKind, plain: Vec<u8>) -> Result<(CheckpointName, Bytes)> {
@@ -395,7 +395,12 @@ impl SegmentWriter<'_> {
             id: CheckpointId(random()?),
         };
         let secrets = self.core.secrets.clone();
-        let file = Bytes::from(beside(move || seal_checkpoint_file(&secrets, kind, &name, plain)).await?);
+        let file = Bytes::from(
+            self.core
+                .background
+                .run(move || seal_checkpoint_file(&secrets, kind, &name, plain))
+                .await?,
+        );
         let path = self.core.layout.checkpoint(&name);
         self.core
             .backend
