@@ -90,6 +90,8 @@ pub(crate) async fn write(core: &Arc<Core>, epoch: u64) -> Result<u64> {
     let written = writer.written.into_inner();
     let next = draft.install(core, name, kept, &dirty).await?;
     forget_others(core, epoch, &next, &root).await;
+    // Tens of thousands of names each, freed one by one.
+    core.background.start(move || drop((root, former)));
     Ok(written)
 }
 
@@ -503,6 +505,7 @@ async fn forget_others(core: &Core, epoch: u64, tip: &TipRow, newest: &Checkpoin
                 .map(|segment| segment.name),
         );
     }
+    core.background.start(move || drop(second));
     // Listed before the fence: what an owner writes that comes after it is not among these.
     let Ok(files) = core.backend.list(&core.layout.checkpoints_prefix(), None).await else {
         return;
