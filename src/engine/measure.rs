@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 
 use super::core::Core;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::options::Options;
 use super::random;
 use super::repository::{PutOptions, Repository};
@@ -86,35 +87,30 @@ impl Report {
     }
 }
 
-/// Measures `data` in a repository that does not hold any of it.
+/// Measures `data` in a repository that does not hold any of it. Each stage is done by so many threads at once, each of which has
+/// its share of the data: what they take from each other is in the parts as it is in the whole.
 ///
 /// # Errors
 /// Whatever a put or a get can fail with.
-pub async fn measure(repository: &Repository, data: &[u8]) -> Result<Report> {
+pub async fn measure(repository: &Repository, data: &[u8], threads: usize) -> Result<Report> {
     let core = repository.core().clone();
+    let shares: Vec<&[u8]> = data.chunks(data.len().div_ceil(threads.max(1)).max(1)).collect();
+    let cut = at_once(shares.clone(), |share| cut_and_identify(&core, share))?;
     let slab = Options::slab_bytes(core.secrets.parameters().chunk_sizes.max());
-    let (gather, ()) = timed(|| gather(data, slab));
-    let (cut, lengths) = timed(|| cut(&core, data));
-    let lengths = lengths?;
-    let (id, ids) = timed(|| identify(&core, data, &lengths));
-    let ids = ids?;
-    let (crc, _) = timed(|| data.chunks(slab).map(crc32c).fold(0, |a, b| a ^ b));
+    let ids: Vec<ChunkId> = cut.iter().flat_map(|share| share.ids.iter().copied()).collect();
     let per_slab = (ids.len() * slab / data.len().max(1)).max(1);
     let (look_new, looked) = timed(|| look_up_unknown(&core, &ids, per_slab));
     looked?;
-    let common = [
-        stage("gather into slabs", gather),
-        stage("checksum of the stream", crc),
-        stage("cut", cut),
-        stage("chunk ids", id),
-    ];
 
-    let fresh = first_occurrences(&ids);
-    let (compress, blobs) = timed(|| compress(&core, data, &lengths, &fresh));
-    let Packs { packs, seal, write } = seal_and_write(&core, &ids, &blobs).await?;
-    drop(blobs);
-    let reading = restore::stages(&core, &packs, data.len() as u64).await?;
-    drop(packs);
+    let runtime = Handle::current();
+    let mut fresh = first_occurrences(&ids).into_iter();
+    let work = shares.iter().zip(&cut).enumerate().map(|(number, (share, cut))| {
+        let fresh: Vec<bool> = fresh.by_ref().take(cut.ids.len()).collect();
+        (number, *share, cut, fresh)
+    });
+    let stored = at_once(work.collect(), |(number, share, cut, fresh)| {
+        runtime.block_on(store_and_read(&core, number, share, cut, &fresh))
+    })?;
     for file in core.backend.list("measured", None).await? {
         core.backend.delete(&file.path).await?;
     }
@@ -132,15 +128,14 @@ pub async fn measure(repository: &Repository, data: &[u8]) -> Result<Report> {
     restore::whole(repository, "first").await?;
     let whole_restore = whole.elapsed();
 
-    let mut first = common.to_vec();
-    first.extend([
-        stage("look up (new)", look_new),
-        stage("probe and compress", compress),
-        stage("seal, block sums, directory", seal),
-        stage("write packs", write),
-    ]);
-    let mut again = common.to_vec();
-    again.push(stage("look up (known)", look_known));
+    let common = slowest(cut.iter().map(|share| &share.stages));
+    // One thread looked up the ids of all shares.
+    let look_up = |name, time: Duration| stage(name, time / shares.len().max(1) as u32);
+    let mut first = common.clone();
+    first.push(look_up("look up (new)", look_new));
+    first.extend(slowest(stored.iter().map(|share| &share.writing)));
+    let mut again = common;
+    again.push(look_up("look up (known)", look_known));
     let bytes = data.len() as u64;
     Ok(Report {
         first: Measured {
@@ -155,12 +150,80 @@ pub async fn measure(repository: &Repository, data: &[u8]) -> Result<Report> {
         },
         restore: Measured {
             bytes,
-            stages: reading,
+            stages: slowest(stored.iter().map(|share| &share.reading)),
             whole: whole_restore,
         },
         chunks: outcome.object.chunks,
         new_chunks: outcome.new_chunks,
         stored_bytes: outcome.stored_bytes,
+    })
+}
+
+/// Does `work` for each of `inputs`, each in a thread of its own.
+fn at_once<I: Send, T: Send>(inputs: Vec<I>, work: impl Fn(I) -> Result<T> + Sync) -> Result<Vec<T>> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = inputs.into_iter().map(|input| scope.spawn(|| work(input))).collect();
+        let ended = threads.into_iter().map(|thread| thread.join());
+        ended
+            .map(|ended| ended.unwrap_or_else(|_| Err(Error::internal("the measurement panicked"))))
+            .collect()
+    })
+}
+
+/// Each stage as the thread had it that took longest.
+fn slowest<'a>(mut threads: impl Iterator<Item = &'a Vec<Stage>>) -> Vec<Stage> {
+    let mut slowest = threads.next().cloned().unwrap_or_default();
+    for stages in threads {
+        for (mine, other) in slowest.iter_mut().zip(stages) {
+            mine.time = mine.time.max(other.time);
+        }
+    }
+    slowest
+}
+
+/// A share of the data, cut.
+struct Cut {
+    lengths: Vec<usize>,
+    ids: Vec<ChunkId>,
+    stages: Vec<Stage>,
+}
+
+fn cut_and_identify(core: &Core, share: &[u8]) -> Result<Cut> {
+    let slab = Options::slab_bytes(core.secrets.parameters().chunk_sizes.max());
+    let (gather, ()) = timed(|| gather(share, slab));
+    let (cut, lengths) = timed(|| cut(core, share));
+    let lengths = lengths?;
+    let (identify, ids) = timed(|| identify(core, share, &lengths));
+    let (checksum, _) = timed(|| share.chunks(slab).map(crc32c).fold(0, |a, b| a ^ b));
+    Ok(Cut {
+        lengths,
+        ids: ids?,
+        stages: vec![
+            stage("gather into slabs", gather),
+            stage("checksum of the stream", checksum),
+            stage("cut", cut),
+            stage("chunk ids", identify),
+        ],
+    })
+}
+
+/// What it took to store a share of the data, and to read it.
+struct Stored {
+    writing: Vec<Stage>,
+    reading: Vec<Stage>,
+}
+
+async fn store_and_read(core: &Core, number: usize, share: &[u8], cut: &Cut, fresh: &[bool]) -> Result<Stored> {
+    let (compress, blobs) = timed(|| compress(core, share, &cut.lengths, fresh));
+    let Packs { packs, seal, write } = seal_and_write(core, number, &cut.ids, &blobs).await?;
+    drop(blobs);
+    Ok(Stored {
+        writing: vec![
+            stage("probe and compress", compress),
+            stage("seal, block sums, directory", seal),
+            stage("write packs", write),
+        ],
+        reading: restore::stages(core, &packs, share.len() as u64).await?,
     })
 }
 
@@ -303,7 +366,7 @@ struct Pack {
 }
 
 /// Seals the blobs pack by pack, and puts each pack, in one buffer as the pipeline does.
-async fn seal_and_write(core: &Core, ids: &[ChunkId], blobs: &Blobs) -> Result<Packs> {
+async fn seal_and_write(core: &Core, share: usize, ids: &[ChunkId], blobs: &Blobs) -> Result<Packs> {
     let mut done = Packs {
         packs: Vec::new(),
         seal: Duration::ZERO,
@@ -321,7 +384,7 @@ async fn seal_and_write(core: &Core, ids: &[ChunkId], blobs: &Blobs) -> Result<P
         let (time, (finished, count)) = timed(|| fill_pack(core, name, buffer, ids, blobs, rest));
         done.seal += time;
         rest = &rest[count..];
-        let path = format!("measured/{counter}");
+        let path = format!("measured/{share}-{counter}");
         let lent = Arc::new(finished.bytes);
         let start = Instant::now();
         core.backend.put(&path, Bytes::from_owner(Lent(lent.clone()))).await?;

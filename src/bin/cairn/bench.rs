@@ -195,7 +195,7 @@ fn once(threads: usize, data: &[u8], dir: &Path) -> Result<Round, Failure> {
     runtime.block_on(async {
         let store = Store::open_or_create(options, NewRepository::named("bench")?).await?;
         let repository = store.repository("bench").await?;
-        let report = measure(&repository, data).await?;
+        let report = measure(&repository, data, threads).await?;
         let unknowing = store.create_repository(NewRepository::named("streams")?).await?;
         let streams = measure_streams(&unknowing, data, 2).await?;
         store.close().await;
@@ -259,7 +259,7 @@ impl View {
                 run.threads,
                 if run.threads == 1 { "" } else { "s" }
             )?;
-            if let Some(parts) = run.parts_bytes_per_second.filter(|_| run.threads == 1) {
+            if let Some(parts) = run.parts_bytes_per_second {
                 for stage in &run.stages {
                     let share = stage.share_of_parts * 100.0;
                     let rate = rate(stage.bytes_per_second);
@@ -269,10 +269,11 @@ impl View {
             }
             let whole = rate(run.whole_bytes_per_second);
             write!(out, "  {:<28} {whole:>12}", "whole")?;
-            // Stages are measured one after the other, so their sum is a yardstick for one thread only.
-            match run.whole_of_parts {
-                Some(of_parts) if run.threads == 1 => writeln!(out, "  {:5.1} % of it", of_parts * 100.0)?,
-                _ if run.threads == 1 => writeln!(out)?,
+            if let Some(of_parts) = run.whole_of_parts {
+                write!(out, "  {:5.1} % of it", of_parts * 100.0)?;
+            }
+            match run.threads {
+                1 => writeln!(out)?,
                 _ => writeln!(out, "  {:.2} times one thread", run.scaling)?,
             }
         }
