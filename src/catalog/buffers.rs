@@ -65,6 +65,11 @@ impl WriteBuffers {
         false
     }
 
+    /// How many times its size is in a buffer with `bytes`.
+    pub(super) fn fills(&self, bytes: u64) -> u64 {
+        bytes / self.bytes
+    }
+
     /// Takes up the one that fills, and lets go of those that nobody else has any more.
     fn written(&self, filling: Held) -> Vec<Held> {
         let mut written = Vec::new();

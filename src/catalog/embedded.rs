@@ -14,9 +14,9 @@
 //! times, and nobody reads or writes it meanwhile: ten trees, each with a buffer of its own to fill, do so several times as
 //! often as one that has the same memory.
 //!
-//! Memory: the block cache; up to six write buffers while writes run ahead of flushes (one fills, to twice its size at most,
-//! four wait), and those written since a snapshot was opened or the last commit; and the filters, about 1.5 bytes a row,
-//! which stay in memory so that looking up a chunk that is not there reads no disk.
+//! Memory: the block cache; the write buffers, of which one fills, and while writes run ahead of flushes three wait, each of up
+//! to twice its size; those written since a snapshot was opened or the last commit; and the filters, about 1.5 bytes a
+//! row, which stay in memory so that looking up a chunk that is not there reads no disk.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -52,6 +52,13 @@ const JOURNAL_KEPT_BYTES: u64 = 8 << 20;
 const CLOSING_FLUSH_WAIT: Duration = Duration::from_secs(5);
 /// Small buffers give small files, and those give compactions.
 const WRITE_BUFFER_BYTES_MIN: u64 = 1 << 20;
+/// Full buffers that wait for their flush. With one more the database keeps whoever commits until one is flushed, though it
+/// be for ever, since it has stopped.
+const WAITING_BUFFERS_MAX: usize = 3;
+/// For so long a commit waits while so many do.
+const BEHIND_WAIT: Duration = Duration::from_millis(50);
+/// From here on it waits until one of them is written: so many times its size is in the buffer that fills.
+const FILLS_MAX: u64 = 2;
 /// Files of tables kept open; the rest of a process's descriptors are for the store and its clients.
 const OPEN_FILES_MAX: usize = 128;
 
@@ -109,7 +116,7 @@ const SLACK_BYTES: u64 = 256 << 10;
 impl EmbeddedTables {
     /// Opens the tables in `directory`, creating it and them if they do not exist.
     ///
-    /// How large a write buffer can get at most is fixed at creation, the other limits hold from each open on.
+    /// The limits hold from this open on, whatever they were before.
     pub fn open(directory: &Path, limits: &Limits) -> Result<Self, Error> {
         Self::open_beside(directory, limits, None)
     }
@@ -317,7 +324,21 @@ impl Open {
         self.database.write_buffer_size()
     }
 
+    /// Waits while flushes are behind. Who writes comes last here: without it memory would grow, and the thread that flushes
+    /// gets the processor when others leave it to it.
+    fn wait_for_flushes(&self) {
+        let tree = &self.rows.tree;
+        let start = Instant::now();
+        while is_behind(tree.sealed_memtable_count(), || self.buffers.fills(tree.active_memtable().size()), start.elapsed())
+            // A database that has stopped flushes no more.
+            && self.database.persist(PersistMode::Buffer).is_ok()
+        {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
     fn commit(&self, batch: &Batch) -> Result<(), Error> {
+        self.wait_for_flushes();
         let changes = batch.changes();
         let mut write = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), changes.len())
             .durability(Some(PersistMode::Buffer));
@@ -503,20 +524,27 @@ fn open_tables(path: &Path, limits: &Limits) -> Result<Open, Error> {
     }
     Ok(Open {
         buffers: WriteBuffers::new(write_buffer_bytes(limits)),
-        rows: database.keyspace(ROWS, || tree_options(limits))?,
+        rows: database.keyspace(ROWS, tree_options)?,
         database,
         path: path.to_owned(),
     })
 }
 
-/// Begins the next write buffer, unless that has been done since the one with this `id` began.
+/// Begins the next write buffer, unless that has been done since the one with this `id` began or too many wait already.
 fn begin_next_buffer(rows: &Keyspace, id: u64) {
+    let tree = &rows.tree;
     // If the database has stopped, the next commit tells.
-    if rows.tree.active_memtable().id() == id
+    if tree.active_memtable().id() == id
+        && tree.sealed_memtable_count() < WAITING_BUFFERS_MAX
         && let Err(error) = rows.rotate_memtable()
     {
         tracing::warn!(%error, "the catalog could not begin another write buffer");
     }
+}
+
+/// Whether a commit has to wait longer than this.
+fn is_behind(waiting_buffers: usize, fills: impl Fn() -> u64, waited: Duration) -> bool {
+    waiting_buffers >= WAITING_BUFFERS_MAX && (waited < BEHIND_WAIT || fills() >= FILLS_MAX)
 }
 
 /// Syncs what was written to the journal, so that the flush, which keeps everybody out while it syncs, has little left to.
@@ -579,7 +607,7 @@ fn write_buffer_bytes(limits: &Limits) -> u64 {
     limits.write_buffer_bytes.max(WRITE_BUFFER_BYTES_MIN)
 }
 
-fn tree_options(limits: &Limits) -> KeyspaceCreateOptions {
+fn tree_options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         // Indexes come in parts: whole, that of a file of 64 MiB takes most of a MiB, and a lookup would push a fortieth of
         // the cache out of it.
@@ -592,8 +620,8 @@ fn tree_options(limits: &Limits) -> KeyspaceCreateOptions {
         ]))
         .filter_block_pinning_policy(PinningPolicy::all(true))
         .filter_block_partitioning_policy(PartitioningPolicy::all(false))
-        // Reached only where the next buffer is begun too late.
-        .max_memtable_size(2 * write_buffer_bytes(limits))
+        // Begun elsewhere.
+        .max_memtable_size(u64::MAX)
 }
 
 /// The file that makes a directory a catalog, locked while it is in use.
@@ -730,11 +758,10 @@ mod tests {
     }
 
     #[test]
-    fn the_next_write_buffer_begins_before_the_database_would_see_to_it() {
+    fn the_next_write_buffer_begins_without_the_database() {
         let (_directory, tables) = open();
         let first = with_tree(&tables, |tree| tree.active_memtable().id());
         let mut batch = Batch::new();
-        // More than one buffer, and less than the two from which on the database does.
         for key in 0..24_u32 {
             batch.put(Table::Chunks, key.to_be_bytes().to_vec(), vec![1; 48 << 10]);
         }
@@ -745,6 +772,37 @@ mod tests {
             tables.get(Table::Chunks, &[0; 4]).unwrap().is_some(),
             "written to a file"
         );
+    }
+
+    #[test]
+    fn a_commit_waits_for_a_time_while_flushes_are_behind_and_longer_where_memory_ends() {
+        let [soon, late] = [BEHIND_WAIT - Duration::from_millis(1), BEHIND_WAIT];
+        for (waiting, fills, waited, is_behind_then) in [
+            (2, 9, Duration::ZERO, false),
+            (3, 0, soon, true),
+            (3, 1, late, false),
+            (3, 2, late, true),
+            (3, 2, Duration::from_secs(60), true),
+        ] {
+            assert_eq!(
+                is_behind(waiting, || fills, waited),
+                is_behind_then,
+                "{waiting} {fills} {waited:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_more_write_buffers_wait_than_the_database_bears() {
+        let (_directory, tables) = open();
+        for key in 0..200_u32 {
+            let mut batch = Batch::new();
+            batch.put(Table::Chunks, key.to_be_bytes().to_vec(), vec![1; 256 << 10]);
+            tables.commit(batch).unwrap();
+            let waiting = with_tree(&tables, |tree| tree.sealed_memtable_count());
+            assert!(waiting <= WAITING_BUFFERS_MAX, "{waiting} after {key}");
+        }
+        eventually(|| with_tree(&tables, |tree| tree.sealed_memtable_count()) == 0);
     }
 
     #[test]

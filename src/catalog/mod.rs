@@ -90,7 +90,7 @@ impl Eq for Kept {}
 pub struct Limits {
     /// Memory for rows and index blocks read from disk.
     pub cache_bytes: u64,
-    /// Memory for rows before they go to disk. Holds from the creation of a catalog on.
+    /// Memory for rows before they go to disk; up to eight times as much while writes run ahead of that.
     pub write_buffer_bytes: u64,
     /// Disk for journals before the oldest is emptied; at least 64 MiB. One journal more can be in use.
     pub journal_bytes: u64,
