@@ -21,7 +21,7 @@ pub(super) type Held = Arc<dyn Any + Send + Sync>;
 
 /// Knows the buffer that fills and those before it that the tree still has.
 pub(super) struct WriteBuffers {
-    /// A buffer with more is full.
+    /// A buffer with so many is full.
     bytes: u64,
     newest_last: Mutex<VecDeque<Held>>,
     at_work: Mutex<Option<JoinHandle<()>>>,
@@ -38,31 +38,29 @@ impl WriteBuffers {
 
     /// This one has `bytes` after a commit. Of two commits at the same time, the later may come with the older one.
     ///
-    /// If it is full, the thread does `begin_next`. Whether the caller has to see to that instead: the thread is behind, and
-    /// this one has twice as much as it should.
+    /// If it is full, the thread does `begin_next`. Whether the caller has to see to that instead: the thread is behind, or could
+    /// not be started, and this one has twice as much as it should.
     #[must_use]
     pub(super) fn note(&self, filling: Held, bytes: u64, begin_next: impl FnOnce() + Send + 'static) -> bool {
         let written = self.written(filling);
-        let is_full = bytes > self.bytes;
+        let is_full = self.fills(bytes) >= 1;
         if written.is_empty() && !is_full {
             return false;
         }
         let mut at_work = self.at_work.lock();
         if at_work.as_ref().is_some_and(|thread| !thread.is_finished()) {
             // Those that are written are dropped here: otherwise memory would grow.
-            return bytes > 2 * self.bytes;
+            return self.fills(bytes) >= 2;
         }
-        *at_work = Builder::new()
-            .name("cairn-catalog".to_owned())
-            .spawn(move || {
-                if is_full {
-                    begin_next();
-                }
-                give_way();
-                drop(written);
-            })
-            .ok();
-        false
+        let work = move || {
+            if is_full {
+                begin_next();
+            }
+            give_way();
+            drop(written);
+        };
+        *at_work = Builder::new().name("cairn-catalog".to_owned()).spawn(work).ok();
+        at_work.is_none() && self.fills(bytes) >= 2
     }
 
     /// How many times its size is in a buffer with `bytes`.
@@ -120,7 +118,7 @@ mod tests {
     #[test]
     fn a_written_buffer_is_dropped_in_the_background_once_nobody_else_has_it() {
         let (sender, dropped) = mpsc::channel();
-        let buffers = WriteBuffers::new(1);
+        let buffers = WriteBuffers::new(2);
         let [first, second, third] = [0; 3].map(|_| Arc::new(Told(sender.clone())));
         for active in [&first, &first, &second] {
             note(&buffers, active.clone());
@@ -151,13 +149,14 @@ mod tests {
             begun.send(()).unwrap();
             may_go_on.recv_timeout(PATIENCE).unwrap();
         };
-        assert!(!buffers.note(filling.clone(), 11, begin));
+        assert!(!buffers.note(filling.clone(), 10, begin));
         begins.recv_timeout(PATIENCE).unwrap();
         let again = || panic!("one thread is at it");
-        assert!(!buffers.note(filling.clone(), 20, again), "it is given time");
-        assert!(buffers.note(filling, 21, again));
+        assert!(!buffers.note(filling.clone(), 19, again), "it is given time");
+        assert!(buffers.note(filling, 20, again));
         go_on.send(()).unwrap();
         drop(buffers);
-        assert!(begins.recv().is_err(), "who drops the buffers waits for the thread");
+        let ended = Err(mpsc::TryRecvError::Disconnected);
+        assert_eq!(begins.try_recv(), ended, "who drops the buffers waits for the thread");
     }
 }

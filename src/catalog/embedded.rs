@@ -24,6 +24,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, PartitioningPolicy, PinningPolicy};
@@ -55,9 +56,9 @@ const WRITE_BUFFER_BYTES_MIN: u64 = 1 << 20;
 /// Full buffers that wait for their flush. With one more the database keeps whoever commits until one is flushed, though it
 /// be for ever, since it has stopped.
 const WAITING_BUFFERS_MAX: usize = 3;
-/// For so long a commit waits while so many do.
+/// While so many do, catalogs are ready after so long.
 const BEHIND_WAIT: Duration = Duration::from_millis(50);
-/// From here on it waits until one of them is written: so many times its size is in the buffer that fills.
+/// From here on each commit waits until one of them is written: so many times its size is in the buffer that fills.
 const FILLS_MAX: u64 = 2;
 /// Files of tables kept open; the rest of a process's descriptors are for the store and its clients.
 const OPEN_FILES_MAX: usize = 128;
@@ -97,6 +98,8 @@ struct Open {
     rows: Keyspace,
     database: Database,
     path: PathBuf,
+    /// Held by whoever begins the next buffer.
+    begins: Arc<Mutex<()>>,
 }
 
 /// Why nothing is accepted.
@@ -116,7 +119,7 @@ const SLACK_BYTES: u64 = 256 << 10;
 impl EmbeddedTables {
     /// Opens the tables in `directory`, creating it and them if they do not exist.
     ///
-    /// The limits hold from this open on, whatever they were before.
+    /// The limits hold from each open on.
     pub fn open(directory: &Path, limits: &Limits) -> Result<Self, Error> {
         Self::open_beside(directory, limits, None)
     }
@@ -258,8 +261,8 @@ impl Inner {
         Some(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    /// Whether a file system that is the catalog's alone gets full: what is not flushed yet, or two write buffers, have to
-    /// find room there, on a small one a twentieth of it. Left at twice that.
+    /// Whether a file system that is the catalog's alone gets full: two write buffers, or what is not flushed yet and
+    /// one more, have to find room there, on a small one a twentieth of it. Left at twice that.
     fn is_low(&self) -> bool {
         if self.reserve.is_some() {
             // Whoever keeps that one also says how full it is.
@@ -269,7 +272,9 @@ impl Inner {
             return false;
         };
         let total = stat.f_blocks.saturating_mul(stat.f_frsize);
-        let enter = (2 * write_buffer_bytes(&self.limits)).min(total / 20);
+        let buffer = write_buffer_bytes(&self.limits);
+        let (_, buffered) = self.with(|open| Ok(open.buffered_bytes()));
+        let enter = (2 * buffer).max(buffer + buffered.unwrap_or(0)).min(total / 20);
         let was_low = self.is_low.load(Ordering::Relaxed);
         let is_low = stat.f_bavail.saturating_mul(stat.f_frsize) < if was_low { 2 * enter } else { enter };
         self.is_low.store(is_low, Ordering::Relaxed);
@@ -324,21 +329,22 @@ impl Open {
         self.database.write_buffer_size()
     }
 
-    /// Waits while flushes are behind. Who writes comes last here: without it memory would grow, and the thread that flushes
-    /// gets the processor when others leave it to it.
-    fn wait_for_flushes(&self) {
+    /// Waits while flushes are behind, for up to `most` and while memory has no room: the thread that flushes gets the processor
+    /// when others leave it to it.
+    fn wait_for_flushes(&self, most: Duration) {
         let tree = &self.rows.tree;
-        let start = Instant::now();
-        while is_behind(tree.sealed_memtable_count(), || self.buffers.fills(tree.active_memtable().size()), start.elapsed())
-            // A database that has stopped flushes no more.
-            && self.database.persist(PersistMode::Buffer).is_ok()
-        {
-            std::thread::park_timeout(Duration::from_millis(1));
-        }
+        let is_behind = |waited| {
+            let waiting_buffers = tree.sealed_memtable_count();
+            let fills = || self.buffers.fills(tree.active_memtable().size());
+            waiting_buffers >= WAITING_BUFFERS_MAX && (waited < most || fills() >= FILLS_MAX)
+        };
+        // A database that has stopped flushes no more.
+        wait_while(is_behind, || self.database.persist(PersistMode::Buffer).is_ok());
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), Error> {
-        self.wait_for_flushes();
+        // Those who write much are kept by `ready`, where they hold nothing that others wait for.
+        self.wait_for_flushes(Duration::ZERO);
         let changes = batch.changes();
         let mut write = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), changes.len())
             .durability(Some(PersistMode::Buffer));
@@ -351,15 +357,49 @@ impl Open {
         write.commit()?;
         let filling = self.rows.tree.active_memtable();
         let (id, bytes) = (filling.id(), filling.size());
-        let (rows, path) = (self.rows.clone(), self.path.clone());
+        let next = NextBuffer {
+            rows: self.rows.clone(),
+            begins: self.begins.clone(),
+            after: id,
+        };
+        let (beside, path) = (next.clone(), self.path.clone());
         let begin_next = move || {
-            sync_journal(&path);
-            begin_next_buffer(&rows, id);
+            if beside.is_due() {
+                sync_journal(&path);
+                beside.begin();
+            }
         };
         if self.buffers.note(filling, bytes, begin_next) {
-            begin_next_buffer(&self.rows, id);
+            next.begin();
         }
         Ok(())
+    }
+}
+
+/// The write buffer after the one with an id.
+#[derive(Clone)]
+struct NextBuffer {
+    rows: Keyspace,
+    begins: Arc<Mutex<()>>,
+    after: u64,
+}
+
+impl NextBuffer {
+    /// Whether it has not begun, and not too many wait already.
+    fn is_due(&self) -> bool {
+        let tree = &self.rows.tree;
+        tree.active_memtable().id() == self.after && tree.sealed_memtable_count() < WAITING_BUFFERS_MAX
+    }
+
+    fn begin(&self) {
+        // The database would begin one after whichever is the newest by now.
+        let _begins = self.begins.lock();
+        // If the database has stopped, the next commit tells.
+        if self.is_due()
+            && let Err(error) = self.rows.rotate_memtable()
+        {
+            tracing::warn!(%error, "the catalog could not begin another write buffer");
+        }
     }
 }
 
@@ -409,9 +449,11 @@ impl Tables for EmbeddedTables {
     }
 
     fn ready(&self) -> Result<(), Error> {
-        // Writes nothing, and fails once the database has stopped.
-        self.inner
-            .with_writing(|open| Ok(open.database.persist(PersistMode::Buffer)?))
+        self.inner.with_writing(|open| {
+            open.wait_for_flushes(BEHIND_WAIT);
+            // Writes nothing, and fails once the database has stopped.
+            Ok(open.database.persist(PersistMode::Buffer)?)
+        })
     }
 
     fn trouble(&self) -> Option<Error> {
@@ -511,7 +553,12 @@ fn open_tables(path: &Path, limits: &Limits) -> Result<Open, Error> {
             .open()
     };
     // Damage that its checksums do not cover makes the database panic while it opens.
-    let opened = std::thread::scope(|scope| scope.spawn(open).join());
+    let opened = std::thread::scope(|scope| {
+        let thread = Builder::new()
+            .name("cairn-catalog".to_owned())
+            .spawn_scoped(scope, open)?;
+        Ok::<_, io::Error>(thread.join())
+    })?;
     let database = opened.map_err(|_| Error::Damaged {
         problem: "its files do not fit together".to_owned(),
     })??;
@@ -527,24 +574,16 @@ fn open_tables(path: &Path, limits: &Limits) -> Result<Open, Error> {
         rows: database.keyspace(ROWS, tree_options)?,
         database,
         path: path.to_owned(),
+        begins: Arc::default(),
     })
 }
 
-/// Begins the next write buffer, unless that has been done since the one with this `id` began or too many wait already.
-fn begin_next_buffer(rows: &Keyspace, id: u64) {
-    let tree = &rows.tree;
-    // If the database has stopped, the next commit tells.
-    if tree.active_memtable().id() == id
-        && tree.sealed_memtable_count() < WAITING_BUFFERS_MAX
-        && let Err(error) = rows.rotate_memtable()
-    {
-        tracing::warn!(%error, "the catalog could not begin another write buffer");
+/// Waits while something `is_behind`, told for how long so far, and `is_alive`.
+fn wait_while(is_behind: impl Fn(Duration) -> bool, is_alive: impl Fn() -> bool) {
+    let start = Instant::now();
+    while is_behind(start.elapsed()) && is_alive() {
+        std::thread::park_timeout(Duration::from_millis(1));
     }
-}
-
-/// Whether a commit has to wait longer than this.
-fn is_behind(waiting_buffers: usize, fills: impl Fn() -> u64, waited: Duration) -> bool {
-    waiting_buffers >= WAITING_BUFFERS_MAX && (waited < BEHIND_WAIT || fills() >= FILLS_MAX)
 }
 
 /// Syncs what was written to the journal, so that the flush, which keeps everybody out while it syncs, has little left to.
@@ -775,21 +814,19 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_waits_for_a_time_while_flushes_are_behind_and_longer_where_memory_ends() {
-        let [soon, late] = [BEHIND_WAIT - Duration::from_millis(1), BEHIND_WAIT];
-        for (waiting, fills, waited, is_behind_then) in [
-            (2, 9, Duration::ZERO, false),
-            (3, 0, soon, true),
-            (3, 1, late, false),
-            (3, 2, late, true),
-            (3, 2, Duration::from_secs(60), true),
-        ] {
-            assert_eq!(
-                is_behind(waiting, || fills, waited),
-                is_behind_then,
-                "{waiting} {fills} {waited:?}"
-            );
-        }
+    fn who_waits_for_flushes_goes_on_when_they_are_done_and_when_nobody_does_them() {
+        let calls = |most: usize| {
+            let calls = std::cell::Cell::new(0);
+            move || calls.replace(calls.get() + 1) < most
+        };
+        let flushes = calls(3);
+        wait_while(|_| flushes(), || true);
+        let stops = calls(3);
+        wait_while(|_| true, stops);
+        let least = Duration::from_millis(5);
+        let start = Instant::now();
+        wait_while(|waited| waited < least, || true);
+        assert!(start.elapsed() >= least);
     }
 
     #[test]
@@ -808,21 +845,24 @@ mod tests {
     #[test]
     fn the_thread_that_flushes_and_compacts_gives_way() {
         let (_directory, _tables) = open();
-        let mut found = 0;
-        for task in fs::read_dir("/proc/self/task").unwrap() {
-            let path = task.unwrap().path();
-            // Other tests start and end threads meanwhile.
-            let Ok(stat) = fs::read_to_string(path.join("stat")) else {
-                continue;
-            };
+        // A thread names itself once it runs.
+        eventually(|| !workers().is_empty());
+        assert!(workers().iter().all(|niceness| *niceness >= 5), "{:?}", workers());
+    }
+
+    /// The niceness of each thread of this process that flushes and compacts.
+    fn workers() -> Vec<i32> {
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        // Other tests start and end threads meanwhile.
+        let stats = tasks
+            .flatten()
+            .flat_map(|task| fs::read_to_string(task.path().join("stat")));
+        let niceness = |stat: String| {
             let (name, fields) = stat.rsplit_once(')').unwrap();
-            if name.contains("fjall:worker") {
-                // `man 5 proc`: the niceness is field 19, and the name is field 2.
-                let niceness: i32 = fields.split_whitespace().nth(16).unwrap().parse().unwrap();
-                assert!(niceness >= 10, "{stat}");
-                found += 1;
-            }
-        }
-        assert!(found > 0, "it has this name");
+            // `man 5 proc`: the niceness is field 19, and the name is field 2.
+            name.contains("fjall:worker")
+                .then(|| fields.split_whitespace().nth(16).unwrap().parse().unwrap())
+        };
+        stats.filter_map(niceness).collect()
     }
 }

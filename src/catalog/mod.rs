@@ -42,8 +42,8 @@ pub use transaction::{SealedTransaction, Transaction};
 use crate::codec::RepositoryId;
 use crate::format::CatalogKeys;
 
-/// What background work is behind others by (see `man 7 sched`): about a tenth of their share where both want the processor.
-const NICE: i32 = 10;
+/// What background work is behind others by (see `man 7 sched`): about a third of their share where both want the processor.
+const NICE: i32 = 5;
 
 /// From now on this thread, and those that it starts, get the processor when others do not need it.
 pub(crate) fn give_way() {
@@ -90,7 +90,8 @@ impl Eq for Kept {}
 pub struct Limits {
     /// Memory for rows and index blocks read from disk.
     pub cache_bytes: u64,
-    /// Memory for rows before they go to disk; up to eight times as much while writes run ahead of that.
+    /// Memory for rows before they go to disk; up to eight times as much while writes run ahead of
+    /// that, and what is written while a snapshot is open.
     pub write_buffer_bytes: u64,
     /// Disk for journals before the oldest is emptied; at least 64 MiB. One journal more can be in use.
     pub journal_bytes: u64,

@@ -36,7 +36,7 @@ pub(crate) struct Core {
     /// is held where it is, and nothing is found that is about to go. Never held across an await.
     pub(crate) places: RwLock<()>,
     pub(crate) compute: Compute,
-    /// For work that nobody waits for.
+    /// For work that neither puts nor gets wait for.
     pub(crate) background: Compute,
     pub(crate) compressors: Compressors,
     pub(crate) slabs: Slabs,

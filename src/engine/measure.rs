@@ -90,6 +90,8 @@ impl Report {
 /// Measures `data` in a repository that does not hold any of it. Each stage is done by so many threads at once, each of which has
 /// its share of the data: what they take from each other is in the parts as it is in the whole.
 ///
+/// Keeps the thread that it runs on: for a runtime that has others.
+///
 /// # Errors
 /// Whatever a put or a get can fail with.
 pub async fn measure(repository: &Repository, data: &[u8], threads: usize) -> Result<Report> {

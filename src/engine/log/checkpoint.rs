@@ -14,6 +14,7 @@ use super::apply::HEADS_MAX;
 use super::ownership::check_fence;
 use crate::backend::{ErrorKind, Listed, Room};
 use crate::catalog::{DirtyKey, Lookup, RepositorySnapshot, TipRow};
+use crate::engine::compute::Compute;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
 use crate::engine::pace::Pace;
@@ -117,8 +118,8 @@ impl Draft {
         }))
     }
 
-    /// Reads some of the tables where it holds nobody up. Without rests: while the snapshot is open, the tables keep what is
-    /// overwritten, which costs those who write more than a short time of full speed.
+    /// Reads some of the tables where it holds nobody up. It gives way, but takes no rests: while the snapshot is open, the tables
+    /// keep what is written and overwritten, in memory too.
     async fn reading<T: Send + 'static>(
         &self,
         core: &Core,
@@ -167,7 +168,7 @@ async fn former(
     let Some((name, log_number)) = tip.checkpoints[0] else {
         return (None, None);
     };
-    let Ok(root) = read_root(core, &name).await else {
+    let Ok(root) = read_root_gently(core, &name).await else {
         return (None, None);
     };
     if name.epoch != epoch {
@@ -216,16 +217,24 @@ async fn read_kind(core: &Core, file: &Listed) -> Option<CheckpointKind> {
 
 /// Reads and opens a root.
 pub(crate) async fn read_root(core: &Core, name: &CheckpointName) -> Result<CheckpointRoot> {
+    read_root_on(&core.compute, core, name).await
+}
+
+/// As [`read_root`], for a checkpoint under way.
+async fn read_root_gently(core: &Core, name: &CheckpointName) -> Result<CheckpointRoot> {
+    read_root_on(&core.background, core, name).await
+}
+
+async fn read_root_on(threads: &Compute, core: &Core, name: &CheckpointName) -> Result<CheckpointRoot> {
     let path = core.layout.checkpoint(name);
     let file = core.backend.get(&path).await?;
     let (secrets, name) = (core.secrets.clone(), *name);
-    core.background
-        .run(move || {
-            open_checkpoint_file(&secrets, CheckpointKind::Root, &name, &file)
-                .and_then(|plain| CheckpointRoot::decode(&plain))
-                .map_err(|error| damaged(&path, error))
-        })
-        .await?
+    let open = move || {
+        open_checkpoint_file(&secrets, CheckpointKind::Root, &name, &file)
+            .and_then(|plain| CheckpointRoot::decode(&plain))
+            .map_err(|error| damaged(&path, error))
+    };
+    threads.run(open).await?
 }
 
 /// Reads and opens a segment of the object table.
@@ -379,7 +388,7 @@ impl SegmentWriter<'_> {
             })
             .await?;
         let (name, _) = self.put(CheckpointKind::Root, encoded).await?;
-        let read = read_root(self.core, &name).await?;
+        let read = read_root_gently(self.core, &name).await?;
         background
             .run(move || match read == root {
                 true => Ok((root, name)),
@@ -493,7 +502,7 @@ async fn forget_others(core: &Core, epoch: u64, tip: &TipRow, newest: &Checkpoin
     let Some((second, _)) = &tip.checkpoints[1] else {
         return;
     };
-    let Ok(second) = read_root(core, second).await else {
+    let Ok(second) = read_root_gently(core, second).await else {
         return;
     };
     let mut kept: HashSet<CheckpointName> = tip.checkpoints.iter().flatten().map(|(name, _)| *name).collect();

@@ -74,13 +74,16 @@ impl Committer {
                 batch.push(request);
             }
             self.group.gather(&mut batch, most, &mut requests).await;
-            let since = Instant::now();
+            // One that opens the epoch also clears away what others left: it says nothing about the next.
+            let (since, opens) = (Instant::now(), self.opening.is_some());
             let ended = self.serve(batch).await;
             let stored = std::mem::take(&mut self.stored);
             if let Some(ended) = ended {
                 // Before they are told: whoever is may be among those who wait before the next line.
                 let waiting = requests.len() + self.waiting.len();
-                self.group.served(ended.answers.len(), waiting, since.elapsed(), stored);
+                if !opens {
+                    self.group.served(ended.answers.len(), waiting, since.elapsed(), stored);
+                }
                 ended.tell();
             }
         }
