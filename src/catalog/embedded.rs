@@ -847,7 +847,7 @@ mod tests {
         let (_directory, _tables) = open();
         // A thread names itself once it runs.
         eventually(|| !workers().is_empty());
-        assert!(workers().iter().all(|niceness| *niceness >= 5), "{:?}", workers());
+        assert!(workers().iter().all(|niceness| *niceness >= 10), "{:?}", workers());
     }
 
     /// The niceness of each thread of this process that flushes and compacts.

@@ -42,8 +42,8 @@ pub use transaction::{SealedTransaction, Transaction};
 use crate::codec::RepositoryId;
 use crate::format::CatalogKeys;
 
-/// What background work is behind others by (see `man 7 sched`): about a third of their share where both want the processor.
-const NICE: i32 = 5;
+/// What background work is behind others by (see `man 7 sched`): about a tenth of their share where both want the processor.
+const NICE: i32 = 10;
 
 /// From now on this thread, and those that it starts, get the processor when others do not need it.
 pub(crate) fn give_way() {

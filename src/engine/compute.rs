@@ -92,7 +92,7 @@ mod tests {
         let niceness = || rustix::process::getpriority_process(None).unwrap();
         let own = niceness();
         let background = Compute::background().unwrap();
-        assert_eq!(background.run(niceness).await.unwrap(), (own + 5).min(19));
+        assert_eq!(background.run(niceness).await.unwrap(), (own + 10).min(19));
         assert_eq!(niceness(), own, "nobody else does");
     }
 }
