@@ -43,14 +43,14 @@ impl WriteBuffers {
     #[must_use]
     pub(super) fn note(&self, filling: Held, bytes: u64, begin_next: impl FnOnce() + Send + 'static) -> bool {
         let written = self.written(filling);
-        let is_full = self.fills(bytes) >= 1;
+        let is_full = bytes >= self.bytes;
         if written.is_empty() && !is_full {
             return false;
         }
         let mut at_work = self.at_work.lock();
         if at_work.as_ref().is_some_and(|thread| !thread.is_finished()) {
             // Those that are written are dropped here: otherwise memory would grow.
-            return self.fills(bytes) >= 2;
+            return self.is_overfull(bytes);
         }
         let work = move || {
             if is_full {
@@ -60,12 +60,12 @@ impl WriteBuffers {
             drop(written);
         };
         *at_work = Builder::new().name("cairn-catalog".to_owned()).spawn(work).ok();
-        at_work.is_none() && self.fills(bytes) >= 2
+        at_work.is_none() && self.is_overfull(bytes)
     }
 
-    /// How many times its size is in a buffer with `bytes`.
-    pub(super) fn fills(&self, bytes: u64) -> u64 {
-        bytes / self.bytes
+    /// Whether a buffer with `bytes` has twice as much as it should: the next has to begin, and if it cannot, whoever writes waits.
+    pub(super) fn is_overfull(&self, bytes: u64) -> bool {
+        bytes >= 2 * self.bytes
     }
 
     /// Takes up the one that fills, and lets go of those that nobody else has any more.

@@ -58,8 +58,6 @@ const WRITE_BUFFER_BYTES_MIN: u64 = 1 << 20;
 const WAITING_BUFFERS_MAX: usize = 3;
 /// While so many do, catalogs are ready after so long.
 const BEHIND_WAIT: Duration = Duration::from_millis(50);
-/// From here on each commit waits until one of them is written: so many times its size is in the buffer that fills.
-const FILLS_MAX: u64 = 2;
 /// Files of tables kept open; the rest of a process's descriptors are for the store and its clients.
 const OPEN_FILES_MAX: usize = 128;
 
@@ -335,8 +333,8 @@ impl Open {
         let tree = &self.rows.tree;
         let is_behind = |waited| {
             let waiting_buffers = tree.sealed_memtable_count();
-            let fills = || self.buffers.fills(tree.active_memtable().size());
-            waiting_buffers >= WAITING_BUFFERS_MAX && (waited < most || fills() >= FILLS_MAX)
+            let is_overfull = || self.buffers.is_overfull(tree.active_memtable().size());
+            waiting_buffers >= WAITING_BUFFERS_MAX && (waited < most || is_overfull())
         };
         // A database that has stopped flushes no more.
         wait_while(is_behind, || self.database.persist(PersistMode::Buffer).is_ok());
