@@ -268,7 +268,7 @@ fn page<R: Row>(lookup: &(impl Lookup + ?Sized), after: Option<&RowKey>, limit: 
 }
 
 /// Refuses a row whose content names another one: two ids or names with the same row key.
-fn belongs<T>(is_it: bool, row: T, table: Table) -> Result<T, Error> {
+pub(super) fn belongs<T>(is_it: bool, row: T, table: Table) -> Result<T, Error> {
     if is_it {
         Ok(row)
     } else {

@@ -1,13 +1,15 @@
 //! Changes to the rows of one repository that are applied together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
 use crate::codec::ChunkId;
 use crate::format::{Hash32, ObjectName, ObjectVersion, PackNumber};
 
 use super::error::Error;
-use super::repository::{DirtyKey, Lookup, RepositoryCatalog, put_id_key, rebuilding_key, row as read_row, tip_key};
+use super::repository::{
+    DirtyKey, Lookup, RepositoryCatalog, belongs, put_id_key, rebuilding_key, row as read_row, tip_key,
+};
 use super::rows::{
     ChunkRow, DirtyRow, EntriesRow, HeadRow, PUT_IDS_KEPT, PackRow, PutIdRow, PutOrderRow, ReleaseRow, Row, TipRow,
 };
@@ -19,6 +21,8 @@ pub struct Transaction {
     catalog: RepositoryCatalog,
     /// Encoded rows, sealed only once they are committed: counters of one pack may change many times before.
     changes: BTreeMap<(Table, RowKey), Option<Vec<u8>>>,
+    /// Objects that were read to be looked at again, as they were.
+    objects: HashMap<RowKey, Option<Vec<u8>>>,
     /// The row that the last put id dropped was in, so that it is not read again for each of those in it.
     oldest: Option<(RowKey, PutOrderRow)>,
 }
@@ -44,6 +48,7 @@ impl Transaction {
         Self {
             catalog,
             changes: BTreeMap::new(),
+            objects: HashMap::new(),
             oldest: None,
         }
     }
@@ -112,6 +117,20 @@ impl Transaction {
     /// Removes what is in a pack.
     pub fn remove_entries(&mut self, number: PackNumber) {
         self.remove(Table::Entries, RowKey::pack(number));
+    }
+
+    /// As [`Lookup::object`]; whoever asks for it later in this transaction need not read it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_object(&mut self, name: &ObjectName) -> Result<Option<ObjectVersion>, Error> {
+        let key = RowKey::new(&[&self.object_key(name)]);
+        let row = self.encoded(Table::Objects, &key)?;
+        self.objects.insert(key, row);
+        let object: Option<ObjectVersion> = read_row(self, &key)?;
+        object
+            .map(|object| belongs(object.name == *name, object, Table::Objects))
+            .transpose()
     }
 
     /// Sets the newest version of an object.
@@ -232,8 +251,9 @@ impl Transaction {
 
 impl Lookup for Transaction {
     fn encoded(&self, table: Table, key: &RowKey) -> Result<Option<Vec<u8>>, Error> {
-        match self.changes.get(&(table, *key)) {
-            Some(change) => Ok(change.clone()),
+        let read = || self.objects.get(key).filter(|_| table == Table::Objects);
+        match self.changes.get(&(table, *key)).or_else(read) {
+            Some(row) => Ok(row.clone()),
             None => self.catalog.encoded(table, key),
         }
     }

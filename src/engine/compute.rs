@@ -5,8 +5,10 @@
 //! what neither puts nor gets wait for.
 
 use std::num::NonZeroUsize;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 use super::error::{Error, Result};
@@ -73,6 +75,20 @@ impl Compute {
     }
 }
 
+/// Does `work`, which may block. On a runtime of several threads that is here, while another thread takes over what else there is
+/// to do: nobody has to be woken for it, and nobody when it is done.
+pub(crate) async fn in_place<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => tokio::task::spawn_blocking(work).await.map_err(|_| panicked()),
+        _ => tokio::task::block_in_place(|| caught(work)),
+    }
+}
+
+/// Does `work` here and now; if it panics that is an error, as it is of work on the pool.
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| panicked())
+}
+
 fn panicked() -> Error {
     Error::internal("a job of the engine ended early; the log has the cause")
 }
@@ -94,5 +110,25 @@ mod tests {
         let background = Compute::background().unwrap();
         assert_eq!(background.run(niceness).await.unwrap(), (own + 10).min(19));
         assert_eq!(niceness(), own, "nobody else does");
+    }
+
+    #[tokio::test]
+    async fn work_that_blocks_leaves_a_runtime_of_one_thread() {
+        let here = std::thread::current().id();
+        assert_ne!(in_place(|| std::thread::current().id()).await.unwrap(), here);
+        in_place(|| panic!("as it may")).await.unwrap_err();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn work_that_blocks_keeps_its_thread_and_no_other_task() {
+        let blocked = async {
+            let here = std::thread::current().id();
+            let (sender, receiver) = std::sync::mpsc::channel();
+            tokio::spawn(async move { sender.send(()) });
+            let there = in_place(move || receiver.recv().map(|()| std::thread::current().id()));
+            assert_eq!(there.await.unwrap(), Ok(here));
+            in_place(|| panic!("as it may")).await.unwrap_err();
+        };
+        tokio::spawn(blocked).await.unwrap();
     }
 }

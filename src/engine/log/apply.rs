@@ -41,16 +41,16 @@ pub(crate) struct Committed {
 /// # Errors
 /// `CatalogFailed` if the catalog cannot be read or written, `DataLoss` if the log contradicts it. Nothing is changed.
 pub(crate) fn apply(core: &Core, entry: &Committed) -> Result<TipRow> {
-    prepare(core, entry)?.apply(core, entry)
+    prepare(entry, core.catalog.begin())?.apply(core, entry)
 }
 
 /// Does of [`apply`] what changes nothing yet, so that it can be done while the commit is being written. What is returned holds
-/// for as long as the apply lock is not given back.
+/// for as long as the apply lock is not given back, as does what was read in `tx`.
 ///
 /// # Errors
 /// As of `apply`.
-pub(crate) fn prepare(core: &Core, entry: &Committed) -> Result<PreparedChange> {
-    let mut change = Change::begin(core, entry.tip.stats);
+pub(crate) fn prepare(entry: &Committed, tx: Transaction) -> Result<PreparedChange> {
+    let mut change = Change::new(tx, entry.tip.stats);
     for pack in entry.introduced.iter().chain([&entry.commit]) {
         let log_number = match pack.kind {
             PackKind::Commit => entry.section.log_number,
@@ -127,8 +127,12 @@ pub(crate) struct Change {
 
 impl Change {
     pub(crate) fn begin(core: &Core, stats: Stats) -> Self {
+        Self::new(core.catalog.begin(), stats)
+    }
+
+    fn new(tx: Transaction, stats: Stats) -> Self {
         Self {
-            tx: core.catalog.begin(),
+            tx,
             stats,
             new_manifests: Vec::new(),
             moved: Vec::new(),

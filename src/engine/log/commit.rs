@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -18,6 +18,7 @@ use super::group::Group;
 use super::ownership::Ownership;
 use super::requests::{Answer, Request};
 use crate::catalog::{Lookup, TipRow};
+use crate::engine::compute::in_place;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::options::Options;
@@ -40,8 +41,6 @@ pub(crate) struct Committer {
     pub(crate) waiting: VecDeque<Request>,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) group: Group,
-    /// How long the pack of the commit at hand took to be stored.
-    pub(crate) stored: Duration,
 }
 
 impl Committer {
@@ -77,12 +76,11 @@ impl Committer {
             // One that opens the epoch also clears away what others left: it says nothing about the next.
             let (since, opens) = (Instant::now(), self.opening.is_some());
             let ended = self.serve(batch).await;
-            let stored = std::mem::take(&mut self.stored);
             if let Some(ended) = ended {
                 // Before they are told: whoever is may be among those who wait before the next line.
                 let waiting = requests.len() + self.waiting.len();
                 if !opens {
-                    self.group.served(ended.answers.len(), waiting, since.elapsed(), stored);
+                    self.group.served(ended.answers.len(), waiting, since.elapsed());
                 }
                 ended.tell();
             }
@@ -234,13 +232,10 @@ impl Committer {
     /// puts that were under way when the room ran out end here. And what the catalog cannot take up is not committed.
     async fn admit(&self, open: &OpenPack) -> Result<()> {
         let catalog = self.core.store_catalog.clone();
-        let ready = tokio::task::spawn_blocking(move || catalog.ready());
         if !open.writer.is_empty() {
             self.core.gate.admit_pack(open.writer.stored_len() as u64).await?;
         }
-        Ok(ready
-            .await
-            .map_err(|_| Error::internal("opening the catalog anew panicked"))??)
+        Ok(in_place(move || catalog.ready()).await??)
     }
 
     async fn append(&mut self, open: OpenPack, introduced: Vec<NewPack>, decided: Decided) -> Result<()> {
@@ -256,10 +251,9 @@ impl Committer {
         let entry = Arc::new(self.entry(commit, introduced, section, decided.sequence));
         let packer: Weak<Packer> = Arc::downgrade(&self.packer);
         // The processor has something to do while the disk syncs.
-        let since = Instant::now();
-        let put = async { (unwritten.put(&self.core, &packer).await, since.elapsed()) };
-        let ((written, stored), prepared) = tokio::join!(put, self.on_catalog(&entry, prepare));
-        self.stored = stored;
+        let (tx, change) = (decided.tx, entry.clone());
+        let preparing = async { tokio::task::spawn_blocking(move || prepare(&change, tx)).await };
+        let (written, prepared) = tokio::join!(unwritten.put(&self.core, &packer), preparing);
         written.map_err(|error| in_doubt(error, &name))?;
         // From here on it is durable: whatever fails, others may come to see it.
         self.packer.committed();
@@ -268,10 +262,13 @@ impl Committer {
             .await
             .map_err(|error| unacknowledged(error, &name))?;
         drop(decided.claims);
-        let prepared = prepared.map_err(|error| unacknowledged(error, &name))?;
-        self.tip = self
-            .on_catalog(&entry, move |core, entry| prepared.apply(core, entry))
+        let prepared = prepared
+            .unwrap_or_else(|_| Err(Error::internal("changing the catalog panicked")))
+            .map_err(|error| unacknowledged(error, &name))?;
+        let core = self.core.clone();
+        self.tip = in_place(move || prepared.apply(&core, &entry))
             .await
+            .and_then(|applied| applied)
             .map_err(|error| unacknowledged(error, &name))?;
         drop(pending);
         self.core.counters.records.add(records);
@@ -317,18 +314,6 @@ impl Committer {
             section,
             tip,
         }
-    }
-
-    /// Works on the catalog, where that may block.
-    async fn on_catalog<T: Send + 'static>(
-        &self,
-        entry: &Arc<Committed>,
-        work: impl FnOnce(&Core, &Committed) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let (core, entry) = (self.core.clone(), entry.clone());
-        tokio::task::spawn_blocking(move || work(&core, &entry))
-            .await
-            .map_err(|_| Error::internal("applying a commit to the catalog panicked"))?
     }
 
     /// Housekeeping that has to wait until this epoch is on the log: what former epochs left behind goes.

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::commit::Committer;
-use super::requests::{Answer, NewObject, Precondition, Request};
-use crate::catalog::Lookup;
+use super::requests::{Answer, NewObject, Precondition, PutId, Request};
+use crate::catalog::{Lookup, Transaction};
 use crate::engine::allowance::PutClaim;
 use crate::engine::counters::Tally;
 use crate::engine::error::{Error, Reason, Result};
@@ -18,6 +18,8 @@ use crate::format::{Content, ObjectName, ObjectVersion, PackName, PackNumber, Re
 
 /// Records decided for one commit, with the objects they leave behind.
 pub(super) struct Decided {
+    /// What was read to decide, for what is to be changed.
+    pub(super) tx: Transaction,
     pub(super) records: Vec<Record>,
     pub(super) answers: Vec<Answer>,
     /// Names written in this commit, with what they are after it.
@@ -55,6 +57,7 @@ impl Committer {
     /// the commit itself ends those that were accepted. Those that a commit pack has no room for wait for the next.
     pub(super) fn decide(&mut self, batch: Vec<Request>, head_len: usize) -> Result<Decided> {
         let mut decided = Decided {
+            tx: self.core.catalog.begin(),
             records: Vec::new(),
             answers: Vec::new(),
             pending: HashMap::new(),
@@ -127,7 +130,7 @@ impl Committer {
         if let Some(first) = self.first_result(decided, &object)? {
             return Ok(Decision::Repeat(first));
         }
-        let present = self.present(decided, &object.name)?;
+        let present = Self::present(decided, &object.name)?;
         precondition.check(&object.name, present.map(|present| present.sequence))?;
         self.core.gate.check()?;
         let without = decided.logical_bytes - present.map_or(0, |present| present.size);
@@ -143,7 +146,7 @@ impl Committer {
             chunks: object.chunks,
             crc32c: object.crc32c,
             created_ms: object.created_ms,
-            put_id: object.put_id,
+            put_id: object.put_id.bytes(),
             metadata: object.metadata,
             content: object.content,
         };
@@ -152,7 +155,9 @@ impl Committer {
             size: version.size,
         };
         decided.pending.insert(version.name.clone(), Some(present));
-        decided.put_ids.insert(version.put_id, version.clone());
+        if let PutId::Given(id) = object.put_id {
+            decided.put_ids.insert(id, version.clone());
+        }
         decided.tally.put(version.size, version.chunks, object.written);
         decided.records.push(Record::Put(version.clone()));
         Ok(Decision::Record(version))
@@ -160,9 +165,12 @@ impl Committer {
 
     /// The result of an earlier put with the same id, if there was one.
     fn first_result(&self, decided: &Decided, object: &NewObject) -> Result<Option<ObjectVersion>> {
-        let first = match decided.put_ids.get(&object.put_id) {
+        let PutId::Given(put_id) = object.put_id else {
+            return Ok(None);
+        };
+        let first = match decided.put_ids.get(&put_id) {
             Some(first) => first.clone(),
-            None => match self.core.catalog.put_id(&object.put_id)? {
+            None => match self.core.catalog.put_id(&put_id)? {
                 Some(row) => repeated(row.result, object),
                 None => return Ok(None),
             },
@@ -178,7 +186,7 @@ impl Committer {
     }
 
     fn decide_delete(&self, decided: &mut Decided, name: ObjectName, precondition: Precondition) -> Result<bool> {
-        let Some(present) = self.present(decided, &name)? else {
+        let Some(present) = Self::present(decided, &name)? else {
             return Ok(false);
         };
         precondition.check(&name, Some(present.sequence))?;
@@ -214,10 +222,10 @@ impl Committer {
         Ok(dead)
     }
 
-    fn present(&self, decided: &Decided, name: &ObjectName) -> Result<Option<Present>> {
+    fn present(decided: &mut Decided, name: &ObjectName) -> Result<Option<Present>> {
         match decided.pending.get(name) {
             Some(present) => Ok(*present),
-            None => Ok(self.core.catalog.object(name)?.map(|object| Present {
+            None => Ok(decided.tx.read_object(name)?.map(|object| Present {
                 sequence: object.sequence,
                 size: object.size,
             })),
@@ -258,7 +266,7 @@ fn repeated(first: crate::catalog::PutResult, again: &NewObject) -> ObjectVersio
         chunks: first.chunks,
         crc32c: first.crc32c,
         created_ms: first.created_ms,
-        put_id: again.put_id,
+        put_id: again.put_id.bytes(),
         metadata: again.metadata.clone(),
         content: Content::Inline(Vec::new()),
     }

@@ -5,9 +5,6 @@
 //! last one answered and left waiting, for at most as long as one takes: whoever missed it would wait that long too. If more
 //! than a quarter of the missing do not come, since their callers have gone or come and go as they like, it is not tried
 //! again for a while: who writes alone, or now and then, waits for nobody.
-//!
-//! Nor is it worth it where commits are not slow because of the store: with two commits by turns the processor prepares the
-//! puts of one while the other is written.
 
 use std::time::Duration;
 
@@ -28,8 +25,6 @@ pub(crate) struct Group {
     callers: usize,
     /// What a commit takes.
     took: Duration,
-    /// Of that, until its pack is in the store.
-    stored: Duration,
     /// Commits that are still to pass without waiting.
     to_pass: u32,
     /// As many pass after the next wait in vain.
@@ -56,7 +51,7 @@ impl Group {
     /// begins at once.
     fn expects(&mut self, present: usize, most: usize) -> Option<(usize, Duration)> {
         let expected = self.callers.min(most);
-        if present == 0 || present >= expected || 2 * self.stored < self.took {
+        if present == 0 || present >= expected {
             return None;
         }
         if self.to_pass > 0 {
@@ -76,19 +71,18 @@ impl Group {
         }
     }
 
-    /// A commit that is to answer so many requests, while so many others wait for the next, took so long, as long of that to be
-    /// stored. One that answers nobody says nothing.
+    /// A commit that is to answer so many requests, while so many others wait for the next, took so long. One that answers nobody
+    /// says nothing.
     ///
     /// To be called before anyone is answered: who has been may be waiting again, and would be counted twice.
-    pub(super) fn served(&mut self, answered: usize, waiting: usize, took: Duration, stored: Duration) {
+    pub(super) fn served(&mut self, answered: usize, waiting: usize, took: Duration) {
         if answered == 0 {
             return;
         }
         self.callers = answered + waiting;
-        let average = |of: Duration, with| of - of / WEIGHT + with / WEIGHT;
-        (self.took, self.stored) = match self.took.is_zero() {
-            true => (took, stored),
-            false => (average(self.took, took), average(self.stored, stored)),
+        self.took = match self.took.is_zero() {
+            true => took,
+            false => self.took - self.took / WEIGHT + took / WEIGHT,
         };
     }
 }
@@ -98,7 +92,6 @@ mod tests {
     use super::*;
 
     const COMMIT: Duration = Duration::from_millis(4);
-    const STORED: Duration = Duration::from_millis(2);
     const MOST: usize = 100;
 
     #[test]
@@ -106,7 +99,7 @@ mod tests {
         let mut group = Group::default();
         assert_eq!(group.expects(1, MOST), None, "the first commit");
         for _ in 0..3 {
-            group.served(1, 0, COMMIT, STORED);
+            group.served(1, 0, COMMIT);
             assert_eq!(group.expects(1, MOST), None);
         }
         assert_eq!(group.expects(0, MOST), None, "a commit that nobody asked for");
@@ -115,29 +108,29 @@ mod tests {
     #[test]
     fn the_first_to_come_back_waits_for_all_who_asked_before() {
         let mut group = Group::default();
-        group.served(1, 63, COMMIT, STORED);
+        group.served(1, 63, COMMIT);
         assert_eq!(group.expects(63, MOST), Some((64, COMMIT)), "the one that was answered");
-        group.served(41, 23, COMMIT, STORED);
+        group.served(41, 23, COMMIT);
         assert_eq!(
             group.expects(24, MOST),
             Some((64, COMMIT)),
             "those who waited meanwhile are no group of their own"
         );
-        group.served(64, 0, COMMIT, STORED);
+        group.served(64, 0, COMMIT);
         assert_eq!(group.expects(1, MOST), Some((64, COMMIT)));
         assert_eq!(group.expects(64, MOST), None, "all are there");
-        group.served(99, 40, COMMIT, STORED);
+        group.served(99, 40, COMMIT);
         assert_eq!(group.expects(40, MOST), Some((MOST, COMMIT)), "as many as it can have");
-        group.served(2, 0, COMMIT, STORED);
+        group.served(2, 0, COMMIT);
         assert_eq!(group.expects(2, MOST), None);
-        group.served(0, 0, COMMIT, STORED);
+        group.served(0, 0, COMMIT);
         assert_eq!(group.expects(1, MOST), Some((2, COMMIT)), "a commit along the way");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_commit_begins_when_all_are_back_or_will_not_come() {
         let mut group = Group::default();
-        group.served(3, 0, Duration::from_millis(16), Duration::from_millis(16));
+        group.served(3, 0, Duration::from_millis(16));
         let (sender, mut requests) = mpsc::channel(8);
         let after = |pause, request| {
             let sender = sender.clone();
@@ -176,31 +169,22 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_where_the_store_is_not_what_takes_long() {
-        let mut group = Group::default();
-        group.served(63, 0, COMMIT, STORED - Duration::from_micros(1));
-        assert_eq!(group.expects(1, MOST), None);
-        let mut group = Group::default();
-        group.served(63, 0, COMMIT, STORED);
-        assert_eq!(group.expects(1, MOST), Some((63, COMMIT)));
-    }
-
-    #[test]
     fn one_commit_that_was_slow_for_another_reason_changes_little() {
         let mut group = Group::default();
-        group.served(64, 0, COMMIT, 3 * COMMIT / 4);
-        group.served(64, 0, 3 * COMMIT, 3 * COMMIT / 4);
+        group.served(64, 0, COMMIT);
+        group.served(64, 0, 3 * COMMIT);
         assert_eq!(group.expects(1, MOST), Some((64, 5 * COMMIT / 4)));
         for _ in 0..40 {
-            group.served(64, 0, 3 * COMMIT, 3 * COMMIT / 4);
+            group.served(64, 0, 3 * COMMIT);
         }
-        assert_eq!(group.expects(1, MOST), None, "all of them are");
+        let (_, wait) = group.expects(1, MOST).unwrap();
+        assert!(wait > 3 * COMMIT - COMMIT / 8, "all of them are");
     }
 
     #[test]
     fn a_slow_store_keeps_nobody_waiting_for_long() {
         let mut group = Group::default();
-        group.served(2, 0, Duration::from_secs(60), Duration::from_secs(59));
+        group.served(2, 0, Duration::from_secs(60));
         assert_eq!(group.expects(1, MOST), Some((2, WAIT_MAX)));
     }
 
@@ -210,7 +194,7 @@ mod tests {
         let mut passed = Vec::new();
         let mut since = 0;
         for _ in 0..400 {
-            group.served(11, 0, COMMIT, STORED);
+            group.served(11, 0, COMMIT);
             match group.expects(3, MOST) {
                 None => since += 1,
                 Some(_) => {

@@ -21,8 +21,7 @@ use super::allowance::{PutClaim, Replaces};
 use super::core::Core;
 use super::error::{Error, Reason, Result};
 use super::in_flight::Holder;
-use super::log::requests::{NewObject, Precondition, Request};
-use super::random;
+use super::log::requests::{NewObject, Precondition, PutId, Request};
 use super::read::{ByteRange, ObjectReader, hold, manifest_leaves};
 use super::write::{Draft, ManifestBuilder, Source};
 use crate::catalog::Lookup;
@@ -229,7 +228,7 @@ impl Repository {
             chunks: source.chunks,
             crc32c: source.crc32c,
             created_ms: now_ms(),
-            put_id: options.put_id.map_or_else(random, Ok)?,
+            put_id: PutId::of(options.put_id)?,
             metadata: if options.metadata.is_empty() {
                 source.metadata
             } else {

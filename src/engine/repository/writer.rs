@@ -15,9 +15,9 @@ use crate::engine::error::{Error, Reason, Result};
 use crate::engine::in_flight::Holder;
 use crate::engine::log::commit::Committer;
 use crate::engine::log::ownership::{Ownership, check_fence};
-use crate::engine::log::requests::{NewObject, Precondition, Request};
+use crate::engine::log::requests::{NewObject, Precondition, PutId, Request};
 use crate::engine::write::{Ledger, Packer, Source, ingest_stream, upload};
-use crate::engine::{random, recover};
+use crate::engine::recover;
 use crate::format::{ObjectName, ObjectVersion, Record, RepositoryName};
 
 /// Requests that wait for the committer. Each waits for its answer, so this bounds callers, not throughput.
@@ -221,7 +221,7 @@ impl Upload {
             chunks: draft.chunks,
             crc32c: draft.crc32c,
             created_ms: now_ms(),
-            put_id: options.put_id.map_or_else(random, Ok)?,
+            put_id: PutId::of(options.put_id)?,
             metadata: options.metadata,
             content: draft.content.clone(),
             written: draft.written(),
@@ -258,7 +258,6 @@ impl Writer {
             waiting: Default::default(),
             checkpoints: Default::default(),
             group: Default::default(),
-            stored: Default::default(),
         };
         let uploads = upload::run(core.clone(), Arc::downgrade(&packer), ledger.clone(), full_packs);
         Ok(Self {
