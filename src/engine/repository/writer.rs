@@ -16,8 +16,8 @@ use crate::engine::in_flight::Holder;
 use crate::engine::log::commit::Committer;
 use crate::engine::log::ownership::{Ownership, check_fence};
 use crate::engine::log::requests::{NewObject, Precondition, PutId, Request};
-use crate::engine::write::{Ledger, Packer, Source, ingest_stream, upload};
 use crate::engine::recover;
+use crate::engine::write::{Ledger, Packer, Source, ingest_stream, upload};
 use crate::format::{ObjectName, ObjectVersion, Record, RepositoryName};
 
 /// Requests that wait for the committer. Each waits for its answer, so this bounds callers, not throughput.
