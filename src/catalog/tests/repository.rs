@@ -168,6 +168,39 @@ fn a_transaction_reads_its_own_changes_and_others_read_them_once_committed() {
 }
 
 #[test]
+fn an_object_that_was_read_is_not_read_again_and_changes_with_the_transaction() {
+    on_every_catalog(|catalog| {
+        let repository = catalog.repository(ID, &keys(1));
+        let [absent, present]: [ObjectVersion; 2] = sample(some_object(), 2).try_into().unwrap();
+        let set = |object: &ObjectVersion| {
+            let mut transaction = repository.begin();
+            transaction.set_object(object);
+            transaction.commit().unwrap();
+        };
+        set(&present);
+        let mut transaction = repository.begin();
+        assert_eq!(transaction.read_object(&absent.name).unwrap(), None);
+        assert_eq!(transaction.read_object(&present.name).unwrap().as_ref(), Some(&present));
+        // Behind the back of the transaction: so it is seen that nobody looks again.
+        set(&absent);
+        let mut later = present.clone();
+        later.sequence ^= 1;
+        set(&later);
+        assert_eq!(transaction.object(&absent.name).unwrap(), None);
+        assert_eq!(transaction.object(&present.name).unwrap().as_ref(), Some(&present));
+        transaction.set_object(&absent);
+        transaction.remove_object(&present.name);
+        for read in [
+            |tx: &mut Transaction, name: &ObjectName| tx.object(name),
+            |tx: &mut Transaction, name: &ObjectName| tx.read_object(name),
+        ] {
+            assert_eq!(read(&mut transaction, &absent.name).unwrap().as_ref(), Some(&absent));
+            assert_eq!(read(&mut transaction, &present.name).unwrap(), None);
+        }
+    });
+}
+
+#[test]
 fn chunks_are_looked_up_in_the_order_asked() {
     on_every_catalog(|catalog| {
         let repository = catalog.repository(ID, &keys(0));
