@@ -16,13 +16,17 @@ use super::rows::{
 use super::sealed::{RowKey, RowSealer};
 use super::tables::{Batch, Table};
 
+/// Bytes of rows that a transaction keeps so that they are not read again.
+const OBJECTS_BYTES_MAX: usize = 1 << 20;
+
 /// A set of changes, which its own reads see. Dropped without [`Transaction::commit`] it leaves nothing.
 pub struct Transaction {
     catalog: RepositoryCatalog,
     /// Encoded rows, sealed only once they are committed: counters of one pack may change many times before.
     changes: BTreeMap<(Table, RowKey), Option<Vec<u8>>>,
-    /// Objects that were read to be looked at again, as they were.
+    /// Objects that were read to be looked at again, as they were, and the bytes of their rows.
     objects: HashMap<RowKey, Option<Vec<u8>>>,
+    objects_bytes: usize,
     /// The row that the last put id dropped was in, so that it is not read again for each of those in it.
     oldest: Option<(RowKey, PutOrderRow)>,
 }
@@ -49,6 +53,7 @@ impl Transaction {
             catalog,
             changes: BTreeMap::new(),
             objects: HashMap::new(),
+            objects_bytes: 0,
             oldest: None,
         }
     }
@@ -119,15 +124,19 @@ impl Transaction {
         self.remove(Table::Entries, RowKey::pack(number));
     }
 
-    /// As [`Lookup::object`]; whoever asks for it later in this transaction need not read it.
+    /// As [`Lookup::object`]; whoever asks for it later in this transaction need not read it, up to a mebibyte of such rows.
     ///
     /// # Errors
     /// As there.
     pub fn read_object(&mut self, name: &ObjectName) -> Result<Option<ObjectVersion>, Error> {
         let key = RowKey::new(&[&self.object_key(name)]);
         let row = self.encoded(Table::Objects, &key)?;
-        self.objects.insert(key, row);
-        let object: Option<ObjectVersion> = read_row(self, &key)?;
+        let object = row.as_deref().map(ObjectVersion::from_bytes).transpose()?;
+        let bytes = row.as_ref().map_or(0, Vec::len);
+        if self.objects_bytes + bytes <= OBJECTS_BYTES_MAX {
+            self.objects_bytes += bytes;
+            self.objects.insert(key, row);
+        }
         object
             .map(|object| belongs(object.name == *name, object, Table::Objects))
             .transpose()

@@ -1,14 +1,13 @@
 //! The one bridge from async code to the CPU pool.
 //!
-//! Whatever touches payload bytes runs here: cutting, hashing, compressing, sealing and their inverses. The pool is
-//! sized once, from the CPU quota; a job whose waiter is gone before it starts is skipped. Beside it there is a thread for
+//! Whatever touches payload bytes runs here: cutting, hashing, compressing, sealing and their inverses; only a small pack
+//! is finished by whoever asks for it. The pool is sized once, from the CPU quota; a job whose waiter is gone before it starts is skipped. Beside it there is a thread for
 //! what neither puts nor gets wait for.
 
 use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 use super::error::{Error, Result};
@@ -75,18 +74,12 @@ impl Compute {
     }
 }
 
-/// Does `work`, which may block. On a runtime of several threads that is here, while another thread takes over what else there is
-/// to do: nobody has to be woken for it, and nobody when it is done.
-pub(crate) async fn in_place<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::CurrentThread => tokio::task::spawn_blocking(work).await.map_err(|_| panicked()),
-        _ => tokio::task::block_in_place(|| caught(work)),
-    }
-}
-
 /// Does `work` here and now; if it panics that is an error, as it is of work on the pool.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T> {
-    std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| panicked())
+    std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| {
+        tracing::error!("a job of the engine panicked");
+        panicked()
+    })
 }
 
 fn panicked() -> Error {
@@ -103,6 +96,12 @@ mod tests {
         assert_eq!(compute.run(|| 6 * 7).await.unwrap(), 42);
     }
 
+    #[test]
+    fn a_panic_of_work_done_here_is_an_error() {
+        assert_eq!(caught(|| 6 * 7).unwrap(), 42);
+        caught(|| panic!("as it may")).unwrap_err();
+    }
+
     #[tokio::test]
     async fn the_background_gives_way() {
         let niceness = || rustix::process::getpriority_process(None).unwrap();
@@ -110,25 +109,5 @@ mod tests {
         let background = Compute::background().unwrap();
         assert_eq!(background.run(niceness).await.unwrap(), (own + 10).min(19));
         assert_eq!(niceness(), own, "nobody else does");
-    }
-
-    #[tokio::test]
-    async fn work_that_blocks_leaves_a_runtime_of_one_thread() {
-        let here = std::thread::current().id();
-        assert_ne!(in_place(|| std::thread::current().id()).await.unwrap(), here);
-        in_place(|| panic!("as it may")).await.unwrap_err();
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn work_that_blocks_keeps_its_thread_and_no_other_task() {
-        let blocked = async {
-            let here = std::thread::current().id();
-            let (sender, receiver) = std::sync::mpsc::channel();
-            tokio::spawn(async move { sender.send(()) });
-            let there = in_place(move || receiver.recv().map(|()| std::thread::current().id()));
-            assert_eq!(there.await.unwrap(), Ok(here));
-            in_place(|| panic!("as it may")).await.unwrap_err();
-        };
-        tokio::spawn(blocked).await.unwrap();
     }
 }

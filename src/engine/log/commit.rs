@@ -18,7 +18,6 @@ use super::group::Group;
 use super::ownership::Ownership;
 use super::requests::{Answer, Request};
 use crate::catalog::{Lookup, TipRow};
-use crate::engine::compute::in_place;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::engine::options::Options;
@@ -232,10 +231,13 @@ impl Committer {
     /// puts that were under way when the room ran out end here. And what the catalog cannot take up is not committed.
     async fn admit(&self, open: &OpenPack) -> Result<()> {
         let catalog = self.core.store_catalog.clone();
+        let ready = tokio::task::spawn_blocking(move || catalog.ready());
         if !open.writer.is_empty() {
             self.core.gate.admit_pack(open.writer.stored_len() as u64).await?;
         }
-        Ok(in_place(move || catalog.ready()).await??)
+        Ok(ready
+            .await
+            .map_err(|_| Error::internal("opening the catalog anew panicked"))??)
     }
 
     async fn append(&mut self, open: OpenPack, introduced: Vec<NewPack>, decided: Decided) -> Result<()> {
@@ -252,7 +254,7 @@ impl Committer {
         let packer: Weak<Packer> = Arc::downgrade(&self.packer);
         // The processor has something to do while the disk syncs.
         let (tx, change) = (decided.tx, entry.clone());
-        let preparing = async { tokio::task::spawn_blocking(move || prepare(&change, tx)).await };
+        let preparing = on_catalog(move || prepare(&change, tx));
         let (written, prepared) = tokio::join!(unwritten.put(&self.core, &packer), preparing);
         written.map_err(|error| in_doubt(error, &name))?;
         // From here on it is durable: whatever fails, others may come to see it.
@@ -262,13 +264,10 @@ impl Committer {
             .await
             .map_err(|error| unacknowledged(error, &name))?;
         drop(decided.claims);
-        let prepared = prepared
-            .unwrap_or_else(|_| Err(Error::internal("changing the catalog panicked")))
-            .map_err(|error| unacknowledged(error, &name))?;
+        let prepared = prepared.map_err(|error| unacknowledged(error, &name))?;
         let core = self.core.clone();
-        self.tip = in_place(move || prepared.apply(&core, &entry))
+        self.tip = on_catalog(move || prepared.apply(&core, &entry))
             .await
-            .and_then(|applied| applied)
             .map_err(|error| unacknowledged(error, &name))?;
         drop(pending);
         self.core.counters.records.add(records);
@@ -334,6 +333,13 @@ impl Committer {
         self.core.in_flight.fail_all();
         batch.into_iter().for_each(|request| request.refuse(error.clone()));
     }
+}
+
+/// Works on the catalog, where that may block.
+async fn on_catalog<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Error::internal("applying a commit to the catalog panicked"))?
 }
 
 /// A commit that has ended, and those who wait to be told.

@@ -4,7 +4,8 @@
 //! take turns, and each of them waits for the end of two commits. So a commit waits until as many requests are there as the
 //! last one answered and left waiting, for at most as long as one takes: whoever missed it would wait that long too. If more
 //! than a quarter of the missing do not come, since their callers have gone or come and go as they like, it is not tried
-//! again for a while: who writes alone, or now and then, waits for nobody.
+//! again for a while: who writes alone, or now and then, waits for nobody. Nor does who makes commits of less than 2 ms: they
+//! are over before a timer has run out.
 
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use tokio::time::{Instant, timeout_at};
 
 /// Nobody waits longer, however long a commit takes.
 const WAIT_MAX: Duration = Duration::from_millis(20);
+/// Timers are exact to a millisecond.
+const WORTH_WAITING: Duration = Duration::from_millis(2);
 /// So many commits pass at most before it is tried again.
 const PASSED_MAX: u32 = 63;
 /// A commit counts for one in so many of what commits take: one that met a flush of the catalog, say, is like no other.
@@ -51,7 +54,7 @@ impl Group {
     /// begins at once.
     fn expects(&mut self, present: usize, most: usize) -> Option<(usize, Duration)> {
         let expected = self.callers.min(most);
-        if present == 0 || present >= expected {
+        if present == 0 || present >= expected || self.took < WORTH_WAITING {
             return None;
         }
         if self.to_pass > 0 {
@@ -179,6 +182,16 @@ mod tests {
         }
         let (_, wait) = group.expects(1, MOST).unwrap();
         assert!(wait > 3 * COMMIT - COMMIT / 8, "all of them are");
+    }
+
+    #[test]
+    fn nobody_waits_where_commits_are_short() {
+        let mut group = Group::default();
+        group.served(63, 0, WORTH_WAITING - Duration::from_micros(1));
+        assert_eq!(group.expects(1, MOST), None);
+        let mut group = Group::default();
+        group.served(63, 0, WORTH_WAITING);
+        assert_eq!(group.expects(1, MOST), Some((63, WORTH_WAITING)));
     }
 
     #[test]

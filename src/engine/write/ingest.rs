@@ -6,8 +6,7 @@
 //!
 //! A job cuts its slab, hands the cutter on to the job of the next slab, and goes on with the chunks it cut while they
 //! are in its core's cache. Finished slabs are placed into packs in stream order by whichever job completes the next
-//! one due. No job ever waits for another, so the pool cannot be blocked by a stream. That of a short stream is done by whoever
-//! brings it.
+//! one due. No job ever waits for another, so the pool cannot be blocked by a stream.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -27,7 +26,6 @@ use super::source::Part;
 use crate::codec::{ChunkId, Chunker, Codec, Compressor, More};
 use crate::engine::allowance::PackClaim;
 use crate::engine::budget::Paid;
-use crate::engine::compute::caught;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
 use crate::engine::in_flight::{Holder, Known};
@@ -50,9 +48,6 @@ pub(crate) struct Ingest {
 
 /// Bytes of the first slab of a stream: most objects are small, and need no more than that.
 const FIRST_SLAB_BYTES: usize = 64 << 10;
-
-/// Streams of so many bytes at most are cut, hashed and compressed where they arrive: 60 µs at 250 MiB a second.
-const SHORT_STREAM_BYTES: usize = 16 << 10;
 
 /// The bytes of a slab and the buffer for what they compress to; both are reused for later slabs of any stream.
 ///
@@ -96,23 +91,6 @@ struct Cutting {
     cutter: Option<Cutter>,
 }
 
-impl Cutting {
-    /// The slab that is due with the cutter, if both are here.
-    fn take_next(&mut self) -> Option<(Filled, Cutter)> {
-        let cutter = self.cutter.take()?;
-        match self.queue.remove(&self.next) {
-            Some(filled) => {
-                self.next += 1;
-                Some((filled, cutter))
-            }
-            None => {
-                self.cutter = Some(cutter);
-                None
-            }
-        }
-    }
-}
-
 struct Cutter {
     chunker: Chunker,
     /// How much of the slab before is uncut.
@@ -129,13 +107,6 @@ struct Filled {
     read: Range<usize>,
     more: More,
     share: SlabShare,
-}
-
-impl Filled {
-    /// Whether this is all of a stream that takes less time than to have another thread begin with it, and to be told of its end.
-    fn is_short_stream(&self) -> bool {
-        self.index == 0 && self.more == More::End && self.read.len() <= SHORT_STREAM_BYTES
-    }
 }
 
 /// A slab that is yet to be filled.
@@ -327,9 +298,7 @@ impl Ingest {
             return;
         }
         cutting.queue.insert(index, filled);
-        let next = cutting.take_next();
-        drop(cutting);
-        self.start(next);
+        self.start_next(&mut cutting);
     }
 
     /// Hands over slab number `index`, which is `part` where it lies in memory, or else is yet to be filled with it: at once with
@@ -411,29 +380,27 @@ impl Ingest {
         }
     }
 
-    /// Starts the job of a slab that can be cut; of a short stream it is done here.
-    fn start(self: &Arc<Self>, next: Option<(Filled, Cutter)>) {
-        let Some((filled, cutter)) = next else {
+    fn start_next(self: &Arc<Self>, cutting: &mut Cutting) {
+        let Some(cutter) = cutting.cutter.take() else {
             return;
         };
-        let (ingest, is_short) = (self.clone(), filled.is_short_stream());
-        let job = move || ingest.run(filled, cutter);
-        match is_short {
-            // If it panics the stream has failed, and says so.
-            true => drop(caught(job)),
-            false => self.core.compute.start(job),
-        }
+        let Some(filled) = cutting.queue.remove(&cutting.next) else {
+            cutting.cutter = Some(cutter);
+            return;
+        };
+        cutting.next += 1;
+        let ingest = self.clone();
+        self.core.compute.start(move || ingest.run(filled, cutter));
     }
 
     fn run(self: Arc<Self>, mut filled: Filled, mut cutter: Cutter) {
         let on_panic = FailOnPanic(&self);
         let lengths = cutter.cut(&mut filled);
-        let next = {
+        {
             let mut cutting = self.cutting.lock();
             cutting.cutter = Some(cutter);
-            cutting.take_next()
-        };
-        self.start(next);
+            self.start_next(&mut cutting);
+        }
         let index = filled.index;
         match self.work(filled, &lengths) {
             Ok(done) => self.deposit(index, done),

@@ -1,8 +1,8 @@
 //! Puts full packs: the only place where a chunk pack meets the backend.
 //!
 //! A separate task, so that an fsync never stops the cores. A pack is finished (block sums, directory) on the CPU
-//! pool and put with the bytes it has; after a failure the whole writer gives up, since later packs may hold
-//! manifests that name chunks in this one.
+//! pool, unless it is small, and put with the bytes it has; after a failure the whole writer gives up, since later packs
+//! may hold manifests that name chunks in this one.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::engine::budget::Paid;
 use crate::engine::compute::caught;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
-use crate::format::{CommitSection, PackBuffer, PackKind, PackName, PackRef};
+use crate::format::{CommitSection, PackBuffer, PackKind, PackName, PackRef, Record};
 
 /// Puts packs until the packer is gone, at most `uploads_max` at once.
 pub(crate) async fn run(
@@ -66,7 +66,7 @@ impl Drop for FailOnPanic<'_> {
 }
 
 /// A pack of fewer bytes is finished where it is asked for: that takes less than to have another thread do it.
-const SMALL_PACK_BYTES: usize = 512 << 10;
+const SMALL_PACK_BYTES: u64 = 512 << 10;
 
 /// What a pack is put for.
 pub(crate) enum Purpose {
@@ -110,7 +110,12 @@ pub(crate) async fn finish_pack(core: &Core, open: OpenPack, purpose: Purpose) -
         Purpose::Moved(rule) => (None, Some(rule)),
     };
     let padding = crate::engine::random()?;
-    let is_small = writer.stored_len() < SMALL_PACK_BYTES;
+    let records_len: usize = commit
+        .iter()
+        .flat_map(|section| &section.records)
+        .map(Record::encoded_len)
+        .sum();
+    let is_small = writer.len_max() + (records_len as u64) < SMALL_PACK_BYTES;
     let finish = move || writer.finish(commit, |bytes| fill_from_seed(&padding, bytes));
     let finished = match is_small {
         true => caught(finish)?,
