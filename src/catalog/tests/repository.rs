@@ -11,6 +11,7 @@ use super::super::*;
 use super::rows::{some_chunk, some_entries, some_object, some_pack, some_tip};
 use super::{list_files, small_limits};
 use crate::codec::{ChunkId, Secret};
+use crate::format::record::METADATA_LEN_MAX;
 use crate::format::{BlobKind, Hash32, ObjectName, ObjectVersion, PackNumber};
 
 const ID: RepositoryId = RepositoryId([0x11; 16]);
@@ -197,6 +198,35 @@ fn an_object_that_was_read_is_not_read_again_and_changes_with_the_transaction() 
             assert_eq!(read(&mut transaction, &absent.name).unwrap().as_ref(), Some(&absent));
             assert_eq!(read(&mut transaction, &present.name).unwrap(), None);
         }
+    });
+}
+
+#[test]
+fn no_more_than_a_mebibyte_of_objects_is_kept_to_be_looked_at_again() {
+    on_every_catalog(|catalog| {
+        let repository = catalog.repository(ID, &keys(1));
+        let template = one(some_object());
+        let object = |number: usize, sequence| ObjectVersion {
+            name: ObjectName::new(format!("object {number}")).unwrap(),
+            sequence,
+            metadata: vec![("key".to_owned(), "v".repeat(METADATA_LEN_MAX / 2))],
+            ..template.clone()
+        };
+        let fit = (1 << 20) / (METADATA_LEN_MAX / 2);
+        let set = |sequence| {
+            let mut transaction = repository.begin();
+            (0..=fit).for_each(|number| transaction.set_object(&object(number, sequence)));
+            transaction.commit().unwrap();
+        };
+        set(1);
+        let mut transaction = repository.begin();
+        for number in 0..=fit {
+            let expected = object(number, 1);
+            assert_eq!(transaction.read_object(&expected.name).unwrap(), Some(expected));
+        }
+        set(2);
+        let sequence = |number| transaction.object(&object(number, 0).name).unwrap().unwrap().sequence;
+        assert_eq!((sequence(0), sequence(fit)), (1, 2));
     });
 }
 

@@ -44,7 +44,7 @@ pub(crate) struct NewObject {
 pub(crate) enum PutId {
     /// The caller's.
     Given([u8; 16]),
-    /// Random, for a record needs one: nobody knows it, so no put that is sent again has it.
+    /// Random, since a record needs one: nobody knows it, so no put that is sent again has it.
     Fresh([u8; 16]),
 }
 
