@@ -244,7 +244,7 @@ impl Committer {
         let section = self.section(&introduced, decided.records);
         let records = section.records.len() as u64;
         let name = *open.writer.name();
-        let finished = finish_pack(&self.core, open, Purpose::Commit(section.clone())).await;
+        let finished = finish_pack(&self.core, open, Purpose::Commit(section.clone(), decided.records_len)).await;
         let (mut commit, unwritten) = finished.map_err(|error| in_doubt(error, &name))?;
         let mut introduced: Vec<_> = introduced.into_iter().chain(decided.introduced).collect();
         // Kept until they count among the totals: what others claim meanwhile is told of them at least once.

@@ -24,7 +24,7 @@ pub(super) struct Decided {
     pub(super) answers: Vec<Answer>,
     /// Names written in this commit, with what they are after it.
     pub(super) pending: HashMap<ObjectName, Option<Present>>,
-    /// Put ids of this commit.
+    /// Put ids that callers gave, of this commit.
     pub(super) put_ids: HashMap<[u8; 16], ObjectVersion>,
     pub(super) sequence: u64,
     /// Bytes of all objects after it.
@@ -32,7 +32,7 @@ pub(super) struct Decided {
     pub(super) holders: Vec<Arc<Holder>>,
     /// What the objects put add; to be given back before the commit is applied.
     pub(super) claims: Vec<PutClaim>,
-    /// Bytes of records, those that head the commit pack included.
+    /// Bytes that records take at most, those that head the commit pack included.
     pub(super) records_len: usize,
     /// Packs that requests introduce.
     pub(super) introduced: Vec<NewPack>,

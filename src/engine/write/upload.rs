@@ -19,7 +19,7 @@ use crate::engine::budget::Paid;
 use crate::engine::compute::caught;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
-use crate::format::{CommitSection, PackBuffer, PackKind, PackName, PackRef, Record};
+use crate::format::{CommitSection, PackBuffer, PackKind, PackName, PackRef};
 
 /// Puts packs until the packer is gone, at most `uploads_max` at once.
 pub(crate) async fn run(
@@ -72,8 +72,8 @@ const SMALL_PACK_BYTES: u64 = 512 << 10;
 pub(crate) enum Purpose {
     /// It takes new chunks: refused where there is no room beyond the reserve.
     Chunks,
-    /// It carries an entry of the log.
-    Commit(CommitSection),
+    /// It carries an entry of the log, with records of at most so many bytes.
+    Commit(CommitSection, usize),
     /// It takes what is in use out of others, so that these can go. Nobody waits for it: it is written with rests.
     Moved(RestRule),
 }
@@ -102,19 +102,14 @@ pub(crate) async fn finish_pack(core: &Core, open: OpenPack, purpose: Purpose) -
     } = open;
     let room = match purpose {
         Purpose::Chunks => Room::Free,
-        Purpose::Commit(_) | Purpose::Moved(_) => Room::Reserve,
+        Purpose::Commit(..) | Purpose::Moved(_) => Room::Reserve,
     };
-    let (commit, rule) = match purpose {
-        Purpose::Chunks => (None, None),
-        Purpose::Commit(section) => (Some(section), None),
-        Purpose::Moved(rule) => (None, Some(rule)),
+    let (commit, records_len, rule) = match purpose {
+        Purpose::Chunks => (None, 0, None),
+        Purpose::Commit(section, records_len) => (Some(section), records_len, None),
+        Purpose::Moved(rule) => (None, 0, Some(rule)),
     };
     let padding = crate::engine::random()?;
-    let records_len: usize = commit
-        .iter()
-        .flat_map(|section| &section.records)
-        .map(Record::encoded_len)
-        .sum();
     let is_small = writer.len_max() + (records_len as u64) < SMALL_PACK_BYTES;
     let finish = move || writer.finish(commit, |bytes| fill_from_seed(&padding, bytes));
     let finished = match is_small {
