@@ -7,6 +7,7 @@
 use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::oneshot;
 
@@ -18,6 +19,8 @@ use crate::catalog::give_way;
 pub(crate) struct Compute {
     pool: Arc<rayon::ThreadPool>,
     threads: usize,
+    /// Jobs that run, or wait for a thread.
+    jobs: Arc<AtomicUsize>,
 }
 
 impl Compute {
@@ -43,6 +46,7 @@ impl Compute {
         Ok(Self {
             pool: Arc::new(pool),
             threads: threads.get(),
+            jobs: Arc::default(),
         })
     }
 
@@ -57,7 +61,7 @@ impl Compute {
         F: FnOnce() -> T + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
-        self.pool.spawn_fifo(move || {
+        self.start(move || {
             if !sender.is_closed() {
                 let _ = sender.send(work());
             }
@@ -70,7 +74,37 @@ impl Compute {
     where
         F: FnOnce() + Send + 'static,
     {
-        self.pool.spawn_fifo(work);
+        let job = Job::new(&self.jobs);
+        self.pool.spawn_fifo(move || {
+            let _job = job;
+            work();
+        });
+    }
+
+    /// Whether a thread has nothing to do, and no job is there for it. That may be over before the answer is used.
+    pub(crate) fn has_idle_thread(&self) -> bool {
+        self.jobs.load(Ordering::Relaxed) < self.threads
+    }
+
+    /// Whether a job waits for a thread. That may be over before the answer is used.
+    pub(crate) fn has_waiting_job(&self) -> bool {
+        self.jobs.load(Ordering::Relaxed) > self.threads
+    }
+}
+
+/// Counts among the jobs until it is dropped.
+struct Job(Arc<AtomicUsize>);
+
+impl Job {
+    fn new(jobs: &Arc<AtomicUsize>) -> Self {
+        jobs.fetch_add(1, Ordering::Relaxed);
+        Self(jobs.clone())
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -94,6 +128,26 @@ mod tests {
     async fn work_returns_its_result() {
         let compute = Compute::new(NonZeroUsize::MIN).unwrap();
         assert_eq!(compute.run(|| 6 * 7).await.unwrap(), 42);
+    }
+
+    #[tokio::test]
+    async fn jobs_count_until_they_end() {
+        let compute = Compute::new(NonZeroUsize::MIN).unwrap();
+        assert!(compute.has_idle_thread() && !compute.has_waiting_job());
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        compute.start(move || wait.recv().unwrap_or_default());
+        assert!(!compute.has_idle_thread() && !compute.has_waiting_job());
+        let last = compute.run(|| panic!("as it may"));
+        let mut last = Box::pin(last);
+        assert!(futures::poll!(&mut last).is_pending());
+        assert!(compute.has_waiting_job());
+        go.send(()).unwrap();
+        last.await.unwrap_err();
+        compute.run(|| ()).await.unwrap();
+        while !compute.has_idle_thread() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!compute.has_waiting_job());
     }
 
     #[test]

@@ -5,25 +5,27 @@
 //! ```
 //!
 //! A job cuts its slab, hands the cutter on to the job of the next slab, and goes on with the chunks it cut while they
-//! are in its core's cache. Finished slabs are placed into packs in stream order by whichever job completes the next
-//! one due. No job ever waits for another, so the pool cannot be blocked by a stream.
+//! are in its core's cache. Threads without a job hash some of them meanwhile. Finished slabs are placed into packs in
+//! stream order by whichever job completes the next one due. No job ever waits for another, so the pool cannot be
+//! blocked by a stream.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::hashing::{Hashing, Piece, Pieces};
 use super::join::{CrcJoin, crc32c};
 use super::lookup::look_up;
 use super::packer::{Fresh, Packer, StoredBytes};
+use super::slabs::{FIRST_SLAB_BYTES, Slab};
 use super::source::Part;
-use crate::codec::{ChunkId, Chunker, Codec, Compressor, More};
+use crate::codec::{ChunkId, Chunker, Codec, More};
 use crate::engine::allowance::PackClaim;
 use crate::engine::budget::Paid;
 use crate::engine::core::Core;
@@ -43,44 +45,9 @@ pub(crate) struct Ingest {
     slots: Arc<Semaphore>,
     slots_max: u32,
     cutting: Mutex<Cutting>,
+    /// Slabs of which others may hash pieces.
+    open: Mutex<Vec<Weak<CutSlab>>>,
     order: Mutex<Order>,
-}
-
-/// Bytes of the first slab of a stream: most objects are small, and need no more than that.
-const FIRST_SLAB_BYTES: usize = 64 << 10;
-
-/// The bytes of a slab and the buffer for what they compress to; both are reused for later slabs of any stream.
-///
-/// Bytes begin after a headroom (but in the first), into which the uncut rest of the slab before is copied: so reading a slab
-/// need not wait for the cutting of the one before.
-pub(crate) struct Slab {
-    pub(crate) bytes: Vec<u8>,
-    /// The whole stream, if it lies in memory: then nothing is copied into `bytes`.
-    pub(crate) whole: Option<Bytes>,
-    compressed: Vec<u8>,
-}
-
-impl Slab {
-    fn new(len: usize) -> Self {
-        Self {
-            bytes: vec![0; len],
-            whole: None,
-            compressed: Vec::new(),
-        }
-    }
-
-    /// What is cut.
-    fn plain(&self) -> &[u8] {
-        self.whole.as_deref().unwrap_or(&self.bytes)
-    }
-
-    /// What chunks of this codec are stored from.
-    fn stored_in(&self, codec: Codec) -> &[u8] {
-        match codec {
-            Codec::Raw => self.plain(),
-            Codec::Zstd => &self.compressed,
-        }
-    }
 }
 
 struct Cutting {
@@ -107,6 +74,12 @@ struct Filled {
     read: Range<usize>,
     more: More,
     share: SlabShare,
+}
+
+/// A slab that is being cut and hashed. Every handle on it ends in [`Ingest::go_on`].
+struct CutSlab {
+    filled: Filled,
+    hashing: Hashing,
 }
 
 /// A slab that is yet to be filled.
@@ -243,6 +216,7 @@ impl Ingest {
                     carry: Vec::new(),
                 }),
             }),
+            open: Mutex::default(),
             order: Mutex::new(Order::default()),
             core,
         }))
@@ -395,21 +369,99 @@ impl Ingest {
 
     fn run(self: Arc<Self>, mut filled: Filled, mut cutter: Cutter) {
         let on_panic = FailOnPanic(&self);
-        let lengths = cutter.cut(&mut filled);
+        cutter.carry_over(&mut filled);
+        let cut = Arc::new(CutSlab {
+            filled,
+            hashing: Hashing::default(),
+        });
+        let mut pieces = Pieces::new(cut.filled.start);
+        let mut is_open = false;
+        cutter.cut(&cut.filled, |len| {
+            if let Some(piece) = pieces.add(len) {
+                cut.hashing.offer(piece);
+                if !std::mem::replace(&mut is_open, true) {
+                    self.open.lock().push(Arc::downgrade(&cut));
+                }
+                self.ask_for_help();
+            }
+        });
+        pieces.take().into_iter().for_each(|piece| cut.hashing.offer(piece));
         {
             let mut cutting = self.cutting.lock();
             cutting.cutter = Some(cutter);
             self.start_next(&mut cutting);
         }
-        let index = filled.index;
-        match self.work(filled, &lengths) {
-            Ok(done) => self.deposit(index, done),
-            Err(error) => self.fail(error),
+        while let Some(piece) = cut.hashing.take() {
+            self.hash(&cut, &piece);
         }
+        self.go_on(cut);
+        self.help();
         std::mem::forget(on_panic);
     }
 
-    fn work(&self, filled: Filled, lengths: &[u32]) -> Result<Done> {
+    /// Starts a job that helps, if a thread has nothing to do.
+    fn ask_for_help(self: &Arc<Self>) {
+        if self.core.compute.has_idle_thread() {
+            let ingest = self.clone();
+            self.core.compute.start(move || {
+                let on_panic = FailOnPanic(&ingest);
+                ingest.help();
+                std::mem::forget(on_panic);
+            });
+        }
+    }
+
+    /// Hashes what others have cut, until nothing is there or another job waits for a thread.
+    fn help(&self) {
+        while !self.core.compute.has_waiting_job()
+            && let Some((cut, piece)) = self.open_piece()
+        {
+            self.hash(&cut, &piece);
+            self.go_on(cut);
+        }
+    }
+
+    /// A piece of a slab that others cut or hash.
+    fn open_piece(&self) -> Option<(Arc<CutSlab>, Piece)> {
+        let slabs: Vec<_> = {
+            let mut open = self.open.lock();
+            open.retain(|cut| cut.strong_count() > 0);
+            open.iter().filter_map(Weak::upgrade).collect()
+        };
+        let mut found = None;
+        for cut in slabs {
+            match found.is_none().then(|| cut.hashing.take()).flatten() {
+                Some(piece) => found = Some((cut, piece)),
+                // This handle may have become the last.
+                None => self.go_on(cut),
+            }
+        }
+        found
+    }
+
+    fn hash(&self, cut: &CutSlab, piece: &Piece) {
+        match self.core.secrets.id_key() {
+            Ok(key) => cut.hashing.hash(piece, cut.filled.slab.plain(), key),
+            Err(error) => self.fail(error.into()),
+        }
+    }
+
+    /// Gives a handle on a slab back, and goes on with the slab if it was the last: then all of it is hashed.
+    fn go_on(&self, cut: Arc<CutSlab>) {
+        let Some(CutSlab { filled, hashing }) = Arc::into_inner(cut) else {
+            return;
+        };
+        if self.check().is_err() {
+            return;
+        }
+        let index = filled.index;
+        match self.work(filled, hashing.into_chunks()) {
+            Ok(done) => self.deposit(index, done),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn work(&self, filled: Filled, chunks: Vec<ChunkRef>) -> Result<Done> {
         let Filled {
             mut slab,
             start,
@@ -418,16 +470,7 @@ impl Ingest {
             ..
         } = filled;
         let crc = crc32c(&slab.plain()[read.clone()]);
-        let id_key = self.core.secrets.id_key()?;
-        let mut ids = Vec::with_capacity(lengths.len());
-        let mut chunks = Vec::with_capacity(lengths.len());
-        let mut at = start;
-        for &len in lengths {
-            let id = id_key.id(&slab.plain()[at..at + len as usize]);
-            at += len as usize;
-            ids.push(id);
-            chunks.push(ChunkRef { id, len });
-        }
+        let ids: Vec<_> = chunks.iter().map(|chunk| chunk.id).collect();
         let known = look_up(&self.core, &self.holder, &ids)?;
         let claims = Claims::new(self, &ids, &known);
         let fresh = self.compress(&mut slab, start, &chunks, &known);
@@ -591,26 +634,27 @@ impl Progress {
 }
 
 impl Cutter {
-    /// Cuts what the slab before left over and this slab; keeps the uncut rest for the next.
-    fn cut(&mut self, filled: &mut Filled) -> Vec<u32> {
+    /// Puts what the slab before left over before this one.
+    fn carry_over(&self, filled: &mut Filled) {
         filled.start -= self.rest;
-        let slab = &mut filled.slab;
-        if slab.whole.is_none() {
-            slab.bytes[filled.start..][..self.rest].copy_from_slice(&self.carry);
+        if filled.slab.whole.is_none() {
+            filled.slab.bytes[filled.start..][..self.rest].copy_from_slice(&self.carry);
         }
-        let bytes = &slab.plain()[filled.start..filled.read.end];
-        let mut lengths = Vec::new();
+    }
+
+    /// Cuts this slab, and says how long each chunk is; keeps the uncut rest for the next.
+    fn cut(&mut self, filled: &Filled, mut found: impl FnMut(u32)) {
+        let bytes = &filled.slab.plain()[filled.start..filled.read.end];
         let mut at = 0;
         while let Some(len) = self.chunker.next(&bytes[at..], filled.more) {
-            lengths.push(len as u32);
             at += len;
+            found(len as u32);
         }
         self.rest = bytes.len() - at;
         self.carry.clear();
-        if slab.whole.is_none() {
+        if filled.slab.whole.is_none() {
             self.carry.extend_from_slice(&bytes[at..]);
         }
-        lengths
     }
 }
 
@@ -648,85 +692,5 @@ impl Drop for FailOnPanic<'_> {
     fn drop(&mut self) {
         self.0
             .fail(Error::internal("work on a slab ended early; the log has the cause"));
-    }
-}
-
-/// Slabs at rest. As many are kept as the CPU pool works on at once, and some more of first ones, which come in bursts; the
-/// others go.
-pub(crate) struct Slabs {
-    first: Rest,
-    later: Rest,
-}
-
-/// Slabs of one length.
-struct Rest {
-    len: usize,
-    max: usize,
-    slabs: Mutex<Vec<Slab>>,
-}
-
-impl Slabs {
-    /// For a repository whose largest chunk has `chunk_max` bytes.
-    pub(crate) fn new(compute_threads: usize, chunk_max: u32) -> Self {
-        let max = compute_threads + 2;
-        Self {
-            first: Rest::new(FIRST_SLAB_BYTES, 4 * max),
-            later: Rest::new(chunk_max as usize + Options::slab_bytes(chunk_max), max),
-        }
-    }
-
-    fn give_back(&self, mut slab: Slab) {
-        slab.whole = None;
-        if let Some(rest) = [&self.first, &self.later]
-            .into_iter()
-            .find(|rest| rest.len == slab.bytes.len())
-        {
-            rest.give_back(slab);
-        }
-    }
-}
-
-impl Rest {
-    fn new(len: usize, max: usize) -> Self {
-        Self {
-            len,
-            max,
-            slabs: Mutex::default(),
-        }
-    }
-
-    fn take(&self) -> Slab {
-        let slab = self.slabs.lock().pop();
-        slab.unwrap_or_else(|| Slab::new(self.len))
-    }
-
-    fn give_back(&self, slab: Slab) {
-        let mut slabs = self.slabs.lock();
-        if slabs.len() < self.max {
-            slabs.push(slab);
-        }
-    }
-}
-
-/// Compressors at rest. Making one costs more than compressing a small chunk, so they are reused.
-pub(crate) struct Compressors {
-    level: crate::codec::Level,
-    idle: Mutex<Vec<Compressor>>,
-}
-
-impl Compressors {
-    pub(crate) fn new(level: crate::codec::Level) -> Self {
-        Self {
-            level,
-            idle: Mutex::new(Vec::new()),
-        }
-    }
-
-    pub(crate) fn take(&self) -> Compressor {
-        self.idle.lock().pop().unwrap_or_else(|| Compressor::new(self.level))
-    }
-
-    pub(crate) fn give_back(&self, compressor: Compressor) {
-        self.idle.lock().push(compressor);
     }
 }
