@@ -324,10 +324,10 @@ pub struct PutIdRow {
 }
 
 impl PutIdRow {
-    /// The row of a put.
-    pub fn of(object: &ObjectVersion, serial: u64) -> Self {
+    /// The row of the put with this id.
+    pub fn of(put_id: [u8; 16], object: &ObjectVersion, serial: u64) -> Self {
         Self {
-            put_id: object.put_id,
+            put_id,
             serial,
             result: PutResult::from(object),
         }

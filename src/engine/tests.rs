@@ -10,6 +10,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
+use crate::catalog::Lookup;
 use crate::codec::ChunkSizes;
 
 mod checkpoints;
@@ -283,6 +284,12 @@ async fn preconditions_and_put_ids_decide() {
     };
     let refused = repository.put("b", &b"x"[..], options).await.unwrap_err();
     assert_eq!(refused.reason(), Reason::PutIdReused);
+    let refused = put(b"three", Precondition::None, Some([0; 16])).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::InvalidArgument, "{refused}");
+    let catalog = &repository.core().catalog;
+    let kept = catalog.put_ids().unwrap();
+    assert_eq!(kept.len(), 1, "one that was not given is not kept: {kept:?}");
+    assert_eq!(catalog.tip().unwrap().unwrap().put_serial, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

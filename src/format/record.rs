@@ -84,13 +84,16 @@ pub struct ObjectVersion {
     pub crc32c: u32,
     /// Milliseconds since 1970-01-01T00:00:00Z.
     pub created_ms: i64,
-    /// The caller's id of the put.
-    pub put_id: [u8; 16],
+    /// The caller's id of the put, if it gave one; never [`NO_PUT_ID`].
+    pub put_id: Option<[u8; 16]>,
     /// The caller's pairs, in the caller's order.
     pub metadata: Vec<(String, String)>,
     /// The chunk list.
     pub content: Content,
 }
+
+/// Stands for no put id.
+pub const NO_PUT_ID: [u8; 16] = [0; 16];
 
 /// What `metadata` takes of [`METADATA_LEN_MAX`].
 pub fn metadata_len(metadata: &[(String, String)]) -> usize {
@@ -112,7 +115,7 @@ impl ObjectVersion {
         out.put_u64_le(self.chunks);
         out.put_u32_le(self.crc32c);
         out.put_i64_le(self.created_ms);
-        out.put_slice(&self.put_id);
+        out.put_slice(&self.put_id.unwrap_or(NO_PUT_ID));
         encode_metadata(&self.metadata, out);
         match &self.content {
             Content::Inline(chunks) => {
@@ -136,7 +139,7 @@ impl ObjectVersion {
             chunks: reader.u64()?,
             crc32c: reader.u32()?,
             created_ms: reader.i64()?,
-            put_id: reader.array()?,
+            put_id: Some(reader.array()?).filter(|id| *id != NO_PUT_ID),
             metadata: decode_metadata(reader)?,
             content: decode_content(reader)?,
         };

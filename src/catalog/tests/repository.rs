@@ -596,7 +596,7 @@ fn the_files_show_no_name_id_or_put_id() {
             for (serial, object) in (1..).zip(&objects) {
                 transaction.set_object(object);
                 let row = PutIdRow {
-                    put_id: object.put_id,
+                    put_id: object.put_id.unwrap_or([1; 16]),
                     serial,
                     result: PutResult::from(object),
                 };
@@ -633,6 +633,7 @@ fn the_files_show_no_name_id_or_put_id() {
         secret_pieces.extend(
             object
                 .put_id
+                .unwrap_or([1; 16])
                 .chunks_exact(8)
                 .map(|piece| <[u8; 8]>::try_from(piece).unwrap()),
         );

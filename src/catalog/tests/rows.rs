@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::super::rows::{HeadRow, PutOrderRow, Row};
 use super::super::*;
 use crate::codec::{ChunkId, Codec, TAG_LEN};
+use crate::format::record::NO_PUT_ID;
 use crate::format::{
     Birth, BlobKind, CheckpointId, CheckpointName, ChunkRef, Content, Entry, FORMAT, Hash32, ObjectName, ObjectVersion,
     PackId, PackKind, PackName, PackNumber, SUITE, Tip,
@@ -113,11 +114,11 @@ fn some_content() -> impl Strategy<Value = (u64, u64, Content)> {
 prop_compose! {
     pub(super) fn some_object()(
         name in some_name(),
-        (sequence, crc32c, created_ms, put_id) in any::<(u64, u32, i64, [u8; 16])>(),
+        (sequence, crc32c, created_ms, put_id) in any::<(u64, u32, i64, Option<[u8; 16]>)>(),
         metadata in prop::collection::vec(("[a-z]{1,8}", "\\PC{0,20}"), 0..4),
         (size, chunks, content) in some_content(),
     ) -> ObjectVersion {
-        ObjectVersion { name, sequence, size, chunks, crc32c, created_ms, put_id, metadata, content }
+        ObjectVersion { name, sequence, size, chunks, crc32c, created_ms, put_id: put_id.filter(|id| *id != NO_PUT_ID), metadata, content }
     }
 }
 

@@ -231,8 +231,10 @@ impl Change {
         match record {
             Record::Put(object) => {
                 self.put(object, log_number)?;
-                *put_serial += 1;
-                self.tx.set_put_id(&PutIdRow::of(object, *put_serial))?;
+                if let Some(put_id) = object.put_id {
+                    *put_serial += 1;
+                    self.tx.set_put_id(&PutIdRow::of(put_id, object, *put_serial))?;
+                }
                 Ok(())
             }
             Record::Delete { name, .. } => self.delete(name, log_number),

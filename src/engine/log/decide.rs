@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::commit::Committer;
-use super::requests::{Answer, NewObject, Precondition, PutId, Request};
+use super::requests::{Answer, NewObject, Precondition, Request};
 use crate::catalog::{Lookup, Transaction};
 use crate::engine::allowance::PutClaim;
 use crate::engine::counters::Tally;
@@ -146,7 +146,7 @@ impl Committer {
             chunks: object.chunks,
             crc32c: object.crc32c,
             created_ms: object.created_ms,
-            put_id: object.put_id.bytes(),
+            put_id: object.put_id,
             metadata: object.metadata,
             content: object.content,
         };
@@ -155,7 +155,7 @@ impl Committer {
             size: version.size,
         };
         decided.pending.insert(version.name.clone(), Some(present));
-        if let PutId::Given(id) = object.put_id {
+        if let Some(id) = object.put_id {
             decided.put_ids.insert(id, version.clone());
         }
         decided.tally.put(version.size, version.chunks, object.written);
@@ -165,7 +165,7 @@ impl Committer {
 
     /// The result of an earlier put with the same id, if there was one.
     fn first_result(&self, decided: &Decided, object: &NewObject) -> Result<Option<ObjectVersion>> {
-        let PutId::Given(put_id) = object.put_id else {
+        let Some(put_id) = object.put_id else {
             return Ok(None);
         };
         let first = match decided.put_ids.get(&put_id) {
@@ -266,7 +266,7 @@ fn repeated(first: crate::catalog::PutResult, again: &NewObject) -> ObjectVersio
         chunks: first.chunks,
         crc32c: first.crc32c,
         created_ms: first.created_ms,
-        put_id: again.put_id.bytes(),
+        put_id: again.put_id,
         metadata: again.metadata.clone(),
         content: Content::Inline(Vec::new()),
     }

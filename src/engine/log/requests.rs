@@ -8,7 +8,6 @@ use crate::engine::allowance::PutClaim;
 use crate::engine::counters::Written;
 use crate::engine::error::{Error, Result};
 use crate::engine::in_flight::Holder;
-use crate::engine::random;
 use crate::engine::write::NewPack;
 use crate::format::record::metadata_len;
 use crate::format::{ChunkRef, Content, ObjectName, ObjectVersion, PackName, PackNumber};
@@ -32,32 +31,11 @@ pub(crate) struct NewObject {
     pub(crate) chunks: u64,
     pub(crate) crc32c: u32,
     pub(crate) created_ms: i64,
-    pub(crate) put_id: PutId,
+    pub(crate) put_id: Option<[u8; 16]>,
     pub(crate) metadata: Vec<(String, String)>,
     pub(crate) content: Content,
     /// What it is counted with.
     pub(crate) written: Written,
-}
-
-/// What tells a put that is sent again from another one.
-#[derive(Clone, Copy)]
-pub(crate) enum PutId {
-    /// The caller's.
-    Given([u8; 16]),
-    /// Random, since a record needs one: nobody knows it, so no put that is sent again has it.
-    Fresh([u8; 16]),
-}
-
-impl PutId {
-    /// That of the caller, or a fresh one.
-    pub(crate) fn of(given: Option<[u8; 16]>) -> Result<Self> {
-        given.map_or_else(|| random().map(Self::Fresh), |id| Ok(Self::Given(id)))
-    }
-
-    pub(crate) fn bytes(self) -> [u8; 16] {
-        let (Self::Given(id) | Self::Fresh(id)) = self;
-        id
-    }
 }
 
 /// Something that wants a record.
@@ -173,7 +151,7 @@ mod tests {
             chunks: INLINE_CHUNKS_MAX as u64,
             crc32c: 0,
             created_ms: 0,
-            put_id: [0; 16],
+            put_id: Some([1; 16]),
             metadata: vec![("k".to_owned(), "v".repeat(METADATA_LEN_MAX - 5))],
             content: Content::Inline(vec![chunk; INLINE_CHUNKS_MAX]),
         };
@@ -183,7 +161,7 @@ mod tests {
             chunks: version.chunks,
             crc32c: 0,
             created_ms: 0,
-            put_id: PutId::Given([0; 16]),
+            put_id: Some([1; 16]),
             metadata: version.metadata.clone(),
             content: version.content.clone(),
             written: Written::default(),

@@ -21,12 +21,12 @@ use super::allowance::{PutClaim, Replaces};
 use super::core::Core;
 use super::error::{Error, Reason, Result};
 use super::in_flight::Holder;
-use super::log::requests::{NewObject, Precondition, PutId, Request};
+use super::log::requests::{NewObject, Precondition, Request};
 use super::read::{ByteRange, ObjectReader, hold, manifest_leaves};
 use super::write::{Draft, ManifestBuilder, Source};
 use crate::catalog::Lookup;
 use crate::codec::RepositoryId;
-use crate::format::record::{METADATA_LEN_MAX, metadata_len};
+use crate::format::record::{METADATA_LEN_MAX, NO_PUT_ID, metadata_len};
 use crate::format::{Content, LeafRef, ObjectName, ObjectVersion, RepositoryName, RepositoryParameters};
 
 /// Rows of objects that a listing reads at a time.
@@ -100,7 +100,7 @@ impl Repository {
     /// `QuotaExceeded` as far as that is known; `KeysUnavailable`, `NoCapacity`, `Fenced` from the store.
     pub async fn begin_put(&self, name: &str, options: PutOptions) -> Result<Upload> {
         let name = object_name(name)?;
-        check_metadata(&options.metadata)?;
+        check_options(&options)?;
         self.admit().await?;
         let access = self.write_access().await?;
         let replaces = self.replaces(&name, &options)?;
@@ -195,7 +195,7 @@ impl Repository {
     /// `ObjectNotFound` if `from` does not exist; the precondition is about `to`; `QuotaExceeded`.
     pub async fn copy(&self, from: &str, to: &str, options: PutOptions) -> Result<PutOutcome> {
         let target = object_name(to)?;
-        check_metadata(&options.metadata)?;
+        check_options(&options)?;
         self.admit().await?;
         let access = self.write_access().await?;
         let core = self.core();
@@ -228,7 +228,7 @@ impl Repository {
             chunks: source.chunks,
             crc32c: source.crc32c,
             created_ms: now_ms(),
-            put_id: PutId::of(options.put_id)?,
+            put_id: options.put_id,
             metadata: if options.metadata.is_empty() {
                 source.metadata
             } else {
@@ -341,8 +341,12 @@ fn object_name(name: &str) -> Result<ObjectName> {
     ObjectName::new(name).map_err(|error| Error::new(Reason::InvalidName, error.to_string()))
 }
 
-fn check_metadata(metadata: &Metadata) -> Result<()> {
-    let bytes = metadata_len(metadata);
+fn check_options(options: &PutOptions) -> Result<()> {
+    if options.put_id == Some(NO_PUT_ID) {
+        let line = "a put id of zeros stands for none; leave it out, or use a fresh random one";
+        return Err(Error::new(Reason::InvalidArgument, line));
+    }
+    let bytes = metadata_len(&options.metadata);
     if bytes > METADATA_LEN_MAX {
         let line = format!(
             "metadata of {bytes} bytes is too large; at most {} are kept",

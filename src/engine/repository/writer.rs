@@ -15,7 +15,7 @@ use crate::engine::error::{Error, Reason, Result};
 use crate::engine::in_flight::Holder;
 use crate::engine::log::commit::Committer;
 use crate::engine::log::ownership::{Ownership, check_fence};
-use crate::engine::log::requests::{NewObject, Precondition, PutId, Request};
+use crate::engine::log::requests::{NewObject, Precondition, Request};
 use crate::engine::recover;
 use crate::engine::write::{Ledger, Packer, Source, ingest_stream, upload};
 use crate::format::{ObjectName, ObjectVersion, Record, RepositoryName};
@@ -221,7 +221,7 @@ impl Upload {
             chunks: draft.chunks,
             crc32c: draft.crc32c,
             created_ms: now_ms(),
-            put_id: PutId::of(options.put_id)?,
+            put_id: options.put_id,
             metadata: options.metadata,
             content: draft.content.clone(),
             written: draft.written(),

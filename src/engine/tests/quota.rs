@@ -110,7 +110,7 @@ async fn a_put_that_is_sent_again_is_not_refused() {
     for quota in [logical(MIB), stored(2 * MIB)] {
         repository.set_quota(Quota::default());
         let options = || PutOptions {
-            put_id: Some([quota.stored_bytes.is_some().into(); 16]),
+            put_id: Some([1 + u8::from(quota.stored_bytes.is_some()); 16]),
             expected_bytes: Some(MIB as u64),
             ..PutOptions::default()
         };

@@ -556,7 +556,14 @@ async fn a_checkpoint_takes_no_more_than_is_kept_back_for_it() {
     let scene = Scene::new("checkpoint").await;
     let puts = (0..3000u64).map(|number| {
         let repository = scene.repository.clone();
-        async move { put(&repository, &format!("object {}", number % 10), &number.to_le_bytes()).await }
+        let options = PutOptions {
+            put_id: Some(u128::from(number + 1).to_be_bytes()),
+            ..PutOptions::default()
+        };
+        async move {
+            let name = format!("object {}", number % 10);
+            repository.put(&name, &number.to_le_bytes()[..], options).await
+        }
     });
     for outcome in futures::future::join_all(puts).await {
         outcome.unwrap();

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use crate::codec::{ChunkId, ChunkSizes, Codec, Decompressor, Level, RepositoryId, Secret, TAG_LEN};
 use crate::format::keyring::{KeyringSeed, WrapSeed, seal_keyring};
 use crate::format::pack::{open_pack_directory, parse_trailer, verify_pack};
+use crate::format::record::NO_PUT_ID;
 use crate::format::*;
 
 pub(in crate::format) const REPOSITORY: RepositoryId = RepositoryId(*b"repository golde");
@@ -159,7 +160,7 @@ pub(in crate::format) fn object_versions(secrets: &Secrets, root: ChunkId) -> [O
         chunks: 1,
         crc32c: 0x5a64_c662,
         created_ms: 1_767_225_600_000,
-        put_id: counting(0x20),
+        put_id: Some(counting(0x20)),
         metadata: vec![("content-type".into(), "text/plain".into())],
         content: Content::Inline(vec![chunk(secrets, b"a raw chunk")]),
     };
@@ -169,7 +170,7 @@ pub(in crate::format) fn object_versions(secrets: &Secrets, root: ChunkId) -> [O
         crc32c: 0xd8d6_ecff,
         size: 222,
         chunks: 3,
-        put_id: counting(0x30),
+        put_id: Some(counting(0x30)),
         metadata: vec![],
         content: Content::Root(root),
         ..small.clone()
@@ -236,7 +237,7 @@ pub(in crate::format) fn checkpoint() -> [(CheckpointName, CheckpointKind, Vec<u
 
 fn put_id_entry(version: &ObjectVersion) -> checkpoint::PutIdEntry {
     checkpoint::PutIdEntry {
-        put_id: version.put_id,
+        put_id: version.put_id.expect("both have one"),
         name: version.name.clone(),
         sequence: version.sequence,
         size: version.size,
@@ -368,7 +369,7 @@ pub(in crate::format) fn any_object_version() -> impl Strategy<Value = ObjectVer
     (
         any_object_name(),
         numbers,
-        any::<[u8; 16]>(),
+        any::<Option<[u8; 16]>>(),
         vec((".{0,40}", ".{0,40}"), 0..5),
         content,
     )
@@ -388,7 +389,7 @@ pub(in crate::format) fn any_object_version() -> impl Strategy<Value = ObjectVer
                     chunks,
                     crc32c,
                     created_ms,
-                    put_id,
+                    put_id: put_id.filter(|id| *id != NO_PUT_ID),
                     metadata,
                     content,
                 }

@@ -8,7 +8,7 @@ use super::golden::{PACKS, SECRETS};
 use super::input::Input;
 use crate::catalog::{
     Batch, Catalog, ChunkRow, DirtyKey, EntriesRow, Error, Kept, KeyValue, Limits, Location, Lookup, MemoryTables,
-    PackRow, PutIdRow, PutResult, ReleaseRow, RepositoryCatalog, Table, Tables, TipRow, rewritten,
+    PackRow, PutIdRow, ReleaseRow, RepositoryCatalog, Table, Tables, TipRow, rewritten,
 };
 use crate::codec::ChunkId;
 use crate::format::pack::verify_pack;
@@ -156,11 +156,10 @@ fn write(repository: &RepositoryCatalog) -> Result<(), Error> {
 
 fn set_object(tx: &mut crate::catalog::Transaction, object: &ObjectVersion, serial: u64) -> Result<(), Error> {
     tx.set_object(object);
-    tx.set_put_id(&PutIdRow {
-        put_id: object.put_id,
-        serial,
-        result: PutResult::from(object),
-    })
+    match object.put_id {
+        Some(put_id) => tx.set_put_id(&PutIdRow::of(put_id, object, serial)),
+        None => Ok(()),
+    }
 }
 
 /// What the tables hold of it, as bytes.
@@ -208,7 +207,12 @@ fn facts(catalog: &RepositoryCatalog) -> BTreeSet<String> {
     }
     for (_, object) in written.objects_page(None, all).expect("it is intact") {
         facts.extend(one("object", catalog.object(&object.name)));
-        facts.extend(one("put id", catalog.put_id(&object.put_id)));
+        facts.extend(
+            object
+                .put_id
+                .into_iter()
+                .flat_map(|id| one("put id", catalog.put_id(&id))),
+        );
     }
     facts.into_iter().collect()
 }

@@ -235,8 +235,10 @@ impl<'a> Rebuild<'a> {
         for record in &section.records {
             match record {
                 Record::Put(object) => {
-                    self.tip.put_serial += 1;
-                    tx.set_put_id(&PutIdRow::of(object, self.tip.put_serial))?;
+                    if let Some(put_id) = object.put_id {
+                        self.tip.put_serial += 1;
+                        tx.set_put_id(&PutIdRow::of(put_id, object, self.tip.put_serial))?;
+                    }
                     tx.mark_dirty(DirtyKey::of_object(&tx.object_key(&object.name)), section.log_number);
                     self.objects += u64::from(tx.object(&object.name)?.is_none());
                     tx.set_object(object);
