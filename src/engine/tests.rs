@@ -286,6 +286,12 @@ async fn preconditions_and_put_ids_decide() {
     assert_eq!(refused.reason(), Reason::PutIdReused);
     let refused = put(b"three", Precondition::None, Some([0; 16])).await.unwrap_err();
     assert_eq!(refused.reason(), Reason::InvalidArgument, "{refused}");
+    let options = PutOptions {
+        put_id: Some([0; 16]),
+        ..PutOptions::default()
+    };
+    let refused = repository.copy("a", "b", options).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::InvalidArgument, "{refused}");
     let catalog = &repository.core().catalog;
     let kept = catalog.put_ids().unwrap();
     assert_eq!(kept.len(), 1, "one that was not given is not kept: {kept:?}");

@@ -511,7 +511,7 @@ pub struct CheckpointRoot {
     pub sequence: u64,
     /// Log numbers and heads up to the tip, ascending, the last [`HEADS_MAX`].
     pub heads: Vec<(u64, Hash32)>,
-    /// The last [`PUT_IDS_MAX`] puts, oldest first, with consecutive serials.
+    /// The last [`PUT_IDS_MAX`] puts that have an id, oldest first, with consecutive serials.
     pub put_ids: Vec<PutIdEntry>,
     /// Serial of the newest of them.
     pub put_serial: u64,

@@ -47,7 +47,7 @@ async fn fill(repository: &Repository) {
         ("large", 1, 5 << 20),
         ("small", 2, 9 << 10),
         ("gone", 3, 2 << 20),
-        ("empty", 0, 0),
+        ("empty", 5, 0),
     ] {
         put(repository, name, seed, len).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! The C library's allocator, told once and for all to give large buffers back to the system, and to keep few arenas.
+//! The allocator, told once and for all how many arenas to have and when to give memory back.
 //!
 //! glibc takes large buffers from the system one by one, until the first of them is freed: from then on it keeps their like in
 //! arenas, one for each thread, where they leave gaps. Sixty-four clients of an agent with a budget of 64 MiB then hold
@@ -9,15 +9,34 @@
 //! free at the end of an arena before it goes back to the system, and reads then ask for the same pages again and again: a get of
 //! 2 GiB took 209,000 to 266,000 page faults; with 16 MiB it takes 26,000 to 28,000, and 15 % less processor time. Slabs and packs are
 //! asked for as huge pages, where the system gives such to who asks: a put of a gibibyte that does not compress then takes 5,000 to 8,000
-//! page faults instead of 35,000 to 48,000, and a fifth less time on a disk. These are tunables of the process and read when that
-//! starts, so the process starts anew, once. musl's allocator does as wished, but for the huge pages.
+//! page faults instead of 35,000 to 48,000, and a fifth less time on a disk.
+//!
+//! musl's allocator has one lock for all threads: with it the static program of the image put MUSL_FIGURE. There it is jemalloc, with as
+//! many arenas as processors.
+//!
+//! Both read their settings when the process starts, so the process starts anew, once.
 
-/// Replaces this process by the same program with the same arguments and the tunables set, unless somebody has set them.
-/// Returns if that has happened already, or cannot be.
+use std::num::NonZeroUsize;
+use std::os::unix::process::CommandExt;
+
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Where the allocator looks for its settings, and one of those that this program makes.
 #[cfg(target_env = "gnu")]
-pub(crate) fn settle() {
-    use std::num::NonZeroUsize;
-    use std::os::unix::process::CommandExt;
+const VARIABLE: (&str, &str) = ("GLIBC_TUNABLES", "mmap_threshold");
+#[cfg(not(target_env = "gnu"))]
+const VARIABLE: (&str, &str) = ("_RJEM_MALLOC_CONF", "narenas");
+
+#[cfg(target_env = "gnu")]
+const SEPARATOR: char = ':';
+#[cfg(not(target_env = "gnu"))]
+const SEPARATOR: char = ',';
+
+/// The settings for so many processors.
+#[cfg(target_env = "gnu")]
+fn settings(processors: usize) -> String {
     /// Buffers of this length and more are the system's.
     const THRESHOLD: &str = "glibc.malloc.mmap_threshold=524288";
     /// Bytes that may lie free at the end of an arena.
@@ -26,29 +45,40 @@ pub(crate) fn settle() {
     const ARENAS: &str = "glibc.malloc.arena_max";
     /// Memory of the system is advised to be huge pages.
     const HUGE_PAGES: &str = "glibc.malloc.hugetlb=1";
-    const VARIABLE: &str = "GLIBC_TUNABLES";
-    let tunables = std::env::var(VARIABLE).unwrap_or_default();
-    if tunables.contains("mmap_threshold") {
+    format!("{ARENAS}={processors}:{THRESHOLD}:{TRIM}:{HUGE_PAGES}")
+}
+
+/// The settings for so many processors.
+#[cfg(not(target_env = "gnu"))]
+fn settings(processors: usize) -> String {
+    /// How long a page that was freed waits for another use before it goes back to the system.
+    const DECAY: &str = "dirty_decay_ms:1000,muzzy_decay_ms:0";
+    format!("narenas:{processors},{DECAY}")
+}
+
+/// Replaces this process by the same program with the same arguments and the settings made, unless somebody has made them.
+/// Returns if that has happened already, or cannot be.
+pub(crate) fn settle() {
+    let (variable, ours) = VARIABLE;
+    let given = std::env::var(variable).unwrap_or_default();
+    if given.contains(ours) {
         // The system calls a process after the file it was started from, which was `/proc/self/exe`.
         let _ = rustix::thread::set_name(c"cairn");
         return;
     }
     let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let ours = format!("{ARENAS}={processors}:{THRESHOLD}:{TRIM}:{HUGE_PAGES}");
-    let tunables = match tunables.as_str() {
-        "" => ours,
-        others => format!("{ours}:{others}"),
-    };
+    let mut settings = settings(processors);
+    if !given.is_empty() {
+        settings.push(SEPARATOR);
+        settings.push_str(&given);
+    }
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_else(|| "cairn".into());
     let error = std::process::Command::new("/proc/self/exe")
         .arg0(name)
         .args(arguments)
-        .env(VARIABLE, tunables)
+        .env(variable, settings)
         .exec();
     // It only costs memory.
     tracing::debug!(%error, "the allocator stays as it is");
 }
-
-#[cfg(not(target_env = "gnu"))]
-pub(crate) fn settle() {}

@@ -86,6 +86,7 @@ impl Repository {
     /// visible. With a `put_id` the call may be repeated: the first result is returned.
     ///
     /// # Errors
+    /// `InvalidName`, `InvalidArgument`, and `PutIdReused` for an id that was used for another name;
     /// `SourceFailed` if the source does; `ObjectExists` or `VersionMismatch` by the precondition; `QuotaExceeded`;
     /// `NoCapacity`, `BackendUnavailable`, `Fenced` from the store; `OutcomeUnknown` if the commit may have happened.
     pub async fn put<S: Source>(&self, name: &str, source: S, options: PutOptions) -> Result<PutOutcome> {
@@ -192,7 +193,7 @@ impl Repository {
     /// Makes `to` an object with the content of `from`, without moving data.
     ///
     /// # Errors
-    /// `ObjectNotFound` if `from` does not exist; the precondition is about `to`; `QuotaExceeded`.
+    /// `ObjectNotFound` if `from` does not exist; the precondition is about `to`; else as of [`put`](Self::put).
     pub async fn copy(&self, from: &str, to: &str, options: PutOptions) -> Result<PutOutcome> {
         let target = object_name(to)?;
         check_options(&options)?;

@@ -14,7 +14,8 @@ pub type Metadata = Vec<(String, String)>;
 pub struct PutOptions {
     /// What must hold for the put to happen; decided when its record is written.
     pub precondition: Precondition,
-    /// The same id again returns the first result instead of putting twice. Never all zeros.
+    /// The same id again returns the first result instead of putting twice. All zeros are refused. Without one the put
+    /// cannot be repeated safely.
     pub put_id: Option<[u8; 16]>,
     /// Kept with the object; at most 16 KiB in all.
     pub metadata: Metadata,

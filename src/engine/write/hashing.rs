@@ -4,8 +4,6 @@
 //! with its chunks before another has cut the next slab, or while that one is kept from it, would wait. It takes pieces of
 //! what the other has found so far instead.
 
-use std::collections::VecDeque;
-
 use parking_lot::Mutex;
 
 use crate::codec::IdKey;
@@ -64,6 +62,11 @@ impl Pieces {
         }
     }
 
+    /// How many chunks were added.
+    pub(super) fn count(&self) -> usize {
+        self.next.first + self.next.lengths.len()
+    }
+
     /// The chunks that are in no piece yet, if there are any.
     pub(super) fn take(&mut self) -> Option<Piece> {
         let behind = Piece {
@@ -76,35 +79,36 @@ impl Pieces {
     }
 }
 
-/// The pieces of a slab that are to be hashed, and the chunks of those that were, in whatever order.
+/// The chunks of a slab, as its pieces are hashed in whatever order.
 #[derive(Default)]
-pub(super) struct Hashing {
-    pieces: Mutex<VecDeque<Piece>>,
-    chunks: Mutex<Vec<(usize, Vec<ChunkRef>)>>,
+pub(super) struct Hashed(Mutex<Found>);
+
+#[derive(Default)]
+struct Found {
+    /// Chunks of pieces, with how many are before them.
+    pieces: Vec<(usize, Vec<ChunkRef>)>,
+    /// Of all pieces, once the slab is cut.
+    count: Option<usize>,
 }
 
-impl Hashing {
-    /// Adds a piece for whoever takes it.
-    pub(super) fn offer(&self, piece: Piece) {
-        self.pieces.lock().push_back(piece);
-    }
-
-    /// A piece that nobody else has.
-    pub(super) fn take(&self) -> Option<Piece> {
-        self.pieces.lock().pop_front()
-    }
-
+impl Hashed {
     /// Hashes a piece of what lies in `slab`.
-    pub(super) fn hash(&self, piece: &Piece, slab: &[u8], key: &IdKey) {
+    pub(super) fn add(&self, piece: &Piece, slab: &[u8], key: &IdKey) {
         let chunks = piece.hash(slab, key);
-        self.chunks.lock().push((piece.first, chunks));
+        self.0.lock().pieces.push((piece.first, chunks));
     }
 
-    /// All chunks that were hashed, in the order of the slab.
-    pub(super) fn into_chunks(self) -> Vec<ChunkRef> {
-        let mut pieces = self.chunks.into_inner();
+    /// Says how many chunks there are in all.
+    pub(super) fn expect(&self, count: usize) {
+        self.0.lock().count = Some(count);
+    }
+
+    /// All chunks, in the order of the slab; `None` if any is missing.
+    pub(super) fn into_chunks(self) -> Option<Vec<ChunkRef>> {
+        let Found { mut pieces, count } = self.0.into_inner();
         pieces.sort_unstable_by_key(|(first, _)| *first);
-        pieces.into_iter().flat_map(|(_, chunks)| chunks).collect()
+        let chunks: Vec<_> = pieces.into_iter().flat_map(|(_, chunks)| chunks).collect();
+        (count == Some(chunks.len())).then_some(chunks)
     }
 }
 
@@ -144,22 +148,28 @@ mod tests {
         let slab: Vec<u8> = (0..3 * PIECE_BYTES).map(|at| (at % 251) as u8).collect();
         let key = IdKey::new(&Secret::from_bytes([7; 32]));
         let cuts = [1, PIECE_BYTES as u32 - 1, 5, 100, PIECE_BYTES as u32, 9];
-        let hashing = Hashing::default();
         let mut pieces = Pieces::new(10);
-        cuts.iter()
-            .filter_map(|len| pieces.add(*len))
-            .for_each(|piece| hashing.offer(piece));
-        pieces.take().into_iter().for_each(|piece| hashing.offer(piece));
-        let mut taken: Vec<_> = std::iter::from_fn(|| hashing.take()).collect();
-        assert_eq!(taken.len(), 3);
+        let mut taken: Vec<_> = cuts.iter().filter_map(|len| pieces.add(*len)).collect();
+        taken.extend(pieces.take());
+        assert_eq!((taken.len(), pieces.count()), (3, cuts.len()));
         taken.reverse();
-        taken.iter().for_each(|piece| hashing.hash(piece, &slab, &key));
+        let hash = |pieces: &[Piece]| {
+            let hashed = Hashed::default();
+            pieces.iter().for_each(|piece| hashed.add(piece, &slab, &key));
+            hashed
+        };
         let mut at = 10;
         let expected = cuts.map(|len| {
             let id = key.id(&slab[at..][..len as usize]);
             at += len as usize;
             ChunkRef { id, len }
         });
-        assert_eq!(hashing.into_chunks(), expected);
+        let hashed = hash(&taken);
+        hashed.expect(cuts.len());
+        assert_eq!(hashed.into_chunks().as_deref(), Some(&expected[..]));
+        let hashed = hash(&taken[1..]);
+        hashed.expect(cuts.len());
+        assert_eq!(hashed.into_chunks(), None, "a piece is missing");
+        assert_eq!(hash(&taken).into_chunks(), None, "the slab was not cut to its end");
     }
 }

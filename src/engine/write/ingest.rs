@@ -11,15 +11,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::ops::Range;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::hashing::{Hashing, Piece, Pieces};
+use super::hashing::{Hashed, Piece, Pieces};
 use super::join::{CrcJoin, crc32c};
 use super::lookup::look_up;
 use super::packer::{Fresh, Packer, StoredBytes};
@@ -45,8 +45,8 @@ pub(crate) struct Ingest {
     slots: Arc<Semaphore>,
     slots_max: u32,
     cutting: Mutex<Cutting>,
-    /// Slabs of which others may hash pieces.
-    open: Mutex<Vec<Weak<CutSlab>>>,
+    /// What is cut and nobody has begun to hash. Whoever cut it takes what nobody else does.
+    pieces: Mutex<VecDeque<(Piece, Arc<CutSlab>)>>,
     order: Mutex<Order>,
 }
 
@@ -76,10 +76,45 @@ struct Filled {
     share: SlabShare,
 }
 
-/// A slab that is being cut and hashed. Every handle on it ends in [`Ingest::go_on`].
+/// A slab that is being cut and hashed.
 struct CutSlab {
     filled: Filled,
-    hashing: Hashing,
+    hashed: Hashed,
+}
+
+/// Keeps a slab from going on before all of it is hashed: whoever cuts it has one, and every piece of it.
+struct SlabHandle<'a> {
+    ingest: &'a Ingest,
+    /// Absent once it was given back.
+    cut: Option<Arc<CutSlab>>,
+}
+
+impl SlabHandle<'_> {
+    /// Gives the handle back. If it was the last, the slab goes on here.
+    fn go_on(mut self) {
+        if let Some(cut) = self.cut.take().and_then(Arc::into_inner)
+            && let Err(error) = self.ingest.hashed(cut)
+        {
+            self.ingest.fail(error);
+        }
+    }
+}
+
+impl Deref for SlabHandle<'_> {
+    type Target = Arc<CutSlab>;
+
+    fn deref(&self) -> &Arc<CutSlab> {
+        self.cut.as_ref().expect("it is taken only where the handle ends")
+    }
+}
+
+impl Drop for SlabHandle<'_> {
+    fn drop(&mut self) {
+        if self.cut.is_some() {
+            // Before the slab is let go: whoever waits for it has to find that it failed.
+            self.ingest.fail(ended_early());
+        }
+    }
 }
 
 /// A slab that is yet to be filled.
@@ -216,7 +251,7 @@ impl Ingest {
                     carry: Vec::new(),
                 }),
             }),
-            open: Mutex::default(),
+            pieces: Mutex::default(),
             order: Mutex::new(Order::default()),
             core,
         }))
@@ -370,43 +405,45 @@ impl Ingest {
     fn run(self: Arc<Self>, mut filled: Filled, mut cutter: Cutter) {
         let on_panic = FailOnPanic(&self);
         cutter.carry_over(&mut filled);
-        let cut = Arc::new(CutSlab {
+        let cut = self.handle(Arc::new(CutSlab {
             filled,
-            hashing: Hashing::default(),
-        });
+            hashed: Hashed::default(),
+        }));
         let mut pieces = Pieces::new(cut.filled.start);
-        let mut is_open = false;
         cutter.cut(&cut.filled, |len| {
             if let Some(piece) = pieces.add(len) {
-                cut.hashing.offer(piece);
-                if !std::mem::replace(&mut is_open, true) {
-                    self.open.lock().push(Arc::downgrade(&cut));
-                }
-                self.ask_for_help();
+                self.offer(&cut, piece);
             }
         });
-        pieces.take().into_iter().for_each(|piece| cut.hashing.offer(piece));
+        let last = pieces.take();
+        cut.hashed.expect(pieces.count());
         {
             let mut cutting = self.cutting.lock();
             cutting.cutter = Some(cutter);
             self.start_next(&mut cutting);
         }
-        while let Some(piece) = cut.hashing.take() {
+        last.into_iter().for_each(|piece| self.hash(&cut, &piece));
+        while let Some((piece, handle)) = self.take_piece(|slab| Arc::ptr_eq(slab, &cut)) {
             self.hash(&cut, &piece);
+            handle.go_on();
         }
-        self.go_on(cut);
+        cut.go_on();
         self.help();
         std::mem::forget(on_panic);
     }
 
-    /// Starts a job that helps, if a thread has nothing to do.
-    fn ask_for_help(self: &Arc<Self>) {
+    /// Lets others hash a piece. Starts a job that does, if a thread has nothing to do.
+    fn offer(self: &Arc<Self>, cut: &SlabHandle<'_>, piece: Piece) {
+        self.pieces.lock().push_back((piece, Arc::clone(cut)));
         if self.core.compute.has_idle_thread() {
-            let ingest = self.clone();
+            // By the time that it begins the stream may be over, and is not to hold packs for it.
+            let ingest = Arc::downgrade(self);
             self.core.compute.start(move || {
-                let on_panic = FailOnPanic(&ingest);
-                ingest.help();
-                std::mem::forget(on_panic);
+                if let Some(ingest) = ingest.upgrade() {
+                    let on_panic = FailOnPanic(&ingest);
+                    ingest.help();
+                    std::mem::forget(on_panic);
+                }
             });
         }
     }
@@ -414,51 +451,43 @@ impl Ingest {
     /// Hashes what others have cut, until nothing is there or another job waits for a thread.
     fn help(&self) {
         while !self.core.compute.has_waiting_job()
-            && let Some((cut, piece)) = self.open_piece()
+            && let Some((piece, cut)) = self.take_piece(|_| true)
         {
             self.hash(&cut, &piece);
-            self.go_on(cut);
+            cut.go_on();
         }
     }
 
-    /// A piece of a slab that others cut or hash.
-    fn open_piece(&self) -> Option<(Arc<CutSlab>, Piece)> {
-        let slabs: Vec<_> = {
-            let mut open = self.open.lock();
-            open.retain(|cut| cut.strong_count() > 0);
-            open.iter().filter_map(Weak::upgrade).collect()
-        };
-        let mut found = None;
-        for cut in slabs {
-            match found.is_none().then(|| cut.hashing.take()).flatten() {
-                Some(piece) => found = Some((cut, piece)),
-                // This handle may have become the last.
-                None => self.go_on(cut),
-            }
+    /// The first piece of such a slab that nobody has taken.
+    fn take_piece(&self, is_of: impl Fn(&Arc<CutSlab>) -> bool) -> Option<(Piece, SlabHandle<'_>)> {
+        let mut pieces = self.pieces.lock();
+        let at = pieces.iter().position(|(_, cut)| is_of(cut))?;
+        let (piece, cut) = pieces.remove(at)?;
+        Some((piece, self.handle(cut)))
+    }
+
+    fn handle(&self, cut: Arc<CutSlab>) -> SlabHandle<'_> {
+        SlabHandle {
+            ingest: self,
+            cut: Some(cut),
         }
-        found
     }
 
     fn hash(&self, cut: &CutSlab, piece: &Piece) {
         match self.core.secrets.id_key() {
-            Ok(key) => cut.hashing.hash(piece, cut.filled.slab.plain(), key),
+            Ok(key) => cut.hashed.add(piece, cut.filled.slab.plain(), key),
             Err(error) => self.fail(error.into()),
         }
     }
 
-    /// Gives a handle on a slab back, and goes on with the slab if it was the last: then all of it is hashed.
-    fn go_on(&self, cut: Arc<CutSlab>) {
-        let Some(CutSlab { filled, hashing }) = Arc::into_inner(cut) else {
-            return;
-        };
-        if self.check().is_err() {
-            return;
-        }
+    /// What comes after hashing all of a slab.
+    fn hashed(&self, CutSlab { filled, hashed }: CutSlab) -> Result<()> {
+        self.check()?;
+        let chunks = hashed.into_chunks();
+        let chunks = chunks.ok_or_else(|| Error::internal("not all of a slab was hashed"))?;
         let index = filled.index;
-        match self.work(filled, hashing.into_chunks()) {
-            Ok(done) => self.deposit(index, done),
-            Err(error) => self.fail(error),
-        }
+        self.deposit(index, self.work(filled, chunks)?);
+        Ok(())
     }
 
     fn work(&self, filled: Filled, chunks: Vec<ChunkRef>) -> Result<Done> {
@@ -591,6 +620,8 @@ impl Ingest {
         let waiting = std::mem::take(&mut order.done);
         drop(order);
         self.cutting.lock().queue.clear();
+        let pieces = std::mem::take(&mut *self.pieces.lock());
+        drop(pieces);
         waiting.into_values().for_each(|done| self.discard(done.fresh));
     }
 
@@ -690,7 +721,10 @@ struct FailOnPanic<'a>(&'a Ingest);
 
 impl Drop for FailOnPanic<'_> {
     fn drop(&mut self) {
-        self.0
-            .fail(Error::internal("work on a slab ended early; the log has the cause"));
+        self.0.fail(ended_early());
     }
+}
+
+fn ended_early() -> Error {
+    Error::internal("work on a slab ended early; the log has the cause")
 }

@@ -158,7 +158,7 @@ proptest! {
             blake3: Hash32(id),
         }).collect();
         let put_ids = objects.into_iter().map(|object| PutIdEntry {
-            put_id: object.put_id.unwrap_or_default(),
+            put_id: object.put_id.unwrap_or([1; 16]),
             name: object.name,
             sequence: object.sequence,
             size: object.size,
