@@ -34,6 +34,10 @@ use rand_chacha::ChaCha8Rng;
 use process::{MIB, bytes_under, cpu_seconds, memory_mib, mib};
 use rows::{chunk_row, entries_row};
 
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() {
     let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
@@ -391,9 +395,11 @@ fn step(arguments: &[&str]) {
 fn step_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("its own path"));
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let tunables = format!(
+    let glibc = format!(
         "glibc.malloc.arena_max={processors}:glibc.malloc.mmap_threshold=524288:glibc.malloc.trim_threshold=16777216:glibc.malloc.hugetlb=1"
     );
-    command.args(arguments).env("GLIBC_TUNABLES", tunables);
+    let jemalloc = format!("narenas:{processors},dirty_decay_ms:1000,muzzy_decay_ms:0");
+    command.args(arguments);
+    command.env("GLIBC_TUNABLES", glibc).env("_RJEM_MALLOC_CONF", jemalloc);
     command
 }

@@ -11,8 +11,9 @@
 //! asked for as huge pages, where the system gives such to who asks: a put of a gibibyte that does not compress then takes 5,000 to 8,000
 //! page faults instead of 35,000 to 48,000, and a fifth less time on a disk.
 //!
-//! musl's allocator has one lock for all threads: with it the static program of the image put MUSL_FIGURE. There it is jemalloc, with as
-//! many arenas as processors.
+//! musl's own has one lock for all threads. With it the static program of the image took 170 to 200 us of processor time for each of
+//! 100,000 small puts, and 5.2 s for a get of 2 GiB; with jemalloc, as many arenas as processors and pages that go back after a second,
+//! 130 to 170 us and 4.7 s. 64 clients with 40 MiB each have 155 MiB resident then, as with glibc.
 //!
 //! Both read their settings when the process starts, so the process starts anew, once.
 

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A job cuts its slab, hands the cutter on to the job of the next slab, and goes on with the chunks it cut while they
-//! are in its core's cache. Threads without a job hash some of them meanwhile. Finished slabs are placed into packs in
+//! are in its core's cache. While what comes is known, threads without a job hash some of them meanwhile. Finished slabs are placed into packs in
 //! stream order by whichever job completes the next one due. No job ever waits for another, so the pool cannot be
 //! blocked by a stream.
 
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -45,6 +45,8 @@ pub(crate) struct Ingest {
     slots: Arc<Semaphore>,
     slots_max: u32,
     cutting: Mutex<Cutting>,
+    /// Whether all of the last slab was known. What is new takes so long to compress that no thread waits for a cut.
+    was_known: AtomicBool,
     /// What is cut and nobody has begun to hash. Whoever cut it takes what nobody else does.
     pieces: Mutex<VecDeque<(Piece, Arc<CutSlab>)>>,
     order: Mutex<Order>,
@@ -251,6 +253,7 @@ impl Ingest {
                     carry: Vec::new(),
                 }),
             }),
+            was_known: AtomicBool::default(),
             pieces: Mutex::default(),
             order: Mutex::new(Order::default()),
             core,
@@ -410,19 +413,20 @@ impl Ingest {
             hashed: Hashed::default(),
         }));
         let mut pieces = Pieces::new(cut.filled.start);
-        cutter.cut(&cut.filled, |len| {
-            if let Some(piece) = pieces.add(len) {
-                self.offer(&cut, piece);
-            }
+        let mut own = Vec::new();
+        let is_shared = self.was_known.load(Ordering::Relaxed);
+        cutter.cut(&cut.filled, |len| match pieces.add(len) {
+            Some(piece) if is_shared => self.offer(&cut, piece),
+            piece => own.extend(piece),
         });
-        let last = pieces.take();
+        own.extend(pieces.take());
         cut.hashed.expect(pieces.count());
         {
             let mut cutting = self.cutting.lock();
             cutting.cutter = Some(cutter);
             self.start_next(&mut cutting);
         }
-        last.into_iter().for_each(|piece| self.hash(&cut, &piece));
+        own.iter().for_each(|piece| self.hash(&cut, piece));
         while let Some((piece, handle)) = self.take_piece(|slab| Arc::ptr_eq(slab, &cut)) {
             self.hash(&cut, &piece);
             handle.go_on();
@@ -501,6 +505,8 @@ impl Ingest {
         let crc = crc32c(&slab.plain()[read.clone()]);
         let ids: Vec<_> = chunks.iter().map(|chunk| chunk.id).collect();
         let known = look_up(&self.core, &self.holder, &ids)?;
+        let is_known = known.iter().all(|known| *known == Known::Stored);
+        self.was_known.store(is_known, Ordering::Relaxed);
         let claims = Claims::new(self, &ids, &known);
         let fresh = self.compress(&mut slab, start, &chunks, &known);
         claims.keep();
