@@ -117,6 +117,7 @@ async fn draft<S: Source>(
     } = &**ingest;
     let mut manifest = ManifestBuilder::new(core.clone(), packer.clone(), holder.clone(), stored.clone());
     let mut index = 0;
+    let mut accepted = 0;
     loop {
         let slot = ingest.slot().await;
         ingest.check()?;
@@ -143,6 +144,7 @@ async fn draft<S: Source>(
         claim.arrive(len as u64)?;
         let claim = claim.packs(len as u64)?;
         progress.accept(len);
+        accepted += len as u64;
         let share = SlabShare { paid, claim, slot };
         match part {
             Some(part) => {
@@ -162,6 +164,11 @@ async fn draft<S: Source>(
     ingest.drained().await?;
     manifest.add(ingest.take_chunks()).await?;
     let totals = ingest.totals();
+    if totals.bytes != accepted {
+        // A slab that failed may have given its slot back a moment before that was noted.
+        ingest.check()?;
+        return Err(Error::internal("not all of the stream was placed"));
+    }
     source
         .check(totals.bytes, totals.crc32c)
         .map_err(|error| source_failed(name, error))?;
