@@ -9,6 +9,8 @@
 //! Directories are in `$TMPDIR` (by default `/tmp`), since disks are part of the answer; 10⁸ chunks take about 25 GiB there.
 //! Figures are printed, not judged.
 
+#[path = "../src/bin/cairn/allocator.rs"]
+mod allocator;
 mod process;
 mod rows;
 
@@ -34,11 +36,8 @@ use rand_chacha::ChaCha8Rng;
 use process::{MIB, bytes_under, cpu_seconds, memory_mib, mib};
 use rows::{chunk_row, entries_row};
 
-#[cfg(target_env = "musl")]
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 fn main() {
+    allocator::settle();
     let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -391,15 +390,9 @@ fn step(arguments: &[&str]) {
     assert!(status.success(), "{arguments:?} failed");
 }
 
-/// This program once more, with the allocator set as the agent sets it.
+/// This program once more.
 fn step_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("its own path"));
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let glibc = format!(
-        "glibc.malloc.arena_max={processors}:glibc.malloc.mmap_threshold=524288:glibc.malloc.trim_threshold=16777216:glibc.malloc.hugetlb=1"
-    );
-    let jemalloc = format!("narenas:{processors},dirty_decay_ms:1000,muzzy_decay_ms:0");
     command.args(arguments);
-    command.env("GLIBC_TUNABLES", glibc).env("_RJEM_MALLOC_CONF", jemalloc);
     command
 }

@@ -595,11 +595,7 @@ fn the_files_show_no_name_id_or_put_id() {
             chunks.iter().for_each(|chunk| transaction.set_chunk(chunk));
             for (serial, object) in (1..).zip(&objects) {
                 transaction.set_object(object);
-                let row = PutIdRow {
-                    put_id: object.put_id.unwrap_or([1; 16]),
-                    serial,
-                    result: PutResult::from(object),
-                };
+                let row = PutIdRow::of(object.put_id.unwrap_or([1; 16]), object, serial);
                 transaction.set_put_id(&row).unwrap();
                 transaction.set_release(&ReleaseRow {
                     id: chunks[serial as usize].id,

@@ -5,9 +5,9 @@
 //! ```
 //!
 //! A job cuts its slab, hands the cutter on to the job of the next slab, and goes on with the chunks it cut while they
-//! are in its core's cache. While what comes is known, threads without a job hash some of them meanwhile. Finished slabs are placed into packs in
-//! stream order by whichever job completes the next one due. No job ever waits for another, so the pool cannot be
-//! blocked by a stream.
+//! are in its core's cache. While what comes is known, threads without a job hash some of them meanwhile. Finished slabs
+//! are placed into packs in stream order by whichever job completes the next one due. No job ever waits for another, so
+//! the pool cannot be blocked by a stream.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -505,11 +505,10 @@ impl Ingest {
         let crc = crc32c(&slab.plain()[read.clone()]);
         let ids: Vec<_> = chunks.iter().map(|chunk| chunk.id).collect();
         let known = look_up(&self.core, &self.holder, &ids)?;
-        let is_known = known.iter().all(|known| *known == Known::Stored);
-        self.was_known.store(is_known, Ordering::Relaxed);
         let claims = Claims::new(self, &ids, &known);
         let fresh = self.compress(&mut slab, start, &chunks, &known);
         claims.keep();
+        self.was_known.store(fresh.is_empty(), Ordering::Relaxed);
         Ok(Done {
             fresh_bytes: fresh.iter().map(|chunk| u64::from(chunk.plain_len)).sum(),
             read_len: read.len() as u64,
@@ -626,8 +625,7 @@ impl Ingest {
         let waiting = std::mem::take(&mut order.done);
         drop(order);
         self.cutting.lock().queue.clear();
-        let pieces = std::mem::take(&mut *self.pieces.lock());
-        drop(pieces);
+        self.pieces.lock().clear();
         waiting.into_values().for_each(|done| self.discard(done.fresh));
     }
 
