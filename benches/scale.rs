@@ -1,7 +1,9 @@
-//! Does it hold at size? By name: `cargo bench --bench scale -- small catalog`; `catalog CHUNKS` for another number than 10⁷.
+//! Does it hold at size? By name: `cargo bench --bench scale -- small files catalog`; `catalog CHUNKS` for another number than 10⁷.
 //!
-//! - *small*: 100,000 objects of 4 KiB by 64 callers, durable one by one: how many a second, how long does one wait, and how
-//!   much is stored once they are merged?
+//! - *small*: 100,000 objects of 4 KiB by 64 callers, durable one by one: how many a second, how long does one wait, beside a
+//!   bare sync and one of as many at once, and how much is stored once they are merged?
+//! - *files*: as many callers, with a synced file for each object. Not in the same directory: files are created more slowly beside
+//!   many that were deleted.
 //! - *catalog*: so many chunks that were never put are in the catalog. How long does it take to open after a kill, what is
 //!   resident, how fast are lookups, what becomes of the rates of a put, and how close does one of known bytes come to what
 //!   cutting and hashing alone allow? Each step is a process of its own.
@@ -45,12 +47,16 @@ fn main() {
     match asked.as_slice() {
         ["fill", directory, chunks] => runtime.block_on(fill(Path::new(directory), number(chunks))),
         ["small-here"] => runtime.block_on(small()),
+        ["files-here"] => files(),
         ["hold", directory] => runtime.block_on(hold(Path::new(directory))),
         ["use", directory, chunks] => runtime.block_on(use_it(Path::new(directory), number(chunks))),
         _ => {
             let is_asked = |name: &str| asked.is_empty() || asked.contains(&name);
             if is_asked("small") {
                 step(&["small-here"]);
+            }
+            if is_asked("files") {
+                step(&["files-here"]);
             }
             if is_asked("catalog") {
                 let chunks = asked.iter().find_map(|asked| asked.parse().ok());
@@ -79,12 +85,15 @@ async fn open(directory: &Path) -> (Store, Repository) {
     (store, repository)
 }
 
+const CALLERS: u64 = 64;
+/// Bytes of a small object.
+const LEN: usize = 4096;
+
 async fn small() {
     const OBJECTS: u64 = 100_000;
-    const CALLERS: u64 = 64;
-    const LEN: usize = 4096;
     let directory = tempfile::tempdir().expect("a directory");
     let fsync = fsync_time(directory.path());
+    let appended = appends(directory.path());
     let (store, repository) = open(directory.path()).await;
     let next = Arc::new(AtomicU64::new(0));
     let (start, cpu) = (Instant::now(), cpu_seconds());
@@ -118,15 +127,16 @@ async fn small() {
     let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
     let mean_ms = times.iter().sum::<Duration>().as_secs_f64() / OBJECTS as f64 * 1e3;
     times.sort_unstable();
-    let at = |part: f64| times[((times.len() as f64 * part) as usize).min(times.len() - 1)].as_secs_f64() * 1e3;
     println!(
-        "small: {:.0} puts/s; p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms; one fsync of 4 KiB {:.2} ms: p99 is {:.1} of them",
+        "small: {:.0} puts/s; p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms; one fsync of 4 KiB {:.2} ms, by all at once {:.2} ms: p99 is {:.1} and {:.1} of them",
         OBJECTS as f64 / seconds,
-        at(0.5),
-        at(0.99),
-        at(0.999),
+        ms_at(&times, 0.5),
+        ms_at(&times, 0.99),
+        ms_at(&times, 0.999),
         fsync.as_secs_f64() * 1e3,
-        at(0.99) / (fsync.as_secs_f64() * 1e3),
+        appended.as_secs_f64() * 1e3,
+        ms_at(&times, 0.99) / (fsync.as_secs_f64() * 1e3),
+        ms_at(&times, 0.99) / (appended.as_secs_f64() * 1e3),
     );
     // With every core busy, so many callers cannot wait less on average, whatever is done first.
     println!(
@@ -148,13 +158,80 @@ async fn small() {
     store.close().await;
 }
 
+/// So many milliseconds this part of `times`, which are sorted, took at most.
+fn ms_at(times: &[Duration], part: f64) -> f64 {
+    times[((times.len() as f64 * part) as usize).min(times.len() - 1)].as_secs_f64() * 1e3
+}
+
+/// What as many callers wait for who append to a file each and sync it; the mean.
+fn appends(directory: &Path) -> Duration {
+    report("bare appends", |caller| {
+        let mut file = File::create(directory.join(format!("appended {caller}"))).expect("a file");
+        move |_| append(&mut file)
+    })
+}
+
+/// The same for who make a file of each object, with the syncs that it takes to survive a loss of power.
+fn files() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    report("bare files", |caller| {
+        move |turn| {
+            let (staged, named) = (format!("staged {caller} {turn}"), format!("object {caller} {turn}"));
+            append(&mut File::create(directory.join(&staged)).expect("a file"));
+            std::fs::rename(directory.join(staged), directory.join(named)).expect("renamed");
+            File::open(directory).expect("opened").sync_all().expect("synced");
+        }
+    });
+}
+
+fn append(file: &mut File) {
+    file.write_all(&[1; LEN]).expect("written");
+    file.sync_data().expect("synced");
+}
+
+/// Tells how long [`CALLERS`] threads wait for what each of them does one turn after the other; the mean.
+fn report<F: FnMut(u64)>(what: &str, of_caller: impl Fn(u64) -> F + Sync) -> Duration {
+    const TURNS: u64 = 100;
+    let start = Instant::now();
+    let mut times: Vec<Duration> = std::thread::scope(|scope| {
+        let of_caller = &of_caller;
+        let begin = |caller| {
+            scope.spawn(move || {
+                let mut once = of_caller(caller);
+                let mut timed = |turn| {
+                    let start = Instant::now();
+                    once(turn);
+                    start.elapsed()
+                };
+                (0..TURNS).map(&mut timed).collect::<Vec<_>>()
+            })
+        };
+        let callers: Vec<_> = (0..CALLERS).map(begin).collect();
+        callers
+            .into_iter()
+            .flat_map(|caller| caller.join().expect("a caller"))
+            .collect()
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    times.sort_unstable();
+    let mean = times.iter().sum::<Duration>() / times.len() as u32;
+    println!(
+        "{what} of 4 KiB by {CALLERS} threads: {:.0} a second; mean {:.1} ms, p50 {:.1} ms, p99 {:.1} ms",
+        times.len() as f64 / seconds,
+        mean.as_secs_f64() * 1e3,
+        ms_at(&times, 0.5),
+        ms_at(&times, 0.99),
+    );
+    mean
+}
+
 /// The median of appending 4 KiB and having them on the disk.
 fn fsync_time(directory: &Path) -> Duration {
     let mut file = File::create(directory.join("fsync")).expect("a file");
     let mut once = || {
         let start = Instant::now();
-        file.write_all(&[1; 4096]).expect("written");
-        file.sync_data().expect("synced");
+        append(&mut file);
         start.elapsed()
     };
     let mut times: Vec<Duration> = (0..500).map(|_| once()).collect();

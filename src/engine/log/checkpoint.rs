@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -36,8 +37,11 @@ const SEGMENT_OBJECTS: u64 = 4096;
 const OBJECT_BITS_MAX: u8 = 12;
 /// Most packs in a segment.
 const SEGMENT_PACKS: usize = 4096;
-/// Rows read from the catalog at a time.
-const PAGE: usize = 1024;
+/// Rows read from the catalog at a time: some tenths of a millisecond.
+const PAGE: usize = 64;
+/// For so long a checkpoint leaves the processor to whoever wants it, between two pages. Then it takes the share that its thread
+/// has: until it ends, the tables keep what it looks at.
+const UNHURRIED: Duration = Duration::from_secs(5);
 /// Parts of tables of which a checkpoint forgets when they changed. That they do not grow in number for ever is all it is for, and
 /// the log waits for it.
 const FORGOTTEN_MAX: usize = 64;
@@ -101,6 +105,7 @@ struct Draft {
     row: TipRow,
     tip: Tip,
     tables: Arc<RepositorySnapshot>,
+    begun: Instant,
 }
 
 impl Draft {
@@ -115,6 +120,7 @@ impl Draft {
             row,
             tip,
             tables: Arc::new(core.catalog.snapshot()),
+            begun: Instant::now(),
         }))
     }
 
@@ -316,8 +322,9 @@ impl SegmentWriter<'_> {
                 refs.push(same);
                 continue;
             }
+            let begun = self.draft.begun;
             let plain = self.draft.reading(self.core, move |tables| {
-                let rows = object_rows(tables, &range)?;
+                let rows = object_rows(tables, &range, begun)?;
                 Ok((!rows.is_empty()).then(|| ObjectSegment { range, rows }.encode()))
             });
             if let Some(plain) = plain.await? {
@@ -328,7 +335,9 @@ impl SegmentWriter<'_> {
     }
 
     async fn packs(&self) -> Result<Vec<SegmentRef>> {
-        let rows = self.draft.reading(self.core, pack_rows).await?;
+        let begun = self.draft.begun;
+        let rows = self.draft.reading(self.core, move |tables| pack_rows(tables, begun));
+        let rows = rows.await?;
         let mut refs = Vec::new();
         for (range, rows) in split(KeyRange::of([0; 16], 0), &rows) {
             let former = self.former.map_or(&[][..], |root| &root.pack_segments);
@@ -422,10 +431,20 @@ impl SegmentWriter<'_> {
     }
 }
 
-fn object_rows(tables: &RepositorySnapshot, range: &KeyRange) -> Result<Vec<ObjectVersion>> {
+/// Lets others have the processor, though this thread's turn is not over. Being behind others in the scheduler's eyes does not
+/// do that: whoever wakes up meanwhile waits until the turn ends, some milliseconds.
+fn make_way(begun: Instant) {
+    if begun.elapsed() < UNHURRIED {
+        std::thread::yield_now();
+    }
+}
+
+/// The objects of a range, for a checkpoint that was begun then.
+fn object_rows(tables: &RepositorySnapshot, range: &KeyRange, begun: Instant) -> Result<Vec<ObjectVersion>> {
     let mut after = u128::from_be_bytes(range.first()).checked_sub(1).map(u128::to_be_bytes);
     let mut rows = Vec::new();
     loop {
+        make_way(begun);
         let page = tables.objects_page(after, PAGE)?;
         let Some((last, _)) = page.last() else {
             return Ok(rows);
@@ -440,11 +459,12 @@ fn object_rows(tables: &RepositorySnapshot, range: &KeyRange) -> Result<Vec<Obje
     }
 }
 
-/// The packs that stay.
-fn pack_rows(tables: &RepositorySnapshot) -> Result<Vec<PackTableRow>> {
+/// The packs that stay, likewise.
+fn pack_rows(tables: &RepositorySnapshot, begun: Instant) -> Result<Vec<PackTableRow>> {
     let mut rows: Vec<PackTableRow> = Vec::new();
     let mut after = None;
     loop {
+        make_way(begun);
         let page = tables.packs_page(after, PAGE)?;
         let Some(last) = page.last() else {
             return Ok(rows);
