@@ -2,8 +2,8 @@
 //!
 //! - *small*: 100,000 objects of 4 KiB by 64 callers, durable one by one: how many a second, how long does one wait, beside a
 //!   bare sync and one of as many at once, and how much is stored once they are merged?
-//! - *files*: as many callers, with a synced file for each object. Not in the same directory: files are created more slowly beside
-//!   many that were deleted.
+//! - *files*, only by name: as many callers, with a synced file for each object. In another `$TMPDIR` than *small*: files are
+//!   created more slowly beside many that were deleted lately.
 //! - *catalog*: so many chunks that were never put are in the catalog. How long does it take to open after a kill, what is
 //!   resident, how fast are lookups, what becomes of the rates of a put, and how close does one of known bytes come to what
 //!   cutting and hashing alone allow? Each step is a process of its own.
@@ -55,7 +55,7 @@ fn main() {
             if is_asked("small") {
                 step(&["small-here"]);
             }
-            if is_asked("files") {
+            if asked.contains(&"files") {
                 step(&["files-here"]);
             }
             if is_asked("catalog") {
@@ -87,7 +87,7 @@ async fn open(directory: &Path) -> (Store, Repository) {
 
 const CALLERS: u64 = 64;
 /// Bytes of a small object.
-const LEN: usize = 4096;
+const OBJECT_LEN: usize = 4096;
 
 async fn small() {
     const OBJECTS: u64 = 100_000;
@@ -102,7 +102,7 @@ async fn small() {
             let (repository, next) = (repository.clone(), next.clone());
             tokio::spawn(async move {
                 let mut times = Vec::new();
-                let mut object = vec![0; LEN];
+                let mut object = vec![0; OBJECT_LEN];
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     if number >= OBJECTS {
@@ -127,16 +127,18 @@ async fn small() {
     let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
     let mean_ms = times.iter().sum::<Duration>().as_secs_f64() / OBJECTS as f64 * 1e3;
     times.sort_unstable();
+    let p99 = ms_at(&times, 0.99);
     println!(
-        "small: {:.0} puts/s; p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms; one fsync of 4 KiB {:.2} ms, by all at once {:.2} ms: p99 is {:.1} and {:.1} of them",
+        "small: {:.0} puts/s; p50 {:.1} ms, p99 {p99:.1} ms, p99.9 {:.1} ms",
         OBJECTS as f64 / seconds,
         ms_at(&times, 0.5),
-        ms_at(&times, 0.99),
         ms_at(&times, 0.999),
-        fsync.as_secs_f64() * 1e3,
-        appended.as_secs_f64() * 1e3,
-        ms_at(&times, 0.99) / (fsync.as_secs_f64() * 1e3),
-        ms_at(&times, 0.99) / (appended.as_secs_f64() * 1e3),
+    );
+    let (alone, at_once) = (fsync.as_secs_f64() * 1e3, appended.as_secs_f64() * 1e3);
+    println!(
+        "small: one fsync of 4 KiB takes {alone:.2} ms (median), one of {CALLERS} at once {at_once:.2} ms (mean): p99 is {:.1} and {:.1} of them",
+        p99 / alone,
+        p99 / at_once,
     );
     // With every core busy, so many callers cannot wait less on average, whatever is done first.
     println!(
@@ -146,7 +148,7 @@ async fn small() {
         CALLERS as f64 * cpu / cores / OBJECTS as f64 * 1e3,
     );
     repository.reclaim(ReclaimOptions::THOROUGH).await.expect("a reclaim");
-    let put = OBJECTS * LEN as u64;
+    let put = OBJECTS * OBJECT_LEN as u64;
     let stored = bytes_under(&directory.path().join("store"));
     println!(
         "small: {:.1} MiB put, {:.1} MiB stored after merging: {:.3} times; peak resident {:.0} MiB",
@@ -165,7 +167,7 @@ fn ms_at(times: &[Duration], part: f64) -> f64 {
 
 /// What as many callers wait for who append to a file each and sync it; the mean.
 fn appends(directory: &Path) -> Duration {
-    report("bare appends", |caller| {
+    time_threads("bare appends", |caller| {
         let mut file = File::create(directory.join(format!("appended {caller}"))).expect("a file");
         move |_| append(&mut file)
     })
@@ -175,7 +177,7 @@ fn appends(directory: &Path) -> Duration {
 fn files() {
     let directory = tempfile::tempdir().expect("a directory");
     let directory = directory.path();
-    report("bare files", |caller| {
+    time_threads("bare files", |caller| {
         move |turn| {
             let (staged, named) = (format!("staged {caller} {turn}"), format!("object {caller} {turn}"));
             append(&mut File::create(directory.join(&staged)).expect("a file"));
@@ -186,39 +188,33 @@ fn files() {
 }
 
 fn append(file: &mut File) {
-    file.write_all(&[1; LEN]).expect("written");
+    file.write_all(&[1; OBJECT_LEN]).expect("written");
     file.sync_data().expect("synced");
 }
 
-/// Tells how long [`CALLERS`] threads wait for what each of them does one turn after the other; the mean.
-fn report<F: FnMut(u64)>(what: &str, of_caller: impl Fn(u64) -> F + Sync) -> Duration {
+/// How long [`CALLERS`] threads wait for what each of them does one turn after the other; the mean, and all of it is told.
+fn time_threads<F: FnMut(u64)>(what: &str, of_caller: impl Fn(u64) -> F + Sync) -> Duration {
     const TURNS: u64 = 100;
-    let start = Instant::now();
-    let mut times: Vec<Duration> = std::thread::scope(|scope| {
-        let of_caller = &of_caller;
-        let begin = |caller| {
-            scope.spawn(move || {
-                let mut once = of_caller(caller);
-                let mut timed = |turn| {
-                    let start = Instant::now();
-                    once(turn);
-                    start.elapsed()
-                };
-                (0..TURNS).map(&mut timed).collect::<Vec<_>>()
-            })
+    let of_caller = &of_caller;
+    let run = |caller| {
+        let mut once = of_caller(caller);
+        let timed = |turn| {
+            let start = Instant::now();
+            once(turn);
+            start.elapsed()
         };
-        let callers: Vec<_> = (0..CALLERS).map(begin).collect();
-        callers
-            .into_iter()
-            .flat_map(|caller| caller.join().expect("a caller"))
-            .collect()
+        (0..TURNS).map(timed).collect::<Vec<_>>()
+    };
+    let mut times: Vec<Duration> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..CALLERS).map(|caller| scope.spawn(move || run(caller))).collect();
+        let of_each = threads.into_iter().map(|thread| thread.join().expect("a caller"));
+        of_each.flatten().collect()
     });
-    let seconds = start.elapsed().as_secs_f64();
     times.sort_unstable();
     let mean = times.iter().sum::<Duration>() / times.len() as u32;
     println!(
         "{what} of 4 KiB by {CALLERS} threads: {:.0} a second; mean {:.1} ms, p50 {:.1} ms, p99 {:.1} ms",
-        times.len() as f64 / seconds,
+        CALLERS as f64 / mean.as_secs_f64(),
         mean.as_secs_f64() * 1e3,
         ms_at(&times, 0.5),
         ms_at(&times, 0.99),

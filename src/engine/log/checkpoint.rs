@@ -39,8 +39,8 @@ const OBJECT_BITS_MAX: u8 = 12;
 const SEGMENT_PACKS: usize = 4096;
 /// Rows read from the catalog at a time: some tenths of a millisecond.
 const PAGE: usize = 64;
-/// For so long a checkpoint leaves the processor to whoever wants it, between two pages. Then it takes the share that its thread
-/// has: until it ends, the tables keep what it looks at.
+/// For so long after the tables were looked at, what is written meanwhile included, it leaves the processor to whoever wants it
+/// between two pages. Then it takes the share that its thread has: until it ends, the tables keep what it looks at.
 const UNHURRIED: Duration = Duration::from_secs(5);
 /// Parts of tables of which a checkpoint forgets when they changed. That they do not grow in number for ever is all it is for, and
 /// the log waits for it.
