@@ -1,4 +1,4 @@
-//! Does it hold at size? By name: `cargo bench --bench scale -- small files catalog`; `catalog CHUNKS` for another number than 10⁷.
+//! Does it hold at size? By name: `cargo bench --bench scale -- small catalog`; `catalog CHUNKS` for another number than 10⁷.
 //!
 //! - *small*: 100,000 objects of 4 KiB by 64 callers, durable one by one: how many a second, how long does one wait, beside a
 //!   bare sync and one of as many at once, and how much is stored once they are merged?
@@ -196,15 +196,7 @@ fn append(file: &mut File) {
 fn time_threads<F: FnMut(u64)>(what: &str, of_caller: impl Fn(u64) -> F + Sync) -> Duration {
     const TURNS: u64 = 100;
     let of_caller = &of_caller;
-    let run = |caller| {
-        let mut once = of_caller(caller);
-        let timed = |turn| {
-            let start = Instant::now();
-            once(turn);
-            start.elapsed()
-        };
-        (0..TURNS).map(timed).collect::<Vec<_>>()
-    };
+    let run = |caller| timed(TURNS, of_caller(caller));
     let mut times: Vec<Duration> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..CALLERS).map(|caller| scope.spawn(move || run(caller))).collect();
         let of_each = threads.into_iter().map(|thread| thread.join().expect("a caller"));
@@ -222,15 +214,20 @@ fn time_threads<F: FnMut(u64)>(what: &str, of_caller: impl Fn(u64) -> F + Sync) 
     mean
 }
 
+/// What each of so many turns takes.
+fn timed(turns: u64, mut once: impl FnMut(u64)) -> Vec<Duration> {
+    let turn = |turn| {
+        let start = Instant::now();
+        once(turn);
+        start.elapsed()
+    };
+    (0..turns).map(turn).collect()
+}
+
 /// The median of appending 4 KiB and having them on the disk.
 fn fsync_time(directory: &Path) -> Duration {
     let mut file = File::create(directory.join("fsync")).expect("a file");
-    let mut once = || {
-        let start = Instant::now();
-        append(&mut file);
-        start.elapsed()
-    };
-    let mut times: Vec<Duration> = (0..500).map(|_| once()).collect();
+    let mut times = timed(500, |_| append(&mut file));
     times.sort_unstable();
     times[times.len() / 2]
 }

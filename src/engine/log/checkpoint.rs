@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::apply::HEADS_MAX;
 use super::ownership::check_fence;
 use crate::backend::{ErrorKind, Listed, Room};
-use crate::catalog::{DirtyKey, Lookup, RepositorySnapshot, TipRow};
+use crate::catalog::{self, DirtyKey, Lookup, RepositorySnapshot, RowKey, RowSealer, Table, TipRow};
 use crate::engine::compute::Compute;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
@@ -40,8 +40,8 @@ const SEGMENT_PACKS: usize = 4096;
 /// Rows read from the catalog at a time: some tenths of a millisecond.
 const PAGE: usize = 64;
 /// For so long after the tables were looked at, what is written meanwhile included, it leaves the processor to whoever wants it
-/// between two pages. Then it takes the share that its thread has: until it ends, the tables keep what it looks at.
-const UNHURRIED: Duration = Duration::from_secs(5);
+/// before each page. Then it takes the share that its thread has: until it ends, the tables keep what it looks at.
+const UNHURRIED_FOR: Duration = Duration::from_secs(5);
 /// Parts of tables of which a checkpoint forgets when they changed. That they do not grow in number for ever is all it is for, and
 /// the log waits for it.
 const FORGOTTEN_MAX: usize = 64;
@@ -104,8 +104,7 @@ pub(crate) async fn write(core: &Arc<Core>, epoch: u64) -> Result<u64> {
 struct Draft {
     row: TipRow,
     tip: Tip,
-    tables: Arc<RepositorySnapshot>,
-    begun: Instant,
+    tables: Arc<Unhurried>,
 }
 
 impl Draft {
@@ -119,8 +118,10 @@ impl Draft {
         Ok(Some(Self {
             row,
             tip,
-            tables: Arc::new(core.catalog.snapshot()),
-            begun: Instant::now(),
+            tables: Arc::new(Unhurried {
+                tables: core.catalog.snapshot(),
+                begun: Instant::now(),
+            }),
         }))
     }
 
@@ -129,7 +130,7 @@ impl Draft {
     async fn reading<T: Send + 'static>(
         &self,
         core: &Core,
-        read: impl FnOnce(&RepositorySnapshot) -> Result<T> + Send + 'static,
+        read: impl FnOnce(&Unhurried) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let tables = self.tables.clone();
         core.background.run(move || read(&tables)).await?
@@ -158,6 +159,37 @@ impl Draft {
         tx.set_tip(&next);
         tx.commit()?;
         Ok(next)
+    }
+}
+
+/// The tables at one moment, read so that whoever wants the processor gets it before each page.
+///
+/// That a thread gives way in the scheduler's eyes is not enough: whoever wakes up meanwhile waits until its turn ends, some
+/// milliseconds.
+struct Unhurried {
+    tables: RepositorySnapshot,
+    begun: Instant,
+}
+
+impl Lookup for Unhurried {
+    fn encoded(&self, table: Table, key: &RowKey) -> std::result::Result<Option<Vec<u8>>, catalog::Error> {
+        self.tables.encoded(table, key)
+    }
+
+    fn encoded_page(
+        &self,
+        table: Table,
+        after: Option<&RowKey>,
+        limit: usize,
+    ) -> std::result::Result<Vec<(RowKey, Vec<u8>)>, catalog::Error> {
+        if self.begun.elapsed() < UNHURRIED_FOR {
+            std::thread::yield_now();
+        }
+        self.tables.encoded_page(table, after, limit)
+    }
+
+    fn sealer(&self) -> &RowSealer {
+        self.tables.sealer()
     }
 }
 
@@ -322,9 +354,8 @@ impl SegmentWriter<'_> {
                 refs.push(same);
                 continue;
             }
-            let begun = self.draft.begun;
             let plain = self.draft.reading(self.core, move |tables| {
-                let rows = object_rows(tables, &range, begun)?;
+                let rows = object_rows(tables, &range)?;
                 Ok((!rows.is_empty()).then(|| ObjectSegment { range, rows }.encode()))
             });
             if let Some(plain) = plain.await? {
@@ -335,9 +366,7 @@ impl SegmentWriter<'_> {
     }
 
     async fn packs(&self) -> Result<Vec<SegmentRef>> {
-        let begun = self.draft.begun;
-        let rows = self.draft.reading(self.core, move |tables| pack_rows(tables, begun));
-        let rows = rows.await?;
+        let rows = self.draft.reading(self.core, pack_rows).await?;
         let mut refs = Vec::new();
         for (range, rows) in split(KeyRange::of([0; 16], 0), &rows) {
             let former = self.former.map_or(&[][..], |root| &root.pack_segments);
@@ -431,20 +460,10 @@ impl SegmentWriter<'_> {
     }
 }
 
-/// Lets others have the processor, though this thread's turn is not over. Being behind others in the scheduler's eyes does not
-/// do that: whoever wakes up meanwhile waits until the turn ends, some milliseconds.
-fn make_way(begun: Instant) {
-    if begun.elapsed() < UNHURRIED {
-        std::thread::yield_now();
-    }
-}
-
-/// The objects of a range, for a checkpoint that was begun then.
-fn object_rows(tables: &RepositorySnapshot, range: &KeyRange, begun: Instant) -> Result<Vec<ObjectVersion>> {
+fn object_rows(tables: &Unhurried, range: &KeyRange) -> Result<Vec<ObjectVersion>> {
     let mut after = u128::from_be_bytes(range.first()).checked_sub(1).map(u128::to_be_bytes);
     let mut rows = Vec::new();
     loop {
-        make_way(begun);
         let page = tables.objects_page(after, PAGE)?;
         let Some((last, _)) = page.last() else {
             return Ok(rows);
@@ -459,12 +478,11 @@ fn object_rows(tables: &RepositorySnapshot, range: &KeyRange, begun: Instant) ->
     }
 }
 
-/// The packs that stay, likewise.
-fn pack_rows(tables: &RepositorySnapshot, begun: Instant) -> Result<Vec<PackTableRow>> {
+/// The packs that stay.
+fn pack_rows(tables: &Unhurried) -> Result<Vec<PackTableRow>> {
     let mut rows: Vec<PackTableRow> = Vec::new();
     let mut after = None;
     loop {
-        make_way(begun);
         let page = tables.packs_page(after, PAGE)?;
         let Some(last) = page.last() else {
             return Ok(rows);
