@@ -567,7 +567,7 @@ pub struct TipRow {
     pub stats: Stats,
     /// Verified checkpoints with the log number of their tips, newest first.
     pub checkpoints: [Option<(CheckpointName, u64)>; 2],
-    /// Bytes of commit packs since the newest of them.
+    /// Bytes of commit packs since the newest of them, without the blobs in these.
     pub log_bytes_since_checkpoint: u64,
     /// The last commit that a process saw becoming durable. Later ones were only read, perhaps from a page cache.
     pub durable_log_number: u64,
@@ -599,12 +599,12 @@ impl TipRow {
         self.tip.as_ref().map_or(Hash32::ZERO, |tip| tip.trailer_hash)
     }
 
-    /// Follows the log by one commit, whose pack has this many bytes: the new tip, its head, and the bytes to the next
+    /// Follows the log by one commit, which made it longer by this many bytes: the new tip, its head, and the bytes to the next
     /// checkpoint.
-    pub fn advance(&mut self, tip: Tip, pack_bytes: u64) {
+    pub fn advance(&mut self, tip: Tip, log_bytes: u64) {
         self.head = next_head(&self.head, &tip.trailer_hash);
         self.tip = Some(tip);
-        self.log_bytes_since_checkpoint += pack_bytes;
+        self.log_bytes_since_checkpoint += log_bytes;
     }
 
     /// Commit packs from this number on are kept: the tip of the second-newest verified checkpoint.

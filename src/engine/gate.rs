@@ -20,6 +20,8 @@ use crate::catalog::Catalog;
 
 /// For so long a look at the place is relied on for admission.
 const LOOK_AGE_MAX: Duration = Duration::from_millis(100);
+/// For as long it is relied on for packs of data too, if it showed so many bytes more than these take: nobody fills them meanwhile.
+const PLENTY_BYTES: u64 = 1 << 30;
 /// A volume that takes longer to be looked at does not answer: a network file system whose server is away.
 const LOOK_WAIT: Duration = Duration::from_secs(2);
 
@@ -43,10 +45,28 @@ pub(crate) struct Gate {
 
 struct State {
     looked_at: Option<Instant>,
+    /// Bytes beyond the reserve at the last look; none where there is no end.
+    room: Option<u64>,
+    /// Bytes of packs of data that were admitted since.
+    admitted_bytes: u64,
     held: Held,
     refusal: Option<(Reason, String)>,
     is_read_only_requested: bool,
     is_deletion_requested: bool,
+}
+
+impl State {
+    fn is_fresh(&self) -> bool {
+        self.looked_at.is_some_and(|at| at.elapsed() < LOOK_AGE_MAX)
+    }
+
+    /// Whether a pack can be put by the last look; it counts as put since.
+    fn has_plenty(&mut self, putting: &Putting<'_>) -> bool {
+        self.admitted_bytes += putting.bytes;
+        let taken = self.admitted_bytes.saturating_add(putting.all_bytes);
+        let is_plenty = self.room.is_none_or(|room| room.saturating_sub(taken) >= PLENTY_BYTES);
+        is_plenty && self.is_fresh()
+    }
 }
 
 impl Gate {
@@ -65,6 +85,8 @@ impl Gate {
             limits,
             state: Mutex::new(State {
                 looked_at: None,
+                room: None,
+                admitted_bytes: 0,
                 held,
                 refusal: None,
                 is_read_only_requested,
@@ -94,8 +116,7 @@ impl Gate {
     }
 
     fn is_fresh(&self) -> bool {
-        let looked_at = self.state.lock().looked_at;
-        looked_at.is_some_and(|at| at.elapsed() < LOOK_AGE_MAX)
+        self.state.lock().is_fresh()
     }
 
     /// As [`admit`](Self::admit), after a look at this moment: something was done about the room.
@@ -125,17 +146,18 @@ impl Gate {
         }
     }
 
-    /// Fails if a pack of data of this size would use up the reserve, as things stand at this moment. Packs that are being
-    /// put count as if they were there: however many come at once, none of them enters the reserve.
+    /// Fails if a pack of data of this size would use up the reserve, as things stand at this moment, or a moment ago if there was
+    /// plenty. Packs that are being put count as if they were there: however many come at once, none of them enters the reserve.
     pub(crate) async fn admit_pack(&self, bytes: u64) -> Result<Putting<'_>> {
         let putting = Putting::of(self, bytes);
+        if self.state.lock().has_plenty(&putting) {
+            self.check_limit()?;
+            return Ok(putting);
+        }
         let place = self.look().await;
-        let space = place.space;
+        let room = self.room_of(&place);
         self.assess(&self.of_place(place));
-        let volume = Capacity::of(space, 0, self.policy.pack_bytes, None);
-        if let Some(free) = volume.free_bytes
-            && free < volume.reserved_bytes.saturating_add(putting.all_bytes)
-        {
+        if room.is_some_and(|room| room < putting.all_bytes) {
             let line = format!(
                 "no room for a pack of {bytes} bytes beyond the reserve and the packs that are being put: delete objects and \
                  run gc, or enlarge the volume"
@@ -145,6 +167,12 @@ impl Gate {
         // It is among what is used already.
         self.check_limit()?;
         Ok(putting)
+    }
+
+    /// Bytes beyond the reserve; none where there is no end.
+    fn room_of(&self, place: &Look) -> Option<u64> {
+        let volume = Capacity::of(place.space, 0, self.policy.pack_bytes, None);
+        volume.free_bytes.map(|free| free.saturating_sub(volume.reserved_bytes))
     }
 
     /// Whether there was little room at the last look.
@@ -229,6 +257,8 @@ impl Gate {
         let is_news = refusal.as_ref().map(|(reason, _)| *reason) != state.refusal.as_ref().map(|(reason, _)| *reason);
         state.held = assessment.held;
         state.looked_at = Some(Instant::now());
+        state.room = self.room_of(&seen.place);
+        state.admitted_bytes = 0;
         state.refusal = refusal;
         drop(state);
         if is_news {
@@ -358,6 +388,29 @@ mod tests {
         gate.admit_pack(room / 10 * 6)
             .await
             .expect("what was put is seen by the next look");
+    }
+
+    #[tokio::test]
+    async fn a_look_is_relied_on_while_there_is_plenty() {
+        let gate = gate(Location::Memory("gate with room".to_owned()), None).await;
+        let at = |looked_at, room| {
+            let mut state = gate.state.lock();
+            (state.looked_at, state.room, state.admitted_bytes) = (looked_at, room, 0);
+        };
+        let has_plenty = |bytes| gate.state.lock().has_plenty(&Putting::of(&gate, bytes));
+        let (now, long_ago) = (Instant::now(), Instant::now().checked_sub(LOOK_AGE_MAX));
+        at(Some(now), Some(PLENTY_BYTES + 100));
+        assert!(has_plenty(50), "once as put since, once as being put");
+        assert!(!has_plenty(51), "what was admitted since counts");
+        at(Some(now), Some(PLENTY_BYTES + 100));
+        let _putting = Putting::of(&gate, 50);
+        assert!(!has_plenty(50), "so does what is being put");
+        at(Some(now), None);
+        assert!(has_plenty(1 << 40), "no end");
+        at(long_ago, None);
+        assert!(!has_plenty(1));
+        at(None, None);
+        assert!(!has_plenty(1));
     }
 
     #[tokio::test]

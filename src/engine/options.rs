@@ -29,8 +29,8 @@ pub struct Options {
     /// such as compress well, make a pack of many, and manifests of chunks that are there already refer to far more. The memory and
     /// the time that a commit takes to apply grow with them, so a pack that brings so many ends with them.
     pub introduce_blobs_max: usize,
-    /// Bytes of commit packs after which a checkpoint is written; eight times the bytes of the last one if that is more, up to 16
-    /// times these.
+    /// Bytes of log, the blobs in commit packs not counted, after which a checkpoint is written. Not before commit packs have come to
+    /// 16 times the bytes of the last checkpoint, unless it is 16 times these bytes.
     pub checkpoint_log_bytes: u64,
     /// Children of a manifest that nothing refers to any more, released in one step. Bounds how long a commit waits for that.
     pub release_children_max: usize,

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -99,12 +100,36 @@ async fn two_streams_with_the_same_bytes_at_once_store_them_once() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_stream_needs_no_thread_of_the_pool() {
+    let mut options = StoreOptions::in_memory("short").unwrap();
+    options.options.compute_threads = NonZeroUsize::MIN;
+    let store = Store::open_or_create(options, NewRepository::named("default").unwrap())
+        .await
+        .unwrap();
+    let repository = store.repository("default").await.unwrap();
+    let (go, wait) = mpsc::channel::<()>();
+    repository.core().compute.start(move || wait.recv().unwrap_or_default());
+    let data = bytes(12, (16 << 10) + 1);
+    let (short, longer) = (&data[..16 << 10], data.as_slice());
+    let put = repository.put("short", short, PutOptions::default()).await.unwrap();
+    assert_eq!(put.object.bytes, short.len() as u64);
+    let mut putting = Box::pin(repository.put("longer", longer, PutOptions::default()));
+    tokio::time::timeout(Duration::from_millis(50), &mut putting)
+        .await
+        .expect_err("it waits for a thread");
+    go.send(()).unwrap();
+    putting.await.unwrap();
+    assert!(read(&repository, "short", ByteRange::All).await == short);
+    assert!(read(&repository, "longer", ByteRange::All).await == longer);
+}
+
 /// The first slab is small, and the second ends where a whole first one would have.
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_end_anywhere_in_their_slabs() {
     let repository = store("slabs").await.repository("default").await.unwrap();
     let all = bytes(11, (2 << 20) + 1);
-    for len in [1, 64 << 10, 1 << 20, 2 << 20]
+    for len in [1, 16 << 10, 64 << 10, 1 << 20, 2 << 20]
         .into_iter()
         .flat_map(|len| len - 1..=len + 1)
     {

@@ -18,6 +18,10 @@ pub(crate) struct Checkpoints {
     under_way: JoinSet<Result<u64>>,
     /// Bytes that the last one took; 0 before the first.
     last_bytes: u64,
+    /// Bytes of commit packs since the last one began that was written.
+    commit_bytes: u64,
+    /// Those of them from before the one under way.
+    commit_bytes_before: u64,
     waiting: Vec<Reply>,
     /// For them the one under way began too early.
     waiting_for_next: Vec<Reply>,
@@ -29,10 +33,17 @@ impl Checkpoints {
         self.waiting_for_next.push(reply);
     }
 
-    /// Bytes of log after which one is written: eight times what the last one took, so that checkpoints add at most an eighth to
-    /// what the log itself writes; but `least`, and 16 times that at most, since a rebuild reads all of it.
-    pub(super) fn due_after(&self, least: u64) -> u64 {
-        (8 * self.last_bytes).clamp(least, least.saturating_mul(16))
+    /// Another commit pack of so many bytes is on the log.
+    pub(super) fn follow(&mut self, pack_bytes: u64) {
+        self.commit_bytes += pack_bytes;
+    }
+
+    /// Whether one is to be written when the log has grown by so many bytes, blobs not counted. It has to have grown by `least`. Then
+    /// commit packs have to come to 16 times what the last one took, so that checkpoints add at most a sixteenth to what commits
+    /// write; unless the log has grown by 16 times `least`, since a rebuild reads all of it.
+    pub(super) fn is_due(&self, log_bytes: u64, least: u64) -> bool {
+        log_bytes >= least
+            && (self.commit_bytes >= self.last_bytes.saturating_mul(16) || log_bytes >= least.saturating_mul(16))
     }
 
     /// Begins one if it is asked for or `is_due`, unless one is under way.
@@ -42,6 +53,7 @@ impl Checkpoints {
             return;
         }
         self.waiting = std::mem::take(&mut self.waiting_for_next);
+        self.commit_bytes_before = self.commit_bytes;
         let core = core.clone();
         self.under_way
             .spawn(async move { checkpoint::write(&core, epoch).await });
@@ -54,6 +66,7 @@ impl Checkpoints {
         };
         let written = ended.unwrap_or_else(|_| Err(Error::internal("writing a checkpoint panicked")));
         self.last_bytes = written?;
+        self.commit_bytes -= self.commit_bytes_before;
         Ok(())
     }
 
@@ -82,5 +95,52 @@ impl Checkpoints {
         for reply in self.waiting.drain(..).chain(self.waiting_for_next.drain(..)) {
             let _ = reply.send(Err(error.clone()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: u64 = 1000;
+
+    /// One that was begun at this moment has ended so.
+    async fn end(checkpoints: &mut Checkpoints, ended: Result<u64>) {
+        checkpoints.commit_bytes_before = checkpoints.commit_bytes;
+        checkpoints.under_way.spawn(async { ended });
+        let is_written = checkpoints.ended().await.is_ok();
+        assert_eq!(is_written, checkpoints.commit_bytes < checkpoints.commit_bytes_before);
+    }
+
+    #[tokio::test]
+    async fn they_add_a_sixteenth_to_commits_unless_the_log_gets_long() {
+        let mut checkpoints = Checkpoints::default();
+        assert!(!checkpoints.is_due(LEAST - 1, LEAST));
+        assert!(checkpoints.is_due(LEAST, LEAST), "the first one");
+        checkpoints.follow(5000);
+        end(&mut checkpoints, Ok(300)).await;
+        checkpoints.follow(16 * 300 - 1);
+        assert!(!checkpoints.is_due(LEAST, LEAST));
+        assert!(!checkpoints.is_due(16 * LEAST - 1, LEAST));
+        assert!(checkpoints.is_due(16 * LEAST, LEAST), "a rebuild reads all of it");
+        checkpoints.follow(1);
+        assert!(
+            !checkpoints.is_due(LEAST - 1, LEAST),
+            "commits had blobs, and few records"
+        );
+        assert!(checkpoints.is_due(LEAST, LEAST));
+    }
+
+    #[tokio::test]
+    async fn one_that_failed_stays_due() {
+        let mut checkpoints = Checkpoints::default();
+        checkpoints.follow(1);
+        end(&mut checkpoints, Ok(10)).await;
+        checkpoints.follow(160);
+        assert!(checkpoints.is_due(LEAST, LEAST));
+        end(&mut checkpoints, Err(Error::internal("as it may"))).await;
+        assert!(checkpoints.is_due(LEAST, LEAST));
+        end(&mut checkpoints, Ok(10)).await;
+        assert!(!checkpoints.is_due(LEAST, LEAST));
     }
 }

@@ -16,6 +16,7 @@ use super::checkpoints::Checkpoints;
 use super::decide::Decided;
 use super::group::Group;
 use super::ownership::Ownership;
+use super::replay::log_bytes;
 use super::requests::{Answer, Request};
 use crate::catalog::{Lookup, TipRow};
 use crate::engine::core::Core;
@@ -146,8 +147,8 @@ impl Committer {
     }
 
     fn is_due(&self, tip: &TipRow) -> bool {
-        let due_after = self.checkpoints.due_after(self.core.options.checkpoint_log_bytes);
-        tip.log_bytes_since_checkpoint >= due_after
+        let least = self.core.options.checkpoint_log_bytes;
+        self.checkpoints.is_due(tip.log_bytes_since_checkpoint, least)
     }
 
     /// Begins a checkpoint if one is asked for or `is_due`, unless this writer has failed. The log goes on beside it.
@@ -246,6 +247,7 @@ impl Committer {
         let name = *open.writer.name();
         let finished = finish_pack(&self.core, open, Purpose::Commit(section.clone(), decided.records_len)).await;
         let (mut commit, unwritten) = finished.map_err(|error| in_doubt(error, &name))?;
+        let size = commit.pack.size;
         let mut introduced: Vec<_> = introduced.into_iter().chain(decided.introduced).collect();
         // Kept until they count among the totals: what others claim meanwhile is told of them at least once.
         let claims = introduced.iter_mut().chain([&mut commit]).map(|pack| pack.claim.take());
@@ -270,6 +272,7 @@ impl Committer {
             .await
             .map_err(|error| unacknowledged(error, &name))?;
         drop(pending);
+        self.checkpoints.follow(size);
         self.core.counters.records.add(records);
         self.core.counters.committed(&decided.tally);
         drop(decided.holders);
@@ -304,7 +307,7 @@ impl Committer {
             log_number: section.log_number,
             trailer_hash: commit.pack.trailer_hash,
         };
-        tip.advance(newest, commit.pack.size);
+        tip.advance(newest, log_bytes(&commit.pack, &commit.entries.entries));
         tip.sequence = sequence;
         tip.durable_log_number = section.log_number;
         Committed {

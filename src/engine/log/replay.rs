@@ -16,7 +16,7 @@ use crate::engine::error::{Error, Reason, Result};
 use crate::engine::packs::{PackHead, read_children, read_directory, read_head};
 use crate::engine::write::NewPack;
 use crate::format::names::parse_pack;
-use crate::format::{CommitSection, Directory, Hash32, PackKind, PackName, PackNumber, PackRef, Record, Tip};
+use crate::format::{CommitSection, Directory, Entry, Hash32, PackKind, PackName, PackNumber, PackRef, Record, Tip};
 
 /// Headers or directories read at once. A bucket answers each after tens of milliseconds, and a start may read
 /// thousands; a directory may take 7 MiB.
@@ -44,6 +44,17 @@ impl LogEntry {
             trailer_hash: self.pack.trailer_hash,
         }
     }
+
+    pub(super) fn log_bytes(&self) -> u64 {
+        log_bytes(&self.pack, &self.directory.entries)
+    }
+}
+
+/// What a commit pack adds to the log: all of it but its blobs, which are no more to read for whoever follows the log than those of
+/// other packs.
+pub(super) fn log_bytes(pack: &PackRef, entries: &[Entry]) -> u64 {
+    let blobs: u64 = entries.iter().map(|entry| u64::from(entry.stored_len)).sum();
+    pack.size.saturating_sub(blobs)
 }
 
 /// What the store holds beyond a tip.
@@ -268,7 +279,7 @@ pub(crate) async fn apply_entries(
             Err(error) => return Err(error),
         };
         let mut next = tip.clone();
-        next.advance(entry.tip(), entry.pack.size);
+        next.advance(entry.tip(), entry.log_bytes());
         next.sequence = last_sequence(entry.section()).unwrap_or(tip.sequence);
         let committed = Committed {
             commit,

@@ -126,3 +126,26 @@ async fn checkpoints_grow_rarer_as_they_grow() {
     let checkpoints = store.counters().checkpoints.value();
     assert!((2..40).contains(&checkpoints), "{checkpoints}");
 }
+
+/// Nobody has to read the blobs in commit packs to follow the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_in_commit_packs_make_no_checkpoint_due() {
+    let mut options = StoreOptions::in_memory("blobs").unwrap();
+    options.options.checkpoint_log_bytes = 64 << 10;
+    let first = NewRepository::named("default").unwrap();
+    let store = Store::open_or_create(options, first).await.unwrap();
+    let repository = store.repository("default").await.unwrap();
+    for number in 0..20 {
+        let data = bytes(number, 16 << 10);
+        let name = number.to_string();
+        let put = repository.put(&name, data.as_slice(), PutOptions::default());
+        put.await.unwrap();
+    }
+    assert_eq!(store.counters().checkpoints.value(), 0);
+    let before = repository.core().catalog.tip().unwrap().unwrap();
+    let log_bytes = before.log_bytes_since_checkpoint;
+    assert!((20 * 500..64 << 10).contains(&log_bytes), "{log_bytes}");
+    repository.rebuild().await.unwrap();
+    let after = repository.core().catalog.tip().unwrap().unwrap();
+    assert_eq!(after.log_bytes_since_checkpoint, log_bytes);
+}

@@ -28,6 +28,7 @@ use super::source::Part;
 use crate::codec::{ChunkId, Chunker, Codec, More};
 use crate::engine::allowance::PackClaim;
 use crate::engine::budget::Paid;
+use crate::engine::compute::caught;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
 use crate::engine::in_flight::{Holder, Known};
@@ -231,6 +232,26 @@ pub(crate) struct Progress {
     pub(crate) crc32c: u32,
 }
 
+/// A stream of at most so many bytes is worked on by whoever brings it: that takes less than to have another thread do it.
+const SHORT_BYTES: usize = 16 << 10;
+
+impl Filled {
+    /// Whether it is a stream of its own, and a short one.
+    fn is_short_stream(&self) -> bool {
+        self.index == 0 && self.more == More::End && self.read.len() <= SHORT_BYTES
+    }
+}
+
+impl Cutting {
+    /// The next slab, if it is there and nobody cuts the one before.
+    fn take_next(&mut self) -> Option<(Filled, Cutter)> {
+        self.cutter.as_ref()?;
+        let filled = self.queue.remove(&self.next)?;
+        self.next += 1;
+        self.cutter.take().map(|cutter| (filled, cutter))
+    }
+}
+
 impl Ingest {
     pub(crate) fn new(core: Arc<Core>, packer: Arc<Packer>, holder: Arc<Holder>) -> Result<Arc<Self>> {
         let sizes = core.secrets.parameters().chunk_sizes;
@@ -310,7 +331,16 @@ impl Ingest {
             return;
         }
         cutting.queue.insert(index, filled);
-        self.start_next(&mut cutting);
+        let next = cutting.take_next();
+        drop(cutting);
+        match next {
+            Some((filled, cutter)) if filled.is_short_stream() => {
+                let ingest = self.clone();
+                // A panic has failed the stream.
+                let _ = caught(move || ingest.run(filled, cutter));
+            }
+            next => self.start(next),
+        }
     }
 
     /// Hands over slab number `index`, which is `part` where it lies in memory, or else is yet to be filled with it: at once with
@@ -392,17 +422,11 @@ impl Ingest {
         }
     }
 
-    fn start_next(self: &Arc<Self>, cutting: &mut Cutting) {
-        let Some(cutter) = cutting.cutter.take() else {
-            return;
-        };
-        let Some(filled) = cutting.queue.remove(&cutting.next) else {
-            cutting.cutter = Some(cutter);
-            return;
-        };
-        cutting.next += 1;
-        let ingest = self.clone();
-        self.core.compute.start(move || ingest.run(filled, cutter));
+    fn start(self: &Arc<Self>, next: Option<(Filled, Cutter)>) {
+        if let Some((filled, cutter)) = next {
+            let ingest = self.clone();
+            self.core.compute.start(move || ingest.run(filled, cutter));
+        }
     }
 
     fn run(self: Arc<Self>, mut filled: Filled, mut cutter: Cutter) {
@@ -421,11 +445,12 @@ impl Ingest {
         });
         own.extend(pieces.take());
         cut.hashed.expect(pieces.count());
-        {
+        let next = {
             let mut cutting = self.cutting.lock();
             cutting.cutter = Some(cutter);
-            self.start_next(&mut cutting);
-        }
+            cutting.take_next()
+        };
+        self.start(next);
         own.iter().for_each(|piece| self.hash(&cut, piece));
         while let Some((piece, handle)) = self.take_piece(|slab| Arc::ptr_eq(slab, &cut)) {
             self.hash(&cut, &piece);

@@ -257,7 +257,7 @@ impl<'a> Rebuild<'a> {
                 Record::Introduce(_) | Record::Open { .. } => {}
             }
         }
-        self.tip.advance(entry.tip(), entry.pack.size);
+        self.tip.advance(entry.tip(), entry.log_bytes());
         self.tip.sequence = last_sequence(section).unwrap_or(self.tip.sequence);
         tx.set_head(section.log_number, self.tip.head);
         if let Some(old) = section.log_number.checked_sub(HEADS_MAX) {
