@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::catalog::Lookup;
-use crate::codec::ChunkSizes;
+use crate::codec::{ChunkSizes, Level};
 
 mod checkpoints;
 mod keys;
@@ -122,6 +122,53 @@ async fn a_short_stream_needs_no_thread_of_the_pool() {
     putting.await.unwrap();
     assert!(read(&repository, "short", ByteRange::All).await == short);
     assert!(read(&repository, "longer", ByteRange::All).await == longer);
+}
+
+#[tokio::test]
+async fn a_short_stream_keeps_no_thread_while_chunks_move() {
+    let repository = store("moving").await.repository("default").await.unwrap();
+    repository
+        .put("first", b"opens the log".as_slice(), PutOptions::default())
+        .await
+        .unwrap();
+    let core = repository.core().clone();
+    let (moving, moved) = mpsc::channel::<()>();
+    let (begun, begin) = tokio::sync::oneshot::channel();
+    let mover = std::thread::spawn(move || {
+        let _places = core.places.write();
+        begun.send(()).unwrap();
+        moved.recv().unwrap_or_default();
+    });
+    begin.await.unwrap();
+    let mut putting = Box::pin(repository.put("short", b"a few bytes".as_slice(), PutOptions::default()));
+    tokio::time::timeout(Duration::from_millis(50), &mut putting)
+        .await
+        .expect_err("where a chunk is may change");
+    moving.send(()).unwrap();
+    putting.await.unwrap();
+    mover.join().unwrap();
+    assert_eq!(read(&repository, "short", ByteRange::All).await, b"a few bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_long_to_compress_is_left_to_the_pool() {
+    let mut options = StoreOptions::in_memory("level").unwrap();
+    options.options.compute_threads = NonZeroUsize::MIN;
+    let level = Level::new(4).unwrap();
+    let first = NewRepository {
+        level,
+        ..NewRepository::named("default").unwrap()
+    };
+    let store = Store::open_or_create(options, first).await.unwrap();
+    let repository = store.repository("default").await.unwrap();
+    let (go, wait) = mpsc::channel::<()>();
+    repository.core().compute.start(move || wait.recv().unwrap_or_default());
+    let mut putting = Box::pin(repository.put("short", b"a few bytes".as_slice(), PutOptions::default()));
+    tokio::time::timeout(Duration::from_millis(50), &mut putting)
+        .await
+        .expect_err("it waits for a thread");
+    go.send(()).unwrap();
+    putting.await.unwrap();
 }
 
 /// The first slab is small, and the second ends where a whole first one would have.

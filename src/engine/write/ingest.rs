@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::hashing::{Hashed, Piece, Pieces};
 use super::join::{CrcJoin, crc32c};
-use super::lookup::look_up;
+use super::lookup::{look_up, try_look_up};
 use super::packer::{Fresh, Packer, StoredBytes};
 use super::slabs::{FIRST_SLAB_BYTES, Slab};
 use super::source::Part;
@@ -87,7 +87,7 @@ struct CutSlab {
 
 /// Keeps a slab from going on before all of it is hashed: whoever cuts it has one, and every piece of it.
 struct SlabHandle<'a> {
-    ingest: &'a Ingest,
+    ingest: &'a Arc<Ingest>,
     /// Absent once it was given back.
     cut: Option<Arc<CutSlab>>,
 }
@@ -334,7 +334,7 @@ impl Ingest {
         let next = cutting.take_next();
         drop(cutting);
         match next {
-            Some((filled, cutter)) if filled.is_short_stream() => {
+            Some((filled, cutter)) if filled.is_short_stream() && self.core.compressors.are_fast() => {
                 let ingest = self.clone();
                 // A panic has failed the stream.
                 let _ = caught(move || ingest.run(filled, cutter));
@@ -478,7 +478,7 @@ impl Ingest {
     }
 
     /// Hashes what others have cut, until nothing is there or another job waits for a thread.
-    fn help(&self) {
+    fn help(self: &Arc<Self>) {
         while !self.core.compute.has_waiting_job()
             && let Some((piece, cut)) = self.take_piece(|_| true)
         {
@@ -488,14 +488,14 @@ impl Ingest {
     }
 
     /// The first piece of such a slab that nobody has taken.
-    fn take_piece(&self, is_of: impl Fn(&Arc<CutSlab>) -> bool) -> Option<(Piece, SlabHandle<'_>)> {
+    fn take_piece(self: &Arc<Self>, is_of: impl Fn(&Arc<CutSlab>) -> bool) -> Option<(Piece, SlabHandle<'_>)> {
         let mut pieces = self.pieces.lock();
         let at = pieces.iter().position(|(_, cut)| is_of(cut))?;
         let (piece, cut) = pieces.remove(at)?;
         Some((piece, self.handle(cut)))
     }
 
-    fn handle(&self, cut: Arc<CutSlab>) -> SlabHandle<'_> {
+    fn handle(self: &Arc<Self>, cut: Arc<CutSlab>) -> SlabHandle<'_> {
         SlabHandle {
             ingest: self,
             cut: Some(cut),
@@ -510,16 +510,38 @@ impl Ingest {
     }
 
     /// What comes after hashing all of a slab.
-    fn hashed(&self, CutSlab { filled, hashed }: CutSlab) -> Result<()> {
+    fn hashed(self: &Arc<Self>, CutSlab { filled, hashed }: CutSlab) -> Result<()> {
         self.check()?;
         let chunks = hashed.into_chunks();
         let chunks = chunks.ok_or_else(|| Error::internal("not all of a slab was hashed"))?;
-        let index = filled.index;
-        self.deposit(index, self.work(filled, chunks)?);
+        let ids: Vec<_> = chunks.iter().map(|chunk| chunk.id).collect();
+        if !filled.is_short_stream() {
+            let known = look_up(&self.core, &self.holder, &ids)?;
+            self.looked_up(filled, chunks, &ids, &known);
+        } else if let Some(known) = try_look_up(&self.core, &self.holder, &ids)? {
+            self.looked_up(filled, chunks, &ids, &known);
+        } else {
+            // Whoever brought it may be a thread that many others need.
+            let ingest = self.clone();
+            self.core.compute.start(move || {
+                let on_panic = FailOnPanic(&ingest);
+                match look_up(&ingest.core, &ingest.holder, &ids) {
+                    Ok(known) => ingest.looked_up(filled, chunks, &ids, &known),
+                    Err(error) => ingest.fail(error),
+                }
+                std::mem::forget(on_panic);
+            });
+        }
         Ok(())
     }
 
-    fn work(&self, filled: Filled, chunks: Vec<ChunkRef>) -> Result<Done> {
+    /// What comes after looking up all chunks of a slab.
+    fn looked_up(&self, filled: Filled, chunks: Vec<ChunkRef>, ids: &[ChunkId], known: &[Known]) {
+        let index = filled.index;
+        self.deposit(index, self.work(filled, chunks, ids, known));
+    }
+
+    fn work(&self, filled: Filled, chunks: Vec<ChunkRef>, ids: &[ChunkId], known: &[Known]) -> Done {
         let Filled {
             mut slab,
             start,
@@ -528,13 +550,11 @@ impl Ingest {
             ..
         } = filled;
         let crc = crc32c(&slab.plain()[read.clone()]);
-        let ids: Vec<_> = chunks.iter().map(|chunk| chunk.id).collect();
-        let known = look_up(&self.core, &self.holder, &ids)?;
-        let claims = Claims::new(self, &ids, &known);
-        let fresh = self.compress(&mut slab, start, &chunks, &known);
+        let claims = Claims::new(self, ids, known);
+        let fresh = self.compress(&mut slab, start, &chunks, known);
         claims.keep();
         self.was_known.store(fresh.is_empty(), Ordering::Relaxed);
-        Ok(Done {
+        Done {
             fresh_bytes: fresh.iter().map(|chunk| u64::from(chunk.plain_len)).sum(),
             read_len: read.len() as u64,
             slab,
@@ -542,7 +562,7 @@ impl Ingest {
             fresh,
             crc,
             share,
-        })
+        }
     }
 
     fn compress(&self, slab: &mut Slab, start: usize, chunks: &[ChunkRef], known: &[Known]) -> Vec<FreshChunk> {

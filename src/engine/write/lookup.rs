@@ -15,12 +15,30 @@ use crate::format::{BlobKind, PackNumber};
 
 /// For each of `ids`: stored and held by `holder`, or new and claimed by it. An id that occurs twice is new once.
 pub(crate) fn look_up(core: &Core, holder: &Holder, ids: &[ChunkId]) -> Result<Vec<Known>> {
-    let mut known = vec![Known::New; ids.len()];
     let _places = core.places.read();
+    look_up_among(core, holder, ids, Neighbours::Load)
+}
+
+/// As [`look_up`], by whoever may not be kept: loads no entries of packs, and does nothing while a commit moves chunks.
+pub(crate) fn try_look_up(core: &Core, holder: &Holder, ids: &[ChunkId]) -> Result<Option<Vec<Known>>> {
+    let places = core.places.try_read();
+    let known = places.map(|_places| look_up_among(core, holder, ids, Neighbours::LeaveOut));
+    known.transpose()
+}
+
+/// What else is in a pack that has a chunk.
+#[derive(Clone, Copy, PartialEq)]
+enum Neighbours {
+    Load,
+    LeaveOut,
+}
+
+fn look_up_among(core: &Core, holder: &Holder, ids: &[ChunkId], neighbours: Neighbours) -> Result<Vec<Known>> {
+    let mut known = vec![Known::New; ids.len()];
     holder.join(ids, &mut known);
     let joined = stored(&known);
     find_in_locality(core, holder, ids, &mut known);
-    let catalog = find_in_catalog(core, holder, ids, &mut known)?;
+    let catalog = find_in_catalog(core, holder, ids, &mut known, neighbours)?;
     let found = stored(&known);
     holder.claim(ids, &mut known);
     let found = Found {
@@ -49,7 +67,13 @@ fn find_in_locality(core: &Core, holder: &Holder, ids: &[ChunkId], known: &mut [
 }
 
 /// Returns how many were found in the tables themselves.
-fn find_in_catalog(core: &Core, holder: &Holder, ids: &[ChunkId], known: &mut [Known]) -> Result<u64> {
+fn find_in_catalog(
+    core: &Core,
+    holder: &Holder,
+    ids: &[ChunkId],
+    known: &mut [Known],
+    neighbours: Neighbours,
+) -> Result<u64> {
     let mut found = 0;
     let mut loaded: Option<PackNumber> = None;
     for (index, id) in ids.iter().enumerate() {
@@ -65,7 +89,7 @@ fn find_in_catalog(core: &Core, holder: &Holder, ids: &[ChunkId], known: &mut [K
         known[index] = Known::Stored;
         found += 1;
         // Duplicates come in runs: the neighbours of this chunk are probably next.
-        if row.kind == BlobKind::Data && loaded != Some(row.pack) {
+        if neighbours == Neighbours::Load && row.kind == BlobKind::Data && loaded != Some(row.pack) {
             loaded = Some(row.pack);
             load_locality(core, row.pack)?;
             find_in_locality(core, holder, &ids[index..], &mut known[index..]);

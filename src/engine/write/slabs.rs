@@ -100,6 +100,9 @@ impl Rest {
     }
 }
 
+/// At higher levels a few KiB can take milliseconds.
+const FAST_LEVEL_MAX: i32 = 3;
+
 /// Compressors at rest. Making one costs more than compressing a small chunk, so they are reused.
 pub(crate) struct Compressors {
     level: Level,
@@ -107,6 +110,11 @@ pub(crate) struct Compressors {
 }
 
 impl Compressors {
+    /// Whether a few KiB take no more than a tenth of a millisecond or two.
+    pub(crate) fn are_fast(&self) -> bool {
+        self.level.number() <= FAST_LEVEL_MAX
+    }
+
     pub(crate) fn new(level: Level) -> Self {
         Self {
             level,
