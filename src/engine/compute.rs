@@ -1,8 +1,8 @@
 //! The one bridge from async code to the CPU pool.
 //!
 //! Whatever touches payload bytes runs here: cutting, hashing, compressing, sealing and their inverses; only a short stream is
-//! worked on, and a small pack finished, by whoever asks for it. The pool is sized once, from the CPU quota; a job whose waiter is gone before it
-//! starts is skipped. Beside it there is a thread for what neither puts nor gets wait for.
+//! worked on, and a small pack finished, by whoever asks for it. The pool is sized once, from the CPU quota; a job whose
+//! waiter is gone before it starts is skipped. Beside it there is a thread for what neither puts nor gets wait for.
 
 use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;

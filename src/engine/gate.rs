@@ -20,7 +20,8 @@ use crate::catalog::Catalog;
 
 /// For so long a look at the place is relied on for admission.
 const LOOK_AGE_MAX: Duration = Duration::from_millis(100);
-/// For as long it is relied on for packs of data too, if it showed so many bytes more than these take: nobody fills them meanwhile.
+/// For as long it is relied on for packs of data too, if it showed so many bytes more than these take: nobody fills so many in that
+/// time. So they cover as well what was begun before it and written after it.
 const PLENTY_BYTES: u64 = 1 << 30;
 /// A volume that takes longer to be looked at does not answer: a network file system whose server is away.
 const LOOK_WAIT: Duration = Duration::from_secs(2);
@@ -45,9 +46,9 @@ pub(crate) struct Gate {
 
 struct State {
     looked_at: Option<Instant>,
-    /// Bytes beyond the reserve at the last look; none where there is no end.
-    room: Option<u64>,
-    /// Bytes of packs of data that were admitted since.
+    /// What the last look showed.
+    seen: Option<Seen>,
+    /// Bytes of packs of data that were admitted, ever.
     admitted_bytes: u64,
     held: Held,
     refusal: Option<(Reason, String)>,
@@ -55,17 +56,27 @@ struct State {
     is_deletion_requested: bool,
 }
 
-impl State {
-    fn is_fresh(&self) -> bool {
-        self.looked_at.is_some_and(|at| at.elapsed() < LOOK_AGE_MAX)
-    }
+/// A look at the room.
+#[derive(Clone, Copy)]
+struct Seen {
+    /// When it began.
+    at: Instant,
+    /// What had been admitted by then.
+    admitted_bytes: u64,
+    /// Bytes beyond the reserve; none where there is no end, or nothing says how many.
+    room: Option<u64>,
+}
 
-    /// Whether a pack can be put by the last look; it counts as put since.
+impl State {
+    /// Whether a pack can be put by the last look. It counts as admitted.
     fn has_plenty(&mut self, putting: &Putting<'_>) -> bool {
         self.admitted_bytes += putting.bytes;
-        let taken = self.admitted_bytes.saturating_add(putting.all_bytes);
-        let is_plenty = self.room.is_none_or(|room| room.saturating_sub(taken) >= PLENTY_BYTES);
-        is_plenty && self.is_fresh()
+        let Some(seen) = self.seen.filter(|seen| seen.at.elapsed() < LOOK_AGE_MAX) else {
+            return false;
+        };
+        let since = self.admitted_bytes - seen.admitted_bytes;
+        let taken = since.saturating_add(putting.all_bytes);
+        seen.room.is_none_or(|room| room.saturating_sub(taken) >= PLENTY_BYTES)
     }
 }
 
@@ -85,7 +96,7 @@ impl Gate {
             limits,
             state: Mutex::new(State {
                 looked_at: None,
-                room: None,
+                seen: None,
                 admitted_bytes: 0,
                 held,
                 refusal: None,
@@ -116,7 +127,8 @@ impl Gate {
     }
 
     fn is_fresh(&self) -> bool {
-        self.state.lock().is_fresh()
+        let looked_at = self.state.lock().looked_at;
+        looked_at.is_some_and(|at| at.elapsed() < LOOK_AGE_MAX)
     }
 
     /// As [`admit`](Self::admit), after a look at this moment: something was done about the room.
@@ -194,12 +206,20 @@ impl Gate {
             let turn = self.looking.clone().acquire_owned().await;
             let turn = turn.expect("the semaphore is never closed");
             let backend = self.backend.clone();
+            // Others may take of what it shows from here on.
+            let (at, admitted_bytes) = (Instant::now(), self.state.lock().admitted_bytes);
             let look = tokio::task::spawn_blocking(move || {
                 let look = backend.look();
                 drop((backend, turn));
                 look
             });
-            look.await.unwrap_or_else(|_| silent("it cannot be looked at"))
+            let look = look.await.unwrap_or_else(|_| silent("it cannot be looked at"));
+            self.state.lock().seen = Some(Seen {
+                at,
+                admitted_bytes,
+                room: self.room_of(&look),
+            });
+            look
         };
         match tokio::time::timeout(LOOK_WAIT, looking).await {
             Ok(look) => look,
@@ -257,8 +277,6 @@ impl Gate {
         let is_news = refusal.as_ref().map(|(reason, _)| *reason) != state.refusal.as_ref().map(|(reason, _)| *reason);
         state.held = assessment.held;
         state.looked_at = Some(Instant::now());
-        state.room = self.room_of(&seen.place);
-        state.admitted_bytes = 0;
         state.refusal = refusal;
         drop(state);
         if is_news {
@@ -393,24 +411,29 @@ mod tests {
     #[tokio::test]
     async fn a_look_is_relied_on_while_there_is_plenty() {
         let gate = gate(Location::Memory("gate with room".to_owned()), None).await;
-        let at = |looked_at, room| {
+        let look = |room| {
             let mut state = gate.state.lock();
-            (state.looked_at, state.room, state.admitted_bytes) = (looked_at, room, 0);
+            state.seen = Some(Seen {
+                at: Instant::now(),
+                admitted_bytes: state.admitted_bytes,
+                room,
+            });
         };
         let has_plenty = |bytes| gate.state.lock().has_plenty(&Putting::of(&gate, bytes));
-        let (now, long_ago) = (Instant::now(), Instant::now().checked_sub(LOOK_AGE_MAX));
-        at(Some(now), Some(PLENTY_BYTES + 100));
-        assert!(has_plenty(50), "once as put since, once as being put");
-        assert!(!has_plenty(51), "what was admitted since counts");
-        at(Some(now), Some(PLENTY_BYTES + 100));
-        let _putting = Putting::of(&gate, 50);
-        assert!(!has_plenty(50), "so does what is being put");
-        at(Some(now), None);
+        assert!(!has_plenty(1), "nobody has looked");
+        look(Some(PLENTY_BYTES + 100));
+        assert!(has_plenty(30), "once as put since, once as being put");
+        assert!(!has_plenty(40), "what was admitted since counts");
+        look(Some(PLENTY_BYTES + 100));
+        assert!(has_plenty(40), "what was admitted before does not");
+        look(Some(PLENTY_BYTES + 100));
+        let putting = Putting::of(&gate, 50);
+        assert!(!has_plenty(40), "what is being put counts");
+        drop(putting);
+        look(None);
         assert!(has_plenty(1 << 40), "no end");
-        at(long_ago, None);
-        assert!(!has_plenty(1));
-        at(None, None);
-        assert!(!has_plenty(1));
+        tokio::time::sleep(LOOK_AGE_MAX + Duration::from_millis(10)).await;
+        assert!(!has_plenty(1), "that was some time ago");
     }
 
     #[tokio::test]

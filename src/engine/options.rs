@@ -30,7 +30,7 @@ pub struct Options {
     /// the time that a commit takes to apply grow with them, so a pack that brings so many ends with them.
     pub introduce_blobs_max: usize,
     /// Bytes of log, the blobs in commit packs not counted, after which a checkpoint is written. Not before commit packs have come to
-    /// 16 times the bytes of the last checkpoint, unless it is 16 times these bytes.
+    /// 16 times the bytes of the last checkpoint, unless the log has grown by 16 times these bytes.
     pub checkpoint_log_bytes: u64,
     /// Children of a manifest that nothing refers to any more, released in one step. Bounds how long a commit waits for that.
     pub release_children_max: usize,

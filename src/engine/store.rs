@@ -573,7 +573,7 @@ impl Store {
             places: Default::default(),
             compute: inner.compute.clone(),
             background: inner.background.clone(),
-            compressors: Compressors::new(secrets.parameters().level),
+            compressors: Compressors::new(inner.compute.threads(), secrets.parameters().level),
             slabs: Slabs::new(inner.compute.threads(), secrets.parameters().chunk_sizes.max()),
             crc_join: CrcJoin::new(Options::slab_bytes(secrets.parameters().chunk_sizes.max())),
             budget: inner.budget.clone(),

@@ -100,21 +100,36 @@ async fn two_streams_with_the_same_bytes_at_once_store_them_once() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_short_stream_needs_no_thread_of_the_pool() {
-    let mut options = StoreOptions::in_memory("short").unwrap();
+/// A store whose pool has one thread, and what keeps that busy until it is sent something.
+async fn store_with_a_busy_pool(name: &str, level: Level) -> (Repository, mpsc::Sender<()>) {
+    let mut options = StoreOptions::in_memory(name).unwrap();
     options.options.compute_threads = NonZeroUsize::MIN;
-    let store = Store::open_or_create(options, NewRepository::named("default").unwrap())
-        .await
-        .unwrap();
+    let first = NewRepository {
+        level,
+        ..NewRepository::named("default").unwrap()
+    };
+    let store = Store::open_or_create(options, first).await.unwrap();
     let repository = store.repository("default").await.unwrap();
     let (go, wait) = mpsc::channel::<()>();
     repository.core().compute.start(move || wait.recv().unwrap_or_default());
+    (repository, go)
+}
+
+/// Longer than any of these takes, and shorter than whoever looks after a test that hangs has patience for.
+const AT_MOST: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_stream_needs_no_thread_of_the_pool() {
+    let (repository, go) = store_with_a_busy_pool("short", Level::DEFAULT).await;
     let data = bytes(12, (16 << 10) + 1);
     let (short, longer) = (&data[..16 << 10], data.as_slice());
-    let put = repository.put("short", short, PutOptions::default()).await.unwrap();
-    assert_eq!(put.object.bytes, short.len() as u64);
+    let put = repository.put("short", short, PutOptions::default());
+    let put = tokio::time::timeout(AT_MOST, put)
+        .await
+        .expect("it waits for no thread");
+    assert_eq!(put.unwrap().object.bytes, short.len() as u64);
     let mut putting = Box::pin(repository.put("longer", longer, PutOptions::default()));
+    assert!(futures::poll!(&mut putting).is_pending());
     tokio::time::timeout(Duration::from_millis(50), &mut putting)
         .await
         .expect_err("it waits for a thread");
@@ -124,51 +139,63 @@ async fn a_short_stream_needs_no_thread_of_the_pool() {
     assert!(read(&repository, "longer", ByteRange::All).await == longer);
 }
 
-#[tokio::test]
-async fn a_short_stream_keeps_no_thread_while_chunks_move() {
-    let repository = store("moving").await.repository("default").await.unwrap();
-    repository
-        .put("first", b"opens the log".as_slice(), PutOptions::default())
-        .await
-        .unwrap();
-    let core = repository.core().clone();
-    let (moving, moved) = mpsc::channel::<()>();
-    let (begun, begin) = tokio::sync::oneshot::channel();
-    let mover = std::thread::spawn(move || {
-        let _places = core.places.write();
-        begun.send(()).unwrap();
-        moved.recv().unwrap_or_default();
-    });
-    begin.await.unwrap();
-    let mut putting = Box::pin(repository.put("short", b"a few bytes".as_slice(), PutOptions::default()));
-    tokio::time::timeout(Duration::from_millis(50), &mut putting)
-        .await
-        .expect_err("where a chunk is may change");
-    moving.send(()).unwrap();
-    putting.await.unwrap();
-    mover.join().unwrap();
-    assert_eq!(read(&repository, "short", ByteRange::All).await, b"a few bytes");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_takes_long_to_compress_is_left_to_the_pool() {
-    let mut options = StoreOptions::in_memory("level").unwrap();
-    options.options.compute_threads = NonZeroUsize::MIN;
-    let level = Level::new(4).unwrap();
-    let first = NewRepository {
-        level,
-        ..NewRepository::named("default").unwrap()
-    };
-    let store = Store::open_or_create(options, first).await.unwrap();
-    let repository = store.repository("default").await.unwrap();
-    let (go, wait) = mpsc::channel::<()>();
-    repository.core().compute.start(move || wait.recv().unwrap_or_default());
+    let (repository, go) = store_with_a_busy_pool("level", Level::new(4).unwrap()).await;
     let mut putting = Box::pin(repository.put("short", b"a few bytes".as_slice(), PutOptions::default()));
     tokio::time::timeout(Duration::from_millis(50), &mut putting)
         .await
         .expect_err("it waits for a thread");
     go.send(()).unwrap();
     putting.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_short_stream_keeps_no_thread_while_chunks_move() {
+    let repository = store("moving").await.repository("default").await.unwrap();
+    let put = |name: &'static str| {
+        let repository = repository.clone();
+        async move {
+            let put = repository.put(name, name.as_bytes(), PutOptions::default());
+            put.await.unwrap()
+        }
+    };
+    put("opens the log").await;
+    let core = repository.core().clone();
+    let (moved, moving) = mpsc::channel::<()>();
+    let (begun, begin) = tokio::sync::oneshot::channel();
+    let mover = std::thread::spawn(move || {
+        let _places = core.places.write();
+        begun.send(()).unwrap();
+        moving.recv().unwrap_or_default();
+    });
+    begin.await.unwrap();
+    let mut putting = tokio::spawn(put("short"));
+    tokio::time::timeout(Duration::from_millis(50), &mut putting)
+        .await
+        .expect_err("where a chunk is may change");
+    let another = tokio::time::timeout(AT_MOST, tokio::spawn(async { 6 * 7 })).await;
+    assert_eq!(another.expect("the only thread is kept").unwrap(), 42);
+    moved.send(()).unwrap();
+    putting.await.unwrap();
+    mover.join().unwrap();
+    assert_eq!(read(&repository, "short", ByteRange::All).await, b"short");
+}
+
+/// Where many small objects are put again, these are next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_stream_that_is_known_has_what_lies_beside_it_loaded() {
+    let repository = store("beside").await.repository("default").await.unwrap();
+    let core = repository.core();
+    let put = |name: &'static str| repository.put(name, b"a few bytes".as_slice(), PutOptions::default());
+    put("first").await.unwrap();
+    let id = core.secrets.id_key().unwrap().id(b"a few bytes");
+    assert_eq!(core.locality.find(&id), None);
+    assert_eq!(put("again").await.unwrap().new_chunks, 0);
+    assert!(core.locality.find(&id).is_some());
+    assert_eq!(put("once more").await.unwrap().new_chunks, 0);
+    let lookups = (&core.counters.lookups_catalog, &core.counters.lookups_locality);
+    assert_eq!((lookups.0.value(), lookups.1.value()), (1, 1));
 }
 
 /// The first slab is small, and the second ends where a whole first one would have.

@@ -241,7 +241,7 @@ fn options(volume: &Path, catalog: &Path) -> StoreOptions {
         options: Options {
             budget_bytes: 24 << 20,
             pack_bytes_target: 1 << 20,
-            checkpoint_log_bytes: 256 << 10,
+            checkpoint_log_bytes: 32 << 10,
             failure_hold: Duration::from_millis(600),
             hold_reserve: true,
             ..Options::default()

@@ -78,7 +78,7 @@ fn options(store: &Path) -> StoreOptions {
         }],
         options: Options {
             pack_bytes_target: 64 << 10,
-            checkpoint_log_bytes: 16 << 10,
+            checkpoint_log_bytes: 4 << 10,
             ..Options::default()
         },
     }

@@ -93,7 +93,7 @@ fn small() -> Options {
     Options {
         budget_bytes: 24 << 20,
         pack_bytes_target: 1 << 20,
-        checkpoint_log_bytes: 256 << 10,
+        checkpoint_log_bytes: 32 << 10,
         failure_hold: Duration::from_millis(600),
         ..Options::default()
     }

@@ -18,6 +18,8 @@ use crate::crash::examine::objects_of;
 use crate::support::{Home, is_long};
 use crate::world::{Agent, Place, names, noise, read, rng};
 
+/// Fewer bytes of log than this history comes to.
+const SHORT_LOG: u64 = 8 << 10;
 const SMALL: usize = 9 << 10;
 /// More than a pack.
 const LARGE: usize = 1300 << 10;
@@ -60,6 +62,8 @@ impl Fixture {
         fixture.put(&faulty, &repository, "second large", 6, LARGE).await;
         fixture.put(&faulty, &repository, "last", 7, SMALL).await;
         store.close().await;
+        let checkpoints = store.counters().checkpoints.value();
+        assert_eq!(checkpoints > 0, checkpoint_log_bytes == SHORT_LOG, "{checkpoints}");
         fixture.objects = objects_of(&faulty).await;
         fixture
     }
@@ -177,7 +181,7 @@ async fn goes_on(place: &Place, what: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_commit_is_lost_the_rest_comes_back() {
     let mut salvaged = 0;
-    for checkpoint_log_bytes in [u64::MAX, 64 << 10] {
+    for checkpoint_log_bytes in [u64::MAX, SHORT_LOG] {
         let fixture = Fixture::new(checkpoint_log_bytes).await;
         for path in fixture.commits() {
             for happened in [Happened::Lost, Happened::Cut, Happened::Changed] {
@@ -255,7 +259,7 @@ async fn a_salvage_may_end_at_any_moment() {
 
 #[tokio::test]
 async fn a_store_that_lacks_nothing_is_opened() {
-    let fixture = Fixture::new(64 << 10).await;
+    let fixture = Fixture::new(SHORT_LOG).await;
     let place = Place::Faulty(Faulty::over(store_of(&fixture.objects).await));
     let (_store, repository, salvage) = salvage(&place, "whole").await;
     assert!(salvage.is_nothing(), "{salvage:?}");

@@ -169,8 +169,9 @@ async fn a_checkpoint_refers_to_no_segment_that_a_slow_owner_deletes() {
     first.reclaim(ReclaimOptions::default()).await.unwrap();
     store.close().await;
     drop((store, first));
-    // Checkpoints are due after each of the large ones.
-    let (store, second) = agent(&second_tables).open(&place).await.unwrap();
+    // A checkpoint is due after every commit.
+    let often = agent(&second_tables).tuned(|options| options.checkpoint_log_bytes = 1);
+    let (store, second) = often.open(&place).await.unwrap();
     overwrite(&second, 18).await.unwrap();
     for name in ["large", "larger"] {
         let bytes = noise(&mut rng(name.len() as u64), 110 << 10);

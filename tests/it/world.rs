@@ -149,7 +149,7 @@ fn small() -> Options {
         budget_bytes: 24 << 20,
         pack_bytes_target: 1 << 20,
         introduce_packs_max: 2,
-        checkpoint_log_bytes: 256 << 10,
+        checkpoint_log_bytes: 32 << 10,
         read_ahead_bytes: 4 << 20,
         locality_bytes: 256 << 10,
         release_children_max: 5,

@@ -7,7 +7,7 @@
 //! A job cuts its slab, hands the cutter on to the job of the next slab, and goes on with the chunks it cut while they
 //! are in its core's cache. While what comes is known, threads without a job hash some of them meanwhile. Finished slabs
 //! are placed into packs in stream order by whichever job completes the next one due. No job ever waits for another, so
-//! the pool cannot be blocked by a stream.
+//! the pool cannot be blocked by a stream. A short stream is worked on by whoever brings it, but for what could keep that one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -77,6 +77,8 @@ struct Filled {
     read: Range<usize>,
     more: More,
     share: SlabShare,
+    /// Whether it is worked on by whoever brought it.
+    is_here: bool,
 }
 
 /// A slab that is being cut and hashed.
@@ -175,8 +177,15 @@ impl<F: FnOnce(io::Error) -> Error + Send + 'static> Unread<F> {
 
     fn push(self) {
         let start = self.ingest.room(self.index).start;
-        let read = start..start + self.filled;
-        self.ingest.push(self.index, self.slab, read, self.more, self.share);
+        self.ingest.hand_over(Filled {
+            index: self.index,
+            slab: self.slab,
+            start,
+            read: start..start + self.filled,
+            more: self.more,
+            share: self.share,
+            is_here: false,
+        });
     }
 }
 
@@ -234,13 +243,6 @@ pub(crate) struct Progress {
 
 /// A stream of at most so many bytes is worked on by whoever brings it: that takes less than to have another thread do it.
 const SHORT_BYTES: usize = 16 << 10;
-
-impl Filled {
-    /// Whether it is a stream of its own, and a short one.
-    fn is_short_stream(&self) -> bool {
-        self.index == 0 && self.more == More::End && self.read.len() <= SHORT_BYTES
-    }
-}
 
 impl Cutting {
     /// The next slab, if it is there and nobody cuts the one before.
@@ -315,26 +317,32 @@ impl Ingest {
         }
     }
 
-    /// Hands over slab number `index`, with where the bytes that are new in it stand.
+    /// Hands over slab number `index`, with where the bytes that are new in it stand. A short stream is worked on at once, by
+    /// the caller.
     pub(crate) fn push(self: &Arc<Self>, index: u64, slab: Slab, read: Range<usize>, more: More, share: SlabShare) {
-        let filled = Filled {
+        let is_short = index == 0 && more == More::End && read.len() <= SHORT_BYTES;
+        self.hand_over(Filled {
             index,
             slab,
             start: read.start,
             read,
             more,
             share,
-        };
+            is_here: is_short && self.core.compressors.are_fast(),
+        });
+    }
+
+    fn hand_over(self: &Arc<Self>, filled: Filled) {
         let mut cutting = self.cutting.lock();
         if self.order.lock().failed.is_some() {
             // The slab before it may never come.
             return;
         }
-        cutting.queue.insert(index, filled);
+        cutting.queue.insert(filled.index, filled);
         let next = cutting.take_next();
         drop(cutting);
         match next {
-            Some((filled, cutter)) if filled.is_short_stream() && self.core.compressors.are_fast() => {
+            Some((filled, cutter)) if filled.is_here => {
                 let ingest = self.clone();
                 // A panic has failed the stream.
                 let _ = caught(move || ingest.run(filled, cutter));
@@ -515,22 +523,23 @@ impl Ingest {
         let chunks = hashed.into_chunks();
         let chunks = chunks.ok_or_else(|| Error::internal("not all of a slab was hashed"))?;
         let ids: Vec<_> = chunks.iter().map(|chunk| chunk.id).collect();
-        if !filled.is_short_stream() {
-            let known = look_up(&self.core, &self.holder, &ids)?;
-            self.looked_up(filled, chunks, &ids, &known);
-        } else if let Some(known) = try_look_up(&self.core, &self.holder, &ids)? {
-            self.looked_up(filled, chunks, &ids, &known);
-        } else {
-            // Whoever brought it may be a thread that many others need.
-            let ingest = self.clone();
-            self.core.compute.start(move || {
-                let on_panic = FailOnPanic(&ingest);
-                match look_up(&ingest.core, &ingest.holder, &ids) {
-                    Ok(known) => ingest.looked_up(filled, chunks, &ids, &known),
-                    Err(error) => ingest.fail(error),
-                }
-                std::mem::forget(on_panic);
-            });
+        let known = match filled.is_here {
+            true => try_look_up(&self.core, &self.holder, &ids)?,
+            false => Some(look_up(&self.core, &self.holder, &ids)?),
+        };
+        match known {
+            Some(known) => self.looked_up(filled, chunks, &ids, &known),
+            None => {
+                let ingest = self.clone();
+                self.core.compute.start(move || {
+                    let on_panic = FailOnPanic(&ingest);
+                    match look_up(&ingest.core, &ingest.holder, &ids) {
+                        Ok(known) => ingest.looked_up(filled, chunks, &ids, &known),
+                        Err(error) => ingest.fail(error),
+                    }
+                    std::mem::forget(on_panic);
+                });
+            }
         }
         Ok(())
     }

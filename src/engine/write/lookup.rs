@@ -16,29 +16,33 @@ use crate::format::{BlobKind, PackNumber};
 /// For each of `ids`: stored and held by `holder`, or new and claimed by it. An id that occurs twice is new once.
 pub(crate) fn look_up(core: &Core, holder: &Holder, ids: &[ChunkId]) -> Result<Vec<Known>> {
     let _places = core.places.read();
-    look_up_among(core, holder, ids, Neighbours::Load)
+    let known = look_up_with(core, holder, ids, |pack| load_locality(core, pack).map(|()| true))?;
+    Ok(known.expect("nothing is left out"))
 }
 
-/// As [`look_up`], by whoever may not be kept: loads no entries of packs, and does nothing while a commit moves chunks.
+/// As [`look_up`], by whoever has others to serve: none while a commit moves chunks, or if entries of a pack are to be loaded. Then
+/// it is to be done once more, where that may take its time.
 pub(crate) fn try_look_up(core: &Core, holder: &Holder, ids: &[ChunkId]) -> Result<Option<Vec<Known>>> {
-    let places = core.places.try_read();
-    let known = places.map(|_places| look_up_among(core, holder, ids, Neighbours::LeaveOut));
-    known.transpose()
+    match core.places.try_read() {
+        Some(_places) => look_up_with(core, holder, ids, |_| Ok(false)),
+        None => Ok(None),
+    }
 }
 
-/// What else is in a pack that has a chunk.
-#[derive(Clone, Copy, PartialEq)]
-enum Neighbours {
-    Load,
-    LeaveOut,
-}
-
-fn look_up_among(core: &Core, holder: &Holder, ids: &[ChunkId], neighbours: Neighbours) -> Result<Vec<Known>> {
+/// `load` loads the entries of a pack. Where it says that it did not, nothing more is looked up, and nothing claimed.
+fn look_up_with(
+    core: &Core,
+    holder: &Holder,
+    ids: &[ChunkId],
+    load: impl FnMut(PackNumber) -> Result<bool>,
+) -> Result<Option<Vec<Known>>> {
     let mut known = vec![Known::New; ids.len()];
     holder.join(ids, &mut known);
     let joined = stored(&known);
     find_in_locality(core, holder, ids, &mut known);
-    let catalog = find_in_catalog(core, holder, ids, &mut known, neighbours)?;
+    let Some(catalog) = find_in_catalog(core, holder, ids, &mut known, load)? else {
+        return Ok(None);
+    };
     let found = stored(&known);
     holder.claim(ids, &mut known);
     let found = Found {
@@ -47,7 +51,7 @@ fn look_up_among(core: &Core, holder: &Holder, ids: &[ChunkId], neighbours: Neig
         catalog,
     };
     core.counters.looked_up(ids.len() as u64, found);
-    Ok(known)
+    Ok(Some(known))
 }
 
 fn stored(known: &[Known]) -> u64 {
@@ -66,14 +70,14 @@ fn find_in_locality(core: &Core, holder: &Holder, ids: &[ChunkId], known: &mut [
     }
 }
 
-/// Returns how many were found in the tables themselves.
+/// Returns how many were found in the tables themselves; none if `load` left something out.
 fn find_in_catalog(
     core: &Core,
     holder: &Holder,
     ids: &[ChunkId],
     known: &mut [Known],
-    neighbours: Neighbours,
-) -> Result<u64> {
+    mut load: impl FnMut(PackNumber) -> Result<bool>,
+) -> Result<Option<u64>> {
     let mut found = 0;
     let mut loaded: Option<PackNumber> = None;
     for (index, id) in ids.iter().enumerate() {
@@ -89,13 +93,15 @@ fn find_in_catalog(
         known[index] = Known::Stored;
         found += 1;
         // Duplicates come in runs: the neighbours of this chunk are probably next.
-        if neighbours == Neighbours::Load && row.kind == BlobKind::Data && loaded != Some(row.pack) {
+        if row.kind == BlobKind::Data && loaded != Some(row.pack) {
             loaded = Some(row.pack);
-            load_locality(core, row.pack)?;
+            if !load(row.pack)? {
+                return Ok(None);
+            }
             find_in_locality(core, holder, &ids[index..], &mut known[index..]);
         }
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 fn load_locality(core: &Core, pack: PackNumber) -> Result<()> {

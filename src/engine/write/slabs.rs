@@ -106,18 +106,21 @@ const FAST_LEVEL_MAX: i32 = 3;
 /// Compressors at rest. Making one costs more than compressing a small chunk, so they are reused.
 pub(crate) struct Compressors {
     level: Level,
+    max: usize,
     idle: Mutex<Vec<Compressor>>,
 }
 
 impl Compressors {
-    /// Whether a few KiB take no more than a tenth of a millisecond or two.
+    /// Whether a few KiB take no more than one or two tenths of a millisecond.
     pub(crate) fn are_fast(&self) -> bool {
         self.level.number() <= FAST_LEVEL_MAX
     }
 
-    pub(crate) fn new(level: Level) -> Self {
+    /// As many are kept as the CPU pool and the threads that bring short streams work with at once.
+    pub(crate) fn new(compute_threads: usize, level: Level) -> Self {
         Self {
             level,
+            max: 2 * compute_threads,
             idle: Mutex::new(Vec::new()),
         }
     }
@@ -127,6 +130,9 @@ impl Compressors {
     }
 
     pub(crate) fn give_back(&self, compressor: Compressor) {
-        self.idle.lock().push(compressor);
+        let mut idle = self.idle.lock();
+        if idle.len() < self.max {
+            idle.push(compressor);
+        }
     }
 }

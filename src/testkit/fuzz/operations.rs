@@ -333,7 +333,7 @@ fn options(tables: &FaultyTables) -> StoreOptions {
             compute_threads: NonZeroUsize::MIN,
             pack_bytes_target: 64 << 10,
             introduce_packs_max: 2,
-            checkpoint_log_bytes: 16 << 10,
+            checkpoint_log_bytes: 4 << 10,
             read_ahead_bytes: 128 << 10,
             locality_bytes: 64 << 10,
             release_children_max: 3,

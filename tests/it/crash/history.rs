@@ -23,7 +23,7 @@ pub(crate) struct History {
 
 /// An agent with a short log, so that checkpoints are written all along.
 pub(crate) fn agent(tables: &FaultyTables) -> Agent {
-    Agent::with_tables(tables).tuned(|options| options.checkpoint_log_bytes = 96 << 10)
+    Agent::with_tables(tables).tuned(|options| options.checkpoint_log_bytes = 12 << 10)
 }
 
 impl History {
@@ -44,6 +44,7 @@ impl History {
         let (store, first) = one.open(&place).await.unwrap();
         history.write(&first).await;
         store.close().await;
+        assert!(store.counters().checkpoints.value() > 0);
         // The same agent again, with its catalog.
         drop((store, first));
         let (_one_store, first) = one.open(&place).await.unwrap();
