@@ -27,6 +27,15 @@ async fn store(name: &str) -> Store {
         .unwrap()
 }
 
+/// A store with options of its own, and the repository that is made in it.
+async fn tuned(name: &str, first: NewRepository, tune: impl FnOnce(&mut Options)) -> (Store, Repository) {
+    let mut options = StoreOptions::in_memory(name).unwrap();
+    tune(&mut options.options);
+    let store = Store::open_or_create(options, first).await.unwrap();
+    let repository = store.repository("default").await.unwrap();
+    (store, repository)
+}
+
 fn bytes(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut bytes);
@@ -102,14 +111,11 @@ async fn two_streams_with_the_same_bytes_at_once_store_them_once() {
 
 /// A store whose pool has one thread, and what keeps that busy until it is sent something.
 async fn store_with_a_busy_pool(name: &str, level: Level) -> (Repository, mpsc::Sender<()>) {
-    let mut options = StoreOptions::in_memory(name).unwrap();
-    options.options.compute_threads = NonZeroUsize::MIN;
     let first = NewRepository {
         level,
         ..NewRepository::named("default").unwrap()
     };
-    let store = Store::open_or_create(options, first).await.unwrap();
-    let repository = store.repository("default").await.unwrap();
+    let (_, repository) = tuned(name, first, |options| options.compute_threads = NonZeroUsize::MIN).await;
     let (go, wait) = mpsc::channel::<()>();
     repository.core().compute.start(move || wait.recv().unwrap_or_default());
     (repository, go)
@@ -309,10 +315,12 @@ async fn parts_of_a_source_come_in_any_order() {
     };
     // As many slabs are under way as there are threads, and two: the failure comes with a pair complete or half.
     for threads in 1..=4 {
-        let mut options = StoreOptions::in_memory(&format!("parts, {threads} threads")).unwrap();
-        options.options.compute_threads = NonZeroUsize::new(threads).unwrap();
-        let store = Store::open_or_create(options, NewRepository::named("default").unwrap()).await;
-        let repository = store.unwrap().repository("default").await.unwrap();
+        let (name, first) = (
+            format!("parts, {threads} threads"),
+            NewRepository::named("default").unwrap(),
+        );
+        let set_threads = |options: &mut Options| options.compute_threads = NonZeroUsize::new(threads).unwrap();
+        let (_, repository) = tuned(&name, first, set_threads).await;
         let whole = source(usize::MAX);
         repository.put("a", whole, PutOptions::default()).await.unwrap();
         assert!(read(&repository, "a", ByteRange::All).await == *data);
@@ -578,18 +586,17 @@ async fn closing_waits_for_work_on_the_reserve_that_nobody_waits_for() {
 
 /// An empty repository of chunks of 512 bytes on average, in which commits of their own are made for so many blobs.
 async fn small_chunks(name: &str, budget_bytes: usize, pack_bytes: usize, blobs_max: usize) -> (Store, Repository) {
-    let mut options = StoreOptions::in_memory(name).unwrap();
-    options.options.pack_bytes_target = pack_bytes;
-    options.options.budget_bytes = budget_bytes;
-    options.options.introduce_packs_max = usize::MAX;
-    options.options.introduce_blobs_max = blobs_max;
     let first = NewRepository {
         chunk_sizes: ChunkSizes::new(256, 512, 1024).unwrap(),
         ..NewRepository::named("default").unwrap()
     };
-    let store = Store::open_or_create(options, first).await.unwrap();
-    let repository = store.repository("default").await.unwrap();
-    (store, repository)
+    let tune = |options: &mut Options| {
+        options.pack_bytes_target = pack_bytes;
+        options.budget_bytes = budget_bytes;
+        options.introduce_packs_max = usize::MAX;
+        options.introduce_blobs_max = blobs_max;
+    };
+    tuned(name, first, tune).await
 }
 
 /// How many commits it takes to put this.

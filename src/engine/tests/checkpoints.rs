@@ -114,11 +114,8 @@ async fn a_checkpoint_that_hangs_holds_nobody_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn checkpoints_grow_rarer_as_they_grow() {
-    let mut options = StoreOptions::in_memory("rarer").unwrap();
-    options.options.checkpoint_log_bytes = 2 << 10;
     let first = NewRepository::named("default").unwrap();
-    let store = Store::open_or_create(options, first).await.unwrap();
-    let repository = store.repository("default").await.unwrap();
+    let (store, repository) = tuned("rarer", first, |options| options.checkpoint_log_bytes = 2 << 10).await;
     for number in 0..200 {
         put(&repository, &number.to_string()).await;
     }
@@ -130,11 +127,8 @@ async fn checkpoints_grow_rarer_as_they_grow() {
 /// To follow the log the blobs in commit packs are no more to be read than those of other packs.
 #[tokio::test(flavor = "multi_thread")]
 async fn blobs_in_commit_packs_make_no_checkpoint_due() {
-    let mut options = StoreOptions::in_memory("blobs").unwrap();
-    options.options.checkpoint_log_bytes = 128 << 10;
     let first = NewRepository::named("default").unwrap();
-    let store = Store::open_or_create(options, first).await.unwrap();
-    let repository = store.repository("default").await.unwrap();
+    let (store, repository) = tuned("blobs", first, |options| options.checkpoint_log_bytes = 128 << 10).await;
     for number in 0..20 {
         let data = bytes(number, 16 << 10);
         let name = number.to_string();
