@@ -25,7 +25,7 @@ mod watched;
 #[cfg(feature = "s3")]
 mod tests;
 
-use std::ops::Range;
+use std::ops::{DerefMut, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -252,30 +252,94 @@ impl Backend {
 
     /// Exactly the bytes of `range`; [`Error::Truncated`] if the object ends before them. An empty range asks nothing.
     pub async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, Error> {
+        let read = async {
+            let on_volume = self.range_on_volume(path, &range, |len| vec![0; len]).await?;
+            match on_volume {
+                Some(read) => Ok(Bytes::from(read)),
+                None => self.range_in_bucket(path, &range).await,
+            }
+        };
+        self.ranged(path, &range, read).await
+    }
+
+    /// As [`get_range`](Self::get_range), on a volume into what `take` makes for so many bytes: memory that was used before, say.
+    /// What a bucket sends comes in memory of its own.
+    pub async fn get_range_into<B>(
+        &self,
+        path: &str,
+        range: Range<u64>,
+        take: impl FnOnce(usize) -> B + Send + 'static,
+    ) -> Result<B, Error>
+    where
+        B: DerefMut<Target = [u8]> + From<Bytes> + Send + 'static,
+    {
+        let read = async {
+            match self.range_on_volume(path, &range, take).await? {
+                Some(read) => Ok(read),
+                None => Ok(self.range_in_bucket(path, &range).await?.into()),
+            }
+        };
+        self.ranged(path, &range, read).await
+    }
+
+    /// Has `read` made, if there is something to read.
+    async fn ranged<B>(
+        &self,
+        path: &str,
+        range: &Range<u64>,
+        read: impl Future<Output = Result<B, Error>>,
+    ) -> Result<B, Error>
+    where
+        B: From<Bytes>,
+    {
         if range.start > range.end {
             let reason = format!("a range from {} to {} runs backwards", range.start, range.end);
             return Err(Error::invalid(self.place(path), reason));
         }
         if range.is_empty() {
-            return Ok(Bytes::new());
+            return Ok(Bytes::new().into());
         }
-        let read = async {
-            match self.read_unwatched(path, Some(GetRange::Bounded(range.clone()))).await {
-                Ok((bytes, _)) => Ok(bytes),
-                Err(error) => Err(self.explain_range(path, &range, error).await),
-            }
+        self.watched(Operation::Get, range.end - range.start, read).await
+    }
+
+    /// A range of an object on a volume; `None` elsewhere.
+    async fn range_on_volume<B>(
+        &self,
+        path: &str,
+        range: &Range<u64>,
+        take: impl FnOnce(usize) -> B + Send + 'static,
+    ) -> Result<Option<B>, Error>
+    where
+        B: DerefMut<Target = [u8]> + Send + 'static,
+    {
+        let _valid = self.object(path)?;
+        let asked = range.clone();
+        let read = self.on_volume(path, move |volume, path| volume.read(path, &asked, take));
+        match read.await? {
+            Some(Ok(read)) => Ok(Some(read)),
+            Some(Err(found)) => Err(self.truncated(path, range, found)),
+            None => Ok(None),
+        }
+    }
+
+    async fn range_in_bucket(&self, path: &str, range: &Range<u64>) -> Result<Bytes, Error> {
+        let bytes = match self.read_unwatched(path, Some(GetRange::Bounded(range.clone()))).await {
+            Ok((bytes, _)) => bytes,
+            Err(error) => return Err(self.explain_range(path, range, error).await),
         };
-        let bytes = self.watched(Operation::Get, range.end - range.start, read).await?;
-        let found = bytes.len() as u64;
-        if found == range.end - range.start {
-            return Ok(bytes);
+        match bytes.len() as u64 {
+            found if found == range.end - range.start => Ok(bytes),
+            found => Err(self.truncated(path, range, found)),
         }
-        Err(Error::Truncated {
+    }
+
+    fn truncated(&self, path: &str, range: &Range<u64>, found: u64) -> Error {
+        Error::Truncated {
             path: self.place(path),
             start: range.start,
             end: range.end,
             found,
-        })
+        }
     }
 
     /// The last `len` bytes of an object, or all of it if it is shorter, and its size.
@@ -536,12 +600,7 @@ impl Backend {
             return error;
         }
         match self.size(path).await {
-            Ok(size) if size <= range.start => Error::Truncated {
-                path: self.place(path),
-                start: range.start,
-                end: range.end,
-                found: 0,
-            },
+            Ok(size) if size <= range.start => self.truncated(path, range, 0),
             _ => error,
         }
     }

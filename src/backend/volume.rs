@@ -1,13 +1,15 @@
 //! What a directory needs: durable directories and files, exclusive creation, leftovers of interrupted writes, free space.
 //!
-//! Objects are read and deleted by `object_store`'s `LocalFileSystem`; here is what it does not offer, or offers with hard links,
-//! which some volumes lack and which can leak space, or through the page cache only, or with three changes of thread, as listing,
-//! which every commit waits for. All calls block; [`super::Backend`] moves them off the async threads.
+//! Whole objects are read, and objects deleted, by `object_store`'s `LocalFileSystem`; here is what it does not offer, or offers
+//! with hard links, which some volumes lack and which can leak space, or through the page cache only, or with three changes of
+//! thread, as listing, which every commit waits for, or into new memory only, as reading a range. All calls block;
+//! [`super::Backend`] moves them off the async threads.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::ops::{DerefMut, Range};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -238,6 +240,44 @@ impl Volume {
         let mut staged = self.stage(file, contents.len())?;
         staged.write(contents)?;
         staged.publish()
+    }
+
+    /// The bytes of `range` of `file`, in what `take` makes for so many; or how many of them there are, if it ends before.
+    pub(super) fn read<B: DerefMut<Target = [u8]>>(
+        &self,
+        file: &str,
+        range: &Range<u64>,
+        take: impl FnOnce(usize) -> B,
+    ) -> Result<Result<B, u64>, Error> {
+        let path = self.root.join(file);
+        let open = match File::open(&path) {
+            Ok(open) => open,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                // Only in the directory that was attached does it count that something is not there.
+                self.check_attached()?;
+                return Err(at(&path, io::ErrorKind::NotFound.into()));
+            }
+            Err(error) => return Err(at(&path, error)),
+        };
+        let metadata = open.metadata().map_err(|error| at(&path, error))?;
+        if metadata.is_dir() {
+            return Err(at(&path, io::ErrorKind::NotFound.into()));
+        }
+        // Before memory is taken: who asks may have the range from what is damaged.
+        if metadata.len() < range.end {
+            return Ok(Err(metadata.len().saturating_sub(range.start)));
+        }
+        let mut buffer = take((range.end - range.start) as usize);
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match open.read_at(&mut buffer[filled..], range.start + filled as u64) {
+                Ok(0) => return Ok(Err(filled as u64)),
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(at(&path, error)),
+            }
+        }
+        Ok(Ok(buffer))
     }
 
     pub(super) fn remove_directory(&self, directory: &str) -> Result<(), Error> {

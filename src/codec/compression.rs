@@ -217,6 +217,24 @@ impl Decompressor {
         }
     }
 
+    /// Fills `out` with what `stored` stands for; on an error what is in `out` means nothing.
+    pub fn decompress_into(&mut self, codec: Codec, stored: &[u8], out: &mut [u8]) -> Result<(), Error> {
+        match codec {
+            Codec::Raw if stored.len() != out.len() => Err(damaged("raw bytes of another length")),
+            Codec::Raw => {
+                out.copy_from_slice(stored);
+                Ok(())
+            }
+            Codec::Zstd => {
+                check_frame(stored, out.len())?;
+                match self.zstd.decompress_to_buffer(stored, out) {
+                    Ok(len) if len == out.len() => Ok(()),
+                    _ => Err(damaged("the frame is damaged")),
+                }
+            }
+        }
+    }
+
     fn append_plain(&mut self, frame: &[u8], plain_len: usize, out: &mut Vec<u8>) -> Result<(), Error> {
         let start = out.len();
         out.try_reserve_exact(plain_len)

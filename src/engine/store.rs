@@ -29,6 +29,7 @@ use super::limits::{Limits, Quota};
 use super::log::salvage::Salvage;
 use super::monitor::Watch;
 use super::options::Options;
+use super::read::ReadBuffers;
 use super::repository::Repository;
 use super::revocation::Revocation;
 use super::status::{Held, Policy};
@@ -129,6 +130,7 @@ pub(super) struct Inner {
     compute: Compute,
     background: Compute,
     budget: Budget,
+    read_buffers: ReadBuffers,
     pub(super) headers: Mutex<Vec<RepositoryHeader>>,
     open: Mutex<BTreeMap<RepositoryId, Repository>>,
     /// Repositories that are open or being opened, by the key that opens them: reached without waiting for `open`.
@@ -280,6 +282,7 @@ impl Store {
                 compute: Compute::new(options.options.compute_threads)?,
                 background: Compute::background()?,
                 budget: Budget::new(options.options.budget_bytes),
+                read_buffers: ReadBuffers::within(options.options.budget_bytes / 4),
                 options: options.options,
                 counters: Arc::default(),
                 headers: Mutex::new(headers),
@@ -577,6 +580,7 @@ impl Store {
             slabs: Slabs::new(inner.compute.threads(), secrets.parameters().chunk_sizes.max()),
             crc_join: CrcJoin::new(Options::slab_bytes(secrets.parameters().chunk_sizes.max())),
             budget: inner.budget.clone(),
+            read_buffers: inner.read_buffers.clone(),
             options: inner.options.clone(),
             counters: inner.counters.clone(),
             gate: inner.gate.clone(),

@@ -17,6 +17,7 @@ use crate::codec::{ChunkSizes, Level};
 mod checkpoints;
 mod keys;
 mod quota;
+mod read;
 mod reclaim;
 mod scrub;
 

@@ -79,17 +79,23 @@ async fn ranges_are_exact_or_truncated(backend: &Backend) {
     assert_eq!(backend.get_range("x", 3..7).await.unwrap(), "3456");
     assert_eq!(backend.get_range("x", 9..10).await.unwrap(), "9");
     assert_eq!(backend.get_range("x", 4..4).await.unwrap(), "");
+    let used = |len| vec![b'?'; len];
+    assert_eq!(backend.get_range_into("x", 3..7, used).await.unwrap(), b"3456");
+    assert_eq!(backend.get_range_into("x", 4..4, used).await.unwrap(), b"");
     for (range, found) in [(8..11, 2), (10..11, 0), (500..501, 0), (0..u64::MAX, 10)] {
-        match backend.get_range("x", range.clone()).await.unwrap_err() {
-            crate::backend::Error::Truncated {
-                start,
-                end,
-                found: there,
-                ..
-            } => {
-                assert_eq!((start..end, there), (range, found));
+        for error in [
+            backend.get_range("x", range.clone()).await.unwrap_err(),
+            backend.get_range_into("x", range.clone(), used).await.unwrap_err(),
+        ] {
+            match error {
+                crate::backend::Error::Truncated {
+                    start,
+                    end,
+                    found: there,
+                    ..
+                } => assert_eq!((start..end, there), (range.clone(), found)),
+                other => panic!("{range:?}: {other}"),
             }
-            other => panic!("{range:?}: {other}"),
         }
     }
     #[expect(clippy::reversed_empty_ranges, reason = "the claim is about such a range")]

@@ -25,10 +25,11 @@ fn compressed(level: Level, plain: &[u8]) -> (Codec, Vec<u8>) {
 }
 
 fn decompressed(codec: Codec, stored: &[u8], plain_len: usize) -> Result<Vec<u8>, Error> {
-    let mut out = Vec::new();
-    Decompressor::new()
-        .decompress(codec, stored, plain_len, &mut out)
-        .map(|()| out)
+    let (mut out, mut filled) = (Vec::new(), vec![0; plain_len]);
+    let read = Decompressor::new().decompress(codec, stored, plain_len, &mut out);
+    assert_eq!(Decompressor::new().decompress_into(codec, stored, &mut filled), read);
+    assert!(read.is_err() || out == filled);
+    read.map(|()| out)
 }
 
 /// Bytes of one of the kinds chunks are made of, up to the length of a large chunk.

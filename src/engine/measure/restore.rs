@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use super::{Pack, Stage, stage, timed};
-use crate::codec::Decompressor;
+use crate::codec::{Codec, Decompressor};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
 use crate::engine::read::{ByteRange, WINDOW_BYTES};
@@ -19,8 +19,8 @@ struct Times {
     identify: Duration,
 }
 
-/// What each stage takes for the blobs of the packs, window by window as a get takes them. What occurs more than once in
-/// the `bytes` of the data is in the packs once: it is taken to cost as much as the rest.
+/// What each stage takes for the blobs of the packs, window by window as a get takes them, in the buffers that it uses. What
+/// occurs more than once in the `bytes` of the data is in the packs once: it is taken to cost as much as the rest.
 pub(super) async fn stages(core: &Core, packs: &[Pack], bytes: u64) -> Result<Vec<Stage>> {
     let mut times = Times::default();
     let mut decompressor = Decompressor::new();
@@ -72,12 +72,15 @@ async fn window(
     };
     let start = Instant::now();
     let range = u64::from(first.offset)..last.end();
-    let bytes = core.backend.get_range(&pack.path, range).await?;
+    let buffers = core.read_buffers.clone();
+    let mut sealed = core
+        .backend
+        .get_range_into(&pack.path, range, move |len| buffers.take(len))
+        .await?;
     times.read += start.elapsed();
-    let mut sealed = Vec::from(bytes);
 
-    let mut rest = sealed.as_mut_slice();
-    let (time, compressed) = timed(|| -> Result<Vec<&mut [u8]>> {
+    let mut rest: &mut [u8] = &mut sealed;
+    let (time, stored) = timed(|| -> Result<Vec<&mut [u8]>> {
         let open = entries.iter().map(|entry| {
             let (blob, behind) = std::mem::take(&mut rest).split_at_mut(entry.stored_len as usize);
             rest = behind;
@@ -86,26 +89,35 @@ async fn window(
         open.collect()
     });
     times.open += time;
-    let compressed = compressed?;
+    let stored = stored?;
 
-    let (time, plain) = timed(|| -> Result<Vec<Vec<u8>>> {
-        let pairs = entries.iter().zip(&compressed);
-        let decompress = pairs.map(|(entry, compressed)| {
-            let mut plain = Vec::with_capacity(entry.plain_len as usize);
+    let compressed = entries.iter().filter(|entry| entry.codec != Codec::Raw);
+    let mut plain = core
+        .read_buffers
+        .take(compressed.map(|entry| entry.plain_len as usize).sum());
+    let mut rest: &mut [u8] = &mut plain;
+    let (time, chunks) = timed(|| -> Result<Vec<&[u8]>> {
+        let pairs = entries.iter().zip(stored);
+        let decompress = pairs.map(|(entry, stored)| {
+            if entry.codec == Codec::Raw {
+                return Ok(&*stored);
+            }
+            let (chunk, behind) = std::mem::take(&mut rest).split_at_mut(entry.plain_len as usize);
+            rest = behind;
             decompressor
-                .decompress(entry.codec, compressed, entry.plain_len as usize, &mut plain)
+                .decompress_into(entry.codec, stored, chunk)
                 .map_err(|error| Error::data_loss(error.to_string()).caused_by(error))?;
-            Ok(plain)
+            Ok(&*chunk)
         });
         decompress.collect()
     });
     times.decompress += time;
-    let plain = plain?;
+    let chunks = chunks?;
 
     let key = core.secrets.id_key()?;
     let (time, ()) = timed(|| {
-        for plain in &plain {
-            black_box(key.id(plain));
+        for chunk in chunks {
+            black_box(key.id(chunk));
         }
     });
     times.identify += time;

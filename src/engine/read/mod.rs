@@ -7,10 +7,12 @@
 //! Every byte returned was authenticated in this very read. Packs are held from the lookup until the reader is
 //! dropped, so nothing that a reader will need is reclaimed under it.
 
+mod buffers;
 mod fetch;
 mod plan;
 mod reader;
 
+pub(crate) use buffers::ReadBuffers;
 pub(crate) use plan::{hold, manifest_leaves};
 pub(crate) use reader::WINDOW_BYTES;
 pub use reader::{ByteRange, ObjectReader};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::fetch::{Failed, fetch};
+use super::fetch::{Failed, Opened, fetch};
 use super::plan::{Plan, quarantine_found};
 use crate::backend::Class;
 use crate::engine::budget::Paid;
@@ -78,7 +78,7 @@ struct Window {
 }
 
 /// A fetch that ends with its owner.
-struct Fetching(JoinHandle<std::result::Result<Vec<Bytes>, Failed>>);
+struct Fetching(JoinHandle<std::result::Result<Opened, Failed>>);
 
 impl Drop for Fetching {
     fn drop(&mut self) {
@@ -142,16 +142,15 @@ impl ObjectReader {
             let Some(mut window) = self.ahead.pop_front() else {
                 return Ok(None);
             };
-            match (&mut window.task.0).await {
-                Ok(Ok(parts)) => {
-                    let bytes = parts.iter().map(|part| part.len() as u64).sum();
-                    self.core.counters.read_bytes.add(bytes);
-                    self.ready = parts.into();
-                }
+            let opened = match (&mut window.task.0).await {
+                Ok(Ok(opened)) => opened,
                 Ok(Err(failed)) => return Err(self.fail(failed).await),
                 Err(_) => return Err(Error::internal("a fetch ended early; the log has the cause")),
-            }
-            drop(window.paid.split(WINDOW_COST - WINDOW_BYTES));
+            };
+            let bytes = opened.parts.iter().map(|part| part.len() as u64).sum();
+            self.core.counters.read_bytes.add(bytes);
+            self.ready = opened.parts.into();
+            drop(window.paid.split(WINDOW_COST.saturating_sub(opened.held_bytes)));
             self.paid = Some(window.paid);
         }
     }

@@ -87,6 +87,15 @@ impl Stored {
     }
 
     fn read(&self, decompressor: &mut Decompressor, out: &mut Vec<u8>) -> Result<(), crate::codec::Error> {
-        decompressor.decompress(self.codec, &self.bytes, self.plain_len, out)
+        let before = out.len();
+        let read = decompressor.decompress(self.codec, &self.bytes, self.plain_len, out);
+        let mut filled = vec![0; self.plain_len];
+        let into = decompressor.decompress_into(self.codec, &self.bytes, &mut filled);
+        assert_eq!(into, read, "appended and filled in differ");
+        assert!(
+            read.is_err() || out[before..] == filled,
+            "appended and filled in differ"
+        );
+        read
     }
 }

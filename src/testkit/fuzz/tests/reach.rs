@@ -94,6 +94,11 @@ const REACHED: &[(&str, &str, &str)] = &[
         "decompressor.decompress(",
     ),
     (
+        "codec/compression.rs Decompressor::decompress_into",
+        "testkit/fuzz/compression.rs",
+        "decompressor.decompress_into(",
+    ),
+    (
         "codec/compression.rs TryFrom<u8> for Codec",
         "format/directory.rs",
         "Codec::try_from(",

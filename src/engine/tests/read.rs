@@ -1,0 +1,90 @@
+//! What readers return, and what they hold for it.
+
+use rand::RngExt;
+
+use super::*;
+
+/// Words that compress well.
+fn text(seed: u64, len: usize) -> Vec<u8> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut text = Vec::new();
+    while text.len() < len {
+        text.extend_from_slice(format!("word{} ", rng.random_range(0..2048)).as_bytes());
+    }
+    text.truncate(len);
+    text
+}
+
+/// Chunks that stay where they were fetched, such as are decompressed, such as come back in the same window, and windows that have
+/// much of one kind and little of the other.
+fn mixed() -> Vec<u8> {
+    let mut data = Vec::new();
+    for (seed, noise, words) in [
+        (1, 5 << 20, 0),
+        (2, 3 << 20, 300 << 10),
+        (3, 300 << 10, 6 << 20),
+        (4, 1 << 20, 1 << 20),
+    ] {
+        data.extend(bytes(seed, noise));
+        data.extend(text(seed, words));
+    }
+    data.extend(bytes(5, 300 << 10).repeat(20));
+    data.extend([bytes(6, 200 << 10), text(6, 200 << 10)].concat().repeat(20));
+    data
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_of_every_kind_come_back_from_buffers_that_were_used_before() {
+    let repository = store("kinds").await.repository("default").await.unwrap();
+    let data = mixed();
+    let put = repository.put("a", data.as_slice(), PutOptions::default()).await;
+    assert!(put.unwrap().new_chunks > 100);
+    for _ in 0..2 {
+        let mut reader = repository.get("a", ByteRange::All).await.unwrap();
+        let mut parts = Vec::new();
+        while let Some(part) = reader.next().await.unwrap() {
+            parts.push(part);
+        }
+        drop(reader);
+        assert!(
+            read(&repository, "a", ByteRange::All).await == data,
+            "beside parts that are held"
+        );
+        assert!(parts.concat() == data, "what is held changes");
+    }
+    let len = data.len() as u64;
+    for (first, last) in [
+        (0, 0),
+        (len - 1, len - 1),
+        (5 << 20, 9 << 20),
+        (len - (9 << 20), len - 7),
+    ] {
+        let range = ByteRange::Inclusive { first, last };
+        assert!(read(&repository, "a", range).await == data[first as usize..=last as usize]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_reader_returned_is_paid_for_until_it_goes_on() {
+    let (store, repository) = tuned("paid", NewRepository::named("default").unwrap(), |options| {
+        options.read_fetches_max = 1;
+    })
+    .await;
+    const LEN: usize = 100 << 10;
+    for (name, data) in [("raw", bytes(1, LEN)), ("text", text(1, LEN))] {
+        repository
+            .put(name, data.as_slice(), PutOptions::default())
+            .await
+            .unwrap();
+        let mut reader = repository.get(name, ByteRange::All).await.unwrap();
+        let mut parts = Vec::new();
+        while let Some(part) = reader.next().await.unwrap() {
+            parts.push(part);
+            // The bytes themselves, and a little more that came with them.
+            let used = store.budget_used_bytes();
+            assert!((LEN..LEN + (4 << 10)).contains(&used), "{name}: {used} bytes");
+        }
+        assert_eq!(store.budget_used_bytes(), 0, "{name}");
+        assert!(parts.concat() == data);
+    }
+}
