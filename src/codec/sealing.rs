@@ -1,4 +1,4 @@
-//! AES-256-GCM, in place: what makes bytes secret and unforgeable.
+//! AES-256-GCM: what makes bytes secret and unforgeable.
 //!
 //! Two implementations give the same bytes. The pure Rust one is always there; AWS-LC (feature `aws-lc`) is three times
 //! as fast and used if built in. Keys are used for one pack, file or section each, with nonces from a counter, so that a
@@ -9,6 +9,7 @@ mod siv;
 use std::fmt;
 
 use aes_gcm::aead::AeadInOut;
+use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::{Aes256Gcm, KeyInit};
 
 pub use self::siv::SivKey;
@@ -113,6 +114,30 @@ impl SealingKey {
     }
 }
 
+impl SealingKey {
+    /// As [`open`](Self::open), but fills `out`, which has the length of the plaintext; `sealed` stays as it is. On an error `out` is
+    /// all zeros.
+    pub fn open_into(&self, nonce: Nonce, aad: &[u8], sealed: &[u8], out: &mut [u8]) -> Result<(), Error> {
+        let opened = match sealed.split_last_chunk::<TAG_LEN>() {
+            Some((bytes, tag)) if bytes.len() == out.len() => match &self.0 {
+                Cipher::PureRust(key) => InOutBuf::new(bytes, &mut *out)
+                    .map_err(|_| Error::Unauthentic)
+                    .and_then(|buffer| {
+                        key.decrypt_inout_detached(&nonce.0.into(), aad, buffer, tag.into())
+                            .map_err(|_| Error::Unauthentic)
+                    }),
+                #[cfg(feature = "aws-lc")]
+                Cipher::AwsLc(key) => aws_lc::open_into(key, nonce, aad, bytes, tag, out),
+            },
+            _ => Err(Error::Unauthentic),
+        };
+        if opened.is_err() {
+            out.fill(0);
+        }
+        opened
+    }
+}
+
 impl fmt::Debug for SealingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SealingKey(..)")
@@ -121,7 +146,7 @@ impl fmt::Debug for SealingKey {
 
 #[cfg(feature = "aws-lc")]
 mod aws_lc {
-    //! The same three operations by AWS-LC.
+    //! The same operations by AWS-LC.
 
     use aws_lc_rs::aead::{Aad, Algorithm, LessSafeKey, Nonce as RawNonce, UnboundKey};
 
@@ -147,6 +172,18 @@ mod aws_lc {
     ) -> Result<(), Error> {
         key.open_in_place_separate_tag(raw(nonce), Aad::from(aad), tag, bytes)
             .map(|_| ())
+            .map_err(|_| Error::Unauthentic)
+    }
+
+    pub(super) fn open_into(
+        key: &LessSafeKey,
+        nonce: Nonce,
+        aad: &[u8],
+        bytes: &[u8],
+        tag: &[u8; TAG_LEN],
+        out: &mut [u8],
+    ) -> Result<(), Error> {
+        key.open_separate_gather(raw(nonce), Aad::from(aad), bytes, tag, out)
             .map_err(|_| Error::Unauthentic)
     }
 

@@ -501,13 +501,28 @@ impl BlobOpener {
 
     /// Opens a blob in place: the compressed bytes. The caller decompresses them and checks the id.
     pub fn open<'a>(&self, entry: &Entry, sealed: &'a mut [u8]) -> Result<&'a mut [u8], Error> {
-        if sealed.len() as u64 != u64::from(entry.stored_len) {
+        let (key, aad) = self.key_for(entry, sealed.len())?;
+        key.open(Nonce::counter(entry.ordinal), &aad, sealed)
+            .map_err(|_| Self::not_described())
+    }
+
+    /// As [`open`](Self::open), but fills `out`, which has the length of the compressed bytes; `sealed` stays as it is.
+    pub fn open_into(&self, entry: &Entry, sealed: &[u8], out: &mut [u8]) -> Result<(), Error> {
+        let (key, aad) = self.key_for(entry, sealed.len())?;
+        key.open_into(Nonce::counter(entry.ordinal), &aad, sealed, out)
+            .map_err(|_| Self::not_described())
+    }
+
+    fn key_for(&self, entry: &Entry, sealed_len: usize) -> Result<(&SealingKey, [u8; BLOB_AAD_LEN]), Error> {
+        if sealed_len as u64 != u64::from(entry.stored_len) {
             return Err(Error::damaged("blob", "it does not have its stored length"));
         }
-        let key = self.key(entry.kind)?;
         let aad = blob_aad(&self.secrets.repository(), &self.birth, entry);
-        key.open(Nonce::counter(entry.ordinal), &aad, sealed)
-            .map_err(|_| Error::damaged("blob", "it is not the one its entry describes"))
+        Ok((self.key(entry.kind)?, aad))
+    }
+
+    fn not_described() -> Error {
+        Error::damaged("blob", "it is not the one its entry describes")
     }
 
     fn key(&self, kind: BlobKind) -> Result<&SealingKey, Error> {

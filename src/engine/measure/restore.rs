@@ -79,40 +79,36 @@ async fn window(
         .await?;
     times.read += start.elapsed();
 
-    let mut rest: &mut [u8] = &mut sealed;
-    let (time, stored) = timed(|| -> Result<Vec<&mut [u8]>> {
-        let open = entries.iter().map(|entry| {
-            let (blob, behind) = std::mem::take(&mut rest).split_at_mut(entry.stored_len as usize);
-            rest = behind;
-            Ok(openers[entry.birth as usize].open(entry, blob)?)
-        });
-        open.collect()
-    });
-    times.open += time;
-    let stored = stored?;
-
-    let compressed = entries.iter().filter(|entry| entry.codec != Codec::Raw);
+    let blobs = split(&mut sealed, entries.iter().map(|entry| entry.stored_len));
     let mut plain = core
         .read_buffers
-        .take(compressed.map(|entry| entry.plain_len as usize).sum());
-    let mut rest: &mut [u8] = &mut plain;
-    let (time, chunks) = timed(|| -> Result<Vec<&[u8]>> {
-        let pairs = entries.iter().zip(stored);
-        let decompress = pairs.map(|(entry, stored)| {
-            if entry.codec == Codec::Raw {
-                return Ok(&*stored);
-            }
-            let (chunk, behind) = std::mem::take(&mut rest).split_at_mut(entry.plain_len as usize);
-            rest = behind;
-            decompressor
-                .decompress_into(entry.codec, stored, chunk)
-                .map_err(|error| Error::data_loss(error.to_string()).caused_by(error))?;
-            Ok(&*chunk)
-        });
-        decompress.collect()
+        .take(entries.iter().map(|entry| entry.plain_len as usize).sum());
+    let mut chunks = split(&mut plain, entries.iter().map(|entry| entry.plain_len));
+
+    let (time, compressed) = timed(|| -> Result<Vec<&mut [u8]>> {
+        let open = entries
+            .iter()
+            .zip(blobs)
+            .zip(&mut chunks)
+            .map(|((entry, blob), chunk)| {
+                let opener = &openers[entry.birth as usize];
+                match entry.codec {
+                    Codec::Raw => opener.open_into(entry, blob, chunk).map(|()| Default::default()),
+                    Codec::Zstd => opener.open(entry, blob),
+                }
+            });
+        Ok(open.collect::<std::result::Result<_, _>>()?)
+    });
+    times.open += time;
+    let compressed = compressed?;
+
+    let (time, decompressed) = timed(|| {
+        let all = entries.iter().zip(compressed).zip(&mut chunks);
+        let mut zstd = all.filter(|((entry, _), _)| entry.codec == Codec::Zstd);
+        zstd.try_for_each(|((entry, compressed), chunk)| decompressor.decompress_into(entry.codec, compressed, chunk))
     });
     times.decompress += time;
-    let chunks = chunks?;
+    decompressed.map_err(|error| Error::data_loss(error.to_string()).caused_by(error))?;
 
     let key = core.secrets.id_key()?;
     let (time, ()) = timed(|| {
@@ -122,6 +118,16 @@ async fn window(
     });
     times.identify += time;
     Ok(())
+}
+
+/// `bytes` in pieces of these lengths.
+fn split(mut bytes: &mut [u8], lengths: impl Iterator<Item = u32>) -> Vec<&mut [u8]> {
+    let piece = |len| {
+        let (piece, behind) = std::mem::take(&mut bytes).split_at_mut(len as usize);
+        bytes = behind;
+        piece
+    };
+    lengths.map(piece).collect()
 }
 
 /// Reads an object to its end.

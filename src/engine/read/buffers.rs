@@ -1,8 +1,8 @@
 //! Buffers of the read path, which go from one window to the next.
 //!
-//! What is fetched, and what it is decompressed to, has megabytes. New memory of that size comes from the kernel page by page, each
-//! of them cleared: for data that is stored as it is, that took as long as opening it. So a buffer goes back when whoever got
-//! bytes of it has let go of the last of them, and the next window takes it.
+//! What is fetched, and what it is opened to, has megabytes. New memory of that size comes from the kernel page by page, each of
+//! them cleared: for data that does not compress, that took as long as opening it. So a buffer goes back when whoever got bytes
+//! of it has let go of the last of them, and the next window takes it.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Weak};

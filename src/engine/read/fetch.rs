@@ -9,9 +9,9 @@ use futures::future::try_join_all;
 
 use super::buffers::ReadBuffer;
 use super::plan::{Place, Wanted};
-use crate::codec::{ChunkId, Codec, Decompressor};
+use crate::codec::{ChunkId, Codec, Decompressor, TAG_LEN};
 use crate::engine::core::Core;
-use crate::engine::error::{Error, Reason};
+use crate::engine::error::{Error, Reason, Result};
 use crate::format::{BlobOpener, Entry, PackName, PackNumber};
 
 /// Bytes between two blobs that are fetched along rather than leaving a gap: a request costs more than they do.
@@ -40,9 +40,9 @@ struct Request {
 
 /// A window that was read.
 pub(crate) struct Opened {
-    /// The wanted part of each chunk, in order.
-    pub(crate) parts: Vec<Bytes>,
-    /// Memory that they keep.
+    /// What is wanted of it.
+    pub(crate) bytes: Bytes,
+    /// Memory that these keep.
     pub(crate) held_bytes: usize,
 }
 
@@ -60,8 +60,7 @@ pub(crate) async fn fetch(
     core.compute.run(work).await?
 }
 
-/// Opens what was fetched. Chunks that are not compressed stay where they are, if they are most of what came with them; the
-/// others go into one buffer.
+/// Opens the chunks of a window, each to where it belongs.
 fn open(
     core: &Core,
     window: &[Wanted],
@@ -69,52 +68,28 @@ fn open(
     requests: &[Request],
     fetched: Vec<ReadBuffer>,
 ) -> std::result::Result<Opened, Failed> {
-    let stay: Vec<Vec<bool>> = requests.iter().map(|request| request.staying(places)).collect();
-    let moved = requests
-        .iter()
-        .zip(&stay)
-        .flat_map(|(request, stay)| request.moved(stay));
-    let mut plain = core
-        .read_buffers
-        .take(moved.map(|member| places[member].plain_len()).sum());
-    let mut moved = Vec::new();
-    let mut at = 0;
-
-    let mut parts = vec![Bytes::new(); window.len()];
-    let mut held_bytes = plain.len();
+    let mut held_bytes = 0;
+    let mut begins = Vec::with_capacity(places.len());
+    for place in places {
+        begins.push(held_bytes);
+        held_bytes += place.plain_len();
+    }
+    let mut plain = core.read_buffers.take(held_bytes);
     let mut opener = Opener::new(core);
-    let mut copied = Vec::new();
-    for ((request, stay), mut bytes) in requests.iter().zip(&stay).zip(fetched) {
-        for (index, (&member, &stays)) in request.members.iter().zip(stay).enumerate() {
+    for (request, sealed) in requests.iter().zip(fetched) {
+        for &member in &request.members {
             let (wanted, place) = (&window[member], &places[member]);
-            let mut sealed = &mut bytes[place.within(request)];
-            if !request.is_last_use(index, places) {
-                copied.clear();
-                copied.extend_from_slice(sealed);
-                sealed = &mut copied;
-            }
-            if stays {
-                opener.open(wanted, place, sealed, None)?;
-            } else {
-                let end = at + place.plain_len();
-                opener.open(wanted, place, sealed, Some(&mut plain[at..end]))?;
-                moved.push((member, at));
-                at = end;
-            }
-        }
-        if stay.contains(&true) {
-            held_bytes += bytes.len();
-            let bytes = Bytes::from(bytes);
-            for (&member, _) in request.members.iter().zip(stay).filter(|(_, stays)| **stays) {
-                parts[member] = window[member].part_at(&bytes, places[member].within(request).start);
-            }
+            let chunk = &mut plain[begins[member]..][..place.plain_len()];
+            opener.open(wanted, place, &sealed[place.within(request)], chunk)?;
         }
     }
-    let plain = Bytes::from(plain);
-    for (member, at) in moved {
-        parts[member] = window[member].part_at(&plain, at);
-    }
-    Ok(Opened { parts, held_bytes })
+    // Each chunk has the length that is wanted, so only the ends of the first and the last may be too much.
+    let before = window.first().map_or(0, |first| first.part.start);
+    let behind = window.last().map_or(0, |last| last.chunk.len as usize - last.part.end);
+    Ok(Opened {
+        bytes: Bytes::from(plain).slice(before..held_bytes - behind),
+        held_bytes,
+    })
 }
 
 async fn read(
@@ -180,38 +155,6 @@ fn group(places: &[Place]) -> Vec<Request> {
     requests
 }
 
-impl Request {
-    /// Whether no member after the one at `index` is the same blob, which has to be sealed still when that is opened.
-    fn is_last_use(&self, index: usize, places: &[Place]) -> bool {
-        let place = |index: usize| places[self.members[index]].index;
-        index + 1 == self.members.len() || place(index + 1) != place(index)
-    }
-
-    /// Which of its members are left where they were fetched: the raw ones, if what was fetched is raw for half of it at least.
-    /// Else little would keep much.
-    fn staying(&self, places: &[Place]) -> Vec<bool> {
-        let members = self.members.iter().enumerate();
-        let stays = |(index, &member): (usize, &usize)| {
-            places[member].entry().codec == Codec::Raw && self.is_last_use(index, places)
-        };
-        let stay: Vec<bool> = members.map(stays).collect();
-        let raw = self.members.iter().zip(&stay).filter(|(_, stays)| **stays);
-        let raw_bytes: u64 = raw
-            .map(|(&member, _)| u64::from(places[member].entry().stored_len))
-            .sum();
-        match 2 * raw_bytes >= self.end - self.start {
-            true => stay,
-            false => vec![false; stay.len()],
-        }
-    }
-
-    /// The members that are not left there.
-    fn moved<'a>(&'a self, stay: &'a [bool]) -> impl Iterator<Item = usize> + 'a {
-        let members = self.members.iter().zip(stay);
-        members.filter(|(_, stays)| !**stays).map(|(&member, _)| member)
-    }
-}
-
 impl Place {
     fn entry(&self) -> &Entry {
         &self.entries.entries[self.index]
@@ -228,19 +171,13 @@ impl Place {
     }
 }
 
-impl Wanted {
-    /// The wanted part of the chunk that begins in `bytes` at `at`.
-    fn part_at(&self, bytes: &Bytes, at: usize) -> Bytes {
-        bytes.slice(at + self.part.start..at + self.part.end)
-    }
-}
-
 /// Opens blobs, keeping the keys of packs it has met.
 struct Opener<'a> {
     core: &'a Core,
     keys: HashMap<(PackNumber, u16), BlobOpener>,
     /// Made when first needed.
     decompressor: Option<Decompressor>,
+    compressed: Vec<u8>,
 }
 
 impl<'a> Opener<'a> {
@@ -249,48 +186,50 @@ impl<'a> Opener<'a> {
             core,
             keys: HashMap::new(),
             decompressor: None,
+            compressed: Vec::new(),
         }
     }
 
-    /// Opens the wanted chunk where it is and checks it, `into` other bytes if it is to be decompressed or moved.
+    /// Fills `chunk` with the chunk that is wanted, and checks it.
     fn open(
         &mut self,
         wanted: &Wanted,
         place: &Place,
-        sealed: &mut [u8],
-        into: Option<&mut [u8]>,
+        sealed: &[u8],
+        chunk: &mut [u8],
     ) -> std::result::Result<(), Failed> {
-        let entry = place.entry();
-        let failed = |error: Error| Failed {
+        self.try_open(wanted, place, sealed, chunk).map_err(|error| Failed {
             error: error.within(format!(
                 "offset {} (pack {})",
                 wanted.offset,
                 self.core.layout.pack(&place.pack)
             )),
             damaged: Some((place.pack.number, vec![(wanted.chunk.id, place.index as u32)])),
-        };
+        })
+    }
+
+    fn try_open(&mut self, wanted: &Wanted, place: &Place, sealed: &[u8], chunk: &mut [u8]) -> Result<()> {
+        let entry = place.entry();
         let key = (place.pack.number, entry.birth);
         if !self.keys.contains_key(&key) {
             let birth = &place.entries.births[entry.birth as usize];
-            let opener = BlobOpener::new(&self.core.secrets, birth).map_err(|error| failed(error.into()))?;
-            self.keys.insert(key, opener);
+            self.keys.insert(key, BlobOpener::new(&self.core.secrets, birth)?);
         }
-        let stored = self.keys[&key]
-            .open(entry, sealed)
-            .map_err(|error| failed(error.into()))?;
-        let plain = match into {
-            None => stored,
-            Some(plain) => {
+        let opener = &self.keys[&key];
+        match entry.codec {
+            Codec::Raw => opener.open_into(entry, sealed, chunk)?,
+            Codec::Zstd => {
+                self.compressed.resize(sealed.len().saturating_sub(TAG_LEN), 0);
+                opener.open_into(entry, sealed, &mut self.compressed)?;
                 self.decompressor
                     .get_or_insert_default()
-                    .decompress_into(entry.codec, stored, plain)
-                    .map_err(|error| failed(Error::data_loss(error.to_string()).caused_by(error)))?;
-                plain
+                    .decompress_into(entry.codec, &self.compressed, chunk)
+                    .map_err(|error| Error::data_loss(error.to_string()).caused_by(error))?;
             }
-        };
-        let id = self.core.secrets.id_key().map_err(Error::from)?.id(plain);
-        if id != wanted.chunk.id || plain.len() != wanted.chunk.len as usize {
-            return Err(failed(Error::data_loss("a chunk does not match its id")));
+        }
+        let id = self.core.secrets.id_key()?.id(chunk);
+        if id != wanted.chunk.id || chunk.len() != wanted.chunk.len as usize {
+            return Err(Error::data_loss("a chunk does not match its id"));
         }
         Ok(())
     }

@@ -66,8 +66,7 @@ pub struct ObjectReader {
     range: Range<u64>,
     plan: Plan,
     ahead: VecDeque<Window>,
-    ready: VecDeque<Bytes>,
-    /// Pays for what is in `ready`.
+    /// Pays for what was returned last.
     paid: Option<Paid>,
     planned: bool,
 }
@@ -99,7 +98,6 @@ impl ObjectReader {
             range,
             plan,
             ahead: VecDeque::new(),
-            ready: VecDeque::new(),
             paid: None,
             planned: false,
         })
@@ -115,16 +113,15 @@ impl ObjectReader {
         self.range.end - self.range.start
     }
 
-    /// The next bytes; `None` at the end.
+    /// The next bytes, about 2 MiB; `None` at the end.
+    ///
+    /// They lie in one buffer, which is used again once all of them are dropped: who keeps a few for long should copy them.
     ///
     /// # Errors
     /// `DataLoss` with the object, the offset and the pack; everything before it was right. `KeysUnavailable` once the
     /// key is taken away.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         self.core.revocation.check().map_err(|error| self.name(error))?;
-        if let Some(bytes) = self.ready.pop_front() {
-            return Ok(Some(bytes));
-        }
         let core = self.core.clone();
         tokio::select! {
             next = self.advance() => next,
@@ -133,26 +130,20 @@ impl ObjectReader {
     }
 
     async fn advance(&mut self) -> Result<Option<Bytes>> {
-        loop {
-            if let Some(bytes) = self.ready.pop_front() {
-                return Ok(Some(bytes));
-            }
-            self.paid = None;
-            self.fetch_ahead().await.map_err(|error| self.name(error))?;
-            let Some(mut window) = self.ahead.pop_front() else {
-                return Ok(None);
-            };
-            let opened = match (&mut window.task.0).await {
-                Ok(Ok(opened)) => opened,
-                Ok(Err(failed)) => return Err(self.fail(failed).await),
-                Err(_) => return Err(Error::internal("a fetch ended early; the log has the cause")),
-            };
-            let bytes = opened.parts.iter().map(|part| part.len() as u64).sum();
-            self.core.counters.read_bytes.add(bytes);
-            self.ready = opened.parts.into();
-            drop(window.paid.split(WINDOW_COST.saturating_sub(opened.held_bytes)));
-            self.paid = Some(window.paid);
-        }
+        self.paid = None;
+        self.fetch_ahead().await.map_err(|error| self.name(error))?;
+        let Some(mut window) = self.ahead.pop_front() else {
+            return Ok(None);
+        };
+        let opened = match (&mut window.task.0).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(failed)) => return Err(self.fail(failed).await),
+            Err(_) => return Err(Error::internal("a fetch ended early; the log has the cause")),
+        };
+        self.core.counters.read_bytes.add(opened.bytes.len() as u64);
+        drop(window.paid.split(WINDOW_COST.saturating_sub(opened.held_bytes)));
+        self.paid = Some(window.paid);
+        Ok(Some(opened.bytes))
     }
 
     /// Starts fetches until enough are under way. Only the first waits for the budget: later ones take what is free.

@@ -15,8 +15,8 @@ fn text(seed: u64, len: usize) -> Vec<u8> {
     text
 }
 
-/// Chunks that stay where they were fetched, such as are decompressed, such as come back in the same window, and windows that have
-/// much of one kind and little of the other.
+/// Chunks that are compressed and such as are not, such as come back in the same window, and windows that have much of one kind
+/// and little of the other.
 fn mixed() -> Vec<u8> {
     let mut data = Vec::new();
     for (seed, noise, words) in [

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
 use tonic::Response;
 
-use super::FRAME_BYTES_MAX;
 use crate::engine::{ByteRange, Error, ObjectInfo, ObjectReader, Reason, Result};
 use crate::service::Observer;
 use crate::service::agent::Agent;
@@ -14,8 +13,10 @@ use crate::service::proto::get_response::Part;
 use crate::service::proto::{GetData, GetEnd, GetHeader, GetRequest, GetResponse};
 use crate::service::stream::{Outlet, Produced, produce};
 
-/// Frames that wait for the client. Few: they are no longer paid for out of the store's budget.
+/// Frames that wait for the client.
 const FRAMES_AHEAD: usize = 2;
+/// Bytes of a frame: more bring nothing, fewer cost time.
+const FRAME_BYTES: usize = 256 << 10;
 
 /// Opens the object and streams it.
 pub(super) async fn get(
@@ -68,12 +69,14 @@ async fn send(
     while let Some(mut piece) = reader.next().await? {
         crc32c.update(&piece);
         while !piece.is_empty() {
-            let data: Bytes = piece.split_to(piece.len().min(FRAME_BYTES_MAX));
+            let data: Bytes = piece.split_to(piece.len().min(FRAME_BYTES));
             let bytes = data.len() as u64;
             outlet.send(message(Part::Data(GetData { offset, data }))).await?;
             observer.sent(bytes);
             offset += bytes;
         }
+        // What waits for the client keeps the buffer of its window, which the store's budget pays for only until the next.
+        outlet.drained().await?;
     }
     let crc32c = crc32c.finalize() as u32;
     check_sum(reader.info(), length, crc32c)?;

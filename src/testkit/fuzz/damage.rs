@@ -158,9 +158,12 @@ fn blob_with_another_description(input: &mut Input<'_>) {
 
 /// Opens, decompresses and identifies a blob.
 fn read_blob(entry: &Entry, birth: &Birth, sealed: &[u8]) -> Option<Vec<u8>> {
-    let mut sealed = sealed.to_vec();
+    let (mut sealed, mut out) = (sealed.to_vec(), vec![0; sealed.len().saturating_sub(TAG_LEN)]);
     let opener = BlobOpener::new(&SECRETS, birth).ok()?;
-    let compressed = opener.open(entry, &mut sealed).ok()?;
+    let into = opener.open_into(entry, &sealed, &mut out).map(|()| &*out);
+    let compressed = opener.open(entry, &mut sealed).map(|compressed| &*compressed);
+    assert_eq!(into, compressed, "opened in place and into other bytes");
+    let compressed = compressed.ok()?;
     let mut plain = Vec::new();
     Decompressor::new()
         .decompress(entry.codec, compressed, entry.plain_len as usize, &mut plain)

@@ -110,6 +110,11 @@ const REACHED: &[(&str, &str, &str)] = &[
     ),
     ("codec/sealing.rs SealingKey::open", "format/pack.rs", ".open("),
     (
+        "codec/sealing.rs SealingKey::open_into",
+        "format/pack.rs",
+        "key.open_into(",
+    ),
+    (
         "codec/sealing/siv.rs SivKey::open",
         "catalog/sealed.rs",
         ".open(key.nonce()",
@@ -333,6 +338,11 @@ const REACHED: &[(&str, &str, &str)] = &[
         "opener.open(entry",
     ),
     (
+        "format/pack.rs BlobOpener::open_into",
+        "testkit/fuzz/damage.rs",
+        "opener.open_into(entry",
+    ),
+    (
         "format/pack.rs TryFrom<u8> for PackKind",
         "format/pack.rs",
         "PackKind::try_from(",
@@ -436,6 +446,11 @@ const REACHED: &[(&str, &str, &str)] = &[
         "decode_metadata(reader)?",
     ),
     ("codec/sealing.rs open", "codec/sealing.rs", "aws_lc::open(key"),
+    (
+        "codec/sealing.rs open_into",
+        "codec/sealing.rs",
+        "aws_lc::open_into(key",
+    ),
     (
         "service/convert/decommission.rs TryFrom<proto::EvacuateLost> for Lost",
         "service/convert/decommission.rs",
