@@ -32,7 +32,7 @@ struct Share {
 pub(crate) struct Paid {
     permit: OwnedSemaphorePermit,
     /// The same bytes in the share that this use is held to.
-    _share: Option<OwnedSemaphorePermit>,
+    share: Option<OwnedSemaphorePermit>,
 }
 
 impl Budget {
@@ -50,14 +50,14 @@ impl Budget {
     pub(crate) async fn pay(&self, bytes: usize) -> Paid {
         Paid {
             permit: self.all.take(bytes).await,
-            _share: None,
+            share: None,
         }
     }
 
     /// Takes `bytes` if they are free now and nobody waits.
     pub(crate) fn try_pay(&self, bytes: usize) -> Option<Paid> {
         let permit = self.all.try_take(bytes)?;
-        Some(Paid { permit, _share: None })
+        Some(Paid { permit, share: None })
     }
 
     /// As [`pay`](Self::pay), for a frame of a stream that arrives.
@@ -76,7 +76,7 @@ impl Budget {
         let permit = self.all.try_take(share.num_permits())?;
         Some(Paid {
             permit,
-            _share: Some(share),
+            share: Some(share),
         })
     }
 
@@ -89,7 +89,7 @@ impl Budget {
         let share = share.take(bytes).await;
         Paid {
             permit: self.all.take(share.num_permits()).await,
-            _share: Some(share),
+            share: Some(share),
         }
     }
 
@@ -134,7 +134,15 @@ impl Paid {
     pub(crate) fn split(&mut self, bytes: usize) -> Paid {
         let bytes = bytes.min(self.permit.num_permits());
         let permit = self.permit.split(bytes).expect("not more than is held");
-        Paid { permit, _share: None }
+        Paid { permit, share: None }
+    }
+
+    /// Gives back all but `bytes`.
+    pub(crate) fn keep(&mut self, bytes: usize) {
+        for permit in [Some(&mut self.permit), self.share.as_mut()].into_iter().flatten() {
+            let rest = permit.num_permits().saturating_sub(bytes);
+            drop(permit.split(rest));
+        }
     }
 
     /// Adds what `other` has paid for to this.
@@ -168,6 +176,21 @@ mod tests {
         assert!(budget.try_pay_read(1).is_none());
         assert!(budget.try_pay(25).is_some());
         drop((reads, frames));
+        assert_eq!(budget.free_bytes(), 100);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_kept_is_free_for_the_rest_and_for_other_reads() {
+        let budget = Budget::new(100);
+        let mut read = budget.pay_read(40).await;
+        read.keep(15);
+        assert_eq!(budget.free_bytes(), 85);
+        assert!(budget.try_pay_read(36).is_none());
+        assert!(budget.try_pay_read(35).is_some());
+        read.keep(20);
+        assert_eq!(budget.free_bytes(), 85, "there is no more to keep than is paid");
+        drop(read);
+        assert!(budget.try_pay_read(50).is_some());
         assert_eq!(budget.free_bytes(), 100);
     }
 

@@ -108,6 +108,9 @@ impl Drop for Job {
     }
 }
 
+/// So many bytes of a short stream are worked on by whoever has them: that takes less than to have another thread do it.
+pub(crate) const SHORT_BYTES: usize = 16 << 10;
+
 /// Does `work` here and now; if it panics that is an error, as it is of work on the pool.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T> {
     std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| {

@@ -10,6 +10,7 @@ use futures::future::try_join_all;
 use super::buffers::ReadBuffer;
 use super::plan::{Place, Wanted};
 use crate::codec::{ChunkId, Codec, Decompressor, TAG_LEN};
+use crate::engine::compute::{SHORT_BYTES, caught};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Reason, Result};
 use crate::format::{BlobOpener, Entry, PackName, PackNumber};
@@ -55,9 +56,13 @@ pub(crate) async fn fetch(
     let requests = group(&places);
     let reads = requests.iter().map(|request| read(&core, request, &window, &places));
     let fetched = try_join_all(reads).await?;
+    let is_short = places.iter().map(Place::plain_len).sum::<usize>() <= SHORT_BYTES;
     let shared = core.clone();
     let work = move || open(&shared, &window, &places, &requests, fetched);
-    core.compute.run(work).await?
+    match is_short {
+        true => caught(work)?,
+        false => core.compute.run(work).await?,
+    }
 }
 
 /// Opens the chunks of a window, each to where it belongs.

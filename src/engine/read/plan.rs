@@ -200,6 +200,7 @@ pub(crate) struct Plan {
     /// Where the next chunk begins in the object.
     at: u64,
     range: Range<u64>,
+    object_bytes: u64,
 }
 
 impl Plan {
@@ -220,6 +221,7 @@ impl Plan {
             chunks: chunks.into(),
             at: 0,
             range,
+            object_bytes: object.size,
         };
         plan.skip_leaves();
         plan.hold_listed()?;
@@ -249,6 +251,19 @@ impl Plan {
             self.at += leaf.bytes;
             self.leaves.next();
         }
+    }
+
+    /// Whether all chunks of the range were handed out.
+    pub(crate) fn is_over(&self) -> bool {
+        self.at >= self.range.end
+    }
+
+    /// The most that the next window has, if it is to have about `bytes`.
+    pub(crate) fn window_bytes_max(&self, bytes: usize) -> usize {
+        // What is left of the range, with the rest of the chunks that it begins and ends in.
+        let left = self.range.end - self.at.max(self.range.start).min(self.range.end);
+        let around = 2 * u64::from(self.finder.core.secrets.parameters().chunk_sizes.max());
+        (left + around).min(self.object_bytes).min(bytes as u64) as usize
     }
 
     /// The next chunks, at least one, of together about `bytes`; none at the end.

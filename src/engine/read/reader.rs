@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::fetch::{Failed, Opened, fetch};
-use super::plan::{Plan, quarantine_found};
+use super::plan::{Place, Plan, Wanted, quarantine_found};
 use crate::backend::Class;
 use crate::engine::budget::Paid;
 use crate::engine::core::Core;
@@ -18,8 +18,8 @@ use crate::format::ObjectVersion;
 
 /// Plain bytes of a window, the unit of fetching and opening.
 pub(crate) const WINDOW_BYTES: usize = 2 << 20;
-/// What a window takes from the budget until it is open: what is fetched, and what comes out of it.
-const WINDOW_COST: usize = 2 * WINDOW_BYTES;
+/// What a byte of a window takes from the budget until that is open: once as it is fetched, once as it comes out.
+const BYTE_COST: usize = 2;
 
 /// A part of an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,7 +59,8 @@ impl ByteRange {
 
 /// An open object: verified bytes, in order. Its version is fixed, whatever is written meanwhile.
 ///
-/// Windows are fetched ahead within the store's budget. Dropping it stops the fetching and lets go of its packs.
+/// Windows are fetched ahead within the store's budget, if there is more than one. Dropping it stops the fetching and lets go of its
+/// packs.
 pub struct ObjectReader {
     core: Arc<Core>,
     info: ObjectInfo,
@@ -68,18 +69,25 @@ pub struct ObjectReader {
     ahead: VecDeque<Window>,
     /// Pays for what was returned last.
     paid: Option<Paid>,
-    planned: bool,
+    /// Whether a `next` began and did not end, or failed: where the next bytes begin is not known then.
+    is_broken: bool,
 }
 
 struct Window {
-    task: Fetching,
+    fetching: Fetching,
     paid: Paid,
 }
 
-/// A fetch that ends with its owner.
-struct Fetching(JoinHandle<std::result::Result<Opened, Failed>>);
+enum Fetching {
+    Ahead(Task),
+    /// The only window there is: by whoever waits for it.
+    Alone(Vec<Wanted>, Vec<Place>),
+}
 
-impl Drop for Fetching {
+/// A fetch that ends with its owner.
+struct Task(JoinHandle<std::result::Result<Opened, Failed>>);
+
+impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -99,7 +107,7 @@ impl ObjectReader {
             plan,
             ahead: VecDeque::new(),
             paid: None,
-            planned: false,
+            is_broken: false,
         })
     }
 
@@ -119,14 +127,20 @@ impl ObjectReader {
     ///
     /// # Errors
     /// `DataLoss` with the object, the offset and the pack; everything before it was right. `KeysUnavailable` once the
-    /// key is taken away.
+    /// key is taken away. `Cancelled` after a call that failed, or was dropped before it ended: the reader cannot go on.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         self.core.revocation.check().map_err(|error| self.name(error))?;
+        if std::mem::replace(&mut self.is_broken, true) {
+            let line = "an earlier read of this reader failed or was given up; get the object again";
+            return Err(self.name(Error::new(Reason::Cancelled, line)));
+        }
         let core = self.core.clone();
-        tokio::select! {
+        let next = tokio::select! {
             next = self.advance() => next,
             error = core.revocation.revoked() => Err(error),
-        }
+        };
+        self.is_broken = next.is_err();
+        next
     }
 
     async fn advance(&mut self) -> Result<Option<Bytes>> {
@@ -135,13 +149,18 @@ impl ObjectReader {
         let Some(mut window) = self.ahead.pop_front() else {
             return Ok(None);
         };
-        let opened = match (&mut window.task.0).await {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(failed)) => return Err(self.fail(failed).await),
-            Err(_) => return Err(Error::internal("a fetch ended early; the log has the cause")),
+        let fetched = match window.fetching {
+            Fetching::Alone(wanted, places) => fetch(self.core.clone(), wanted, places).await,
+            Fetching::Ahead(mut task) => (&mut task.0)
+                .await
+                .map_err(|_| Error::internal("a fetch ended early; the log has the cause"))?,
+        };
+        let opened = match fetched {
+            Ok(opened) => opened,
+            Err(failed) => return Err(self.fail(failed).await),
         };
         self.core.counters.read_bytes.add(opened.bytes.len() as u64);
-        drop(window.paid.split(WINDOW_COST.saturating_sub(opened.held_bytes)));
+        window.paid.keep(opened.held_bytes);
         self.paid = Some(window.paid);
         Ok(Some(opened.bytes))
     }
@@ -151,20 +170,23 @@ impl ObjectReader {
         let windows_max = (self.core.options.read_ahead_bytes / WINDOW_BYTES)
             .min(self.core.options.read_fetches_max)
             .max(1);
-        while !self.planned && self.ahead.len() < windows_max {
-            let paid = match self.core.budget.try_pay_read(WINDOW_COST) {
+        while !self.plan.is_over() && self.ahead.len() < windows_max {
+            let cost = BYTE_COST * self.plan.window_bytes_max(WINDOW_BYTES);
+            let paid = match self.core.budget.try_pay_read(cost) {
                 Some(paid) => paid,
-                None if self.ahead.is_empty() => self.core.budget.pay_read(WINDOW_COST).await,
+                None if self.ahead.is_empty() => self.core.budget.pay_read(cost).await,
                 None => break,
             };
             let window = self.plan.window(WINDOW_BYTES).await?;
-            if window.is_empty() {
-                self.planned = true;
-                break;
-            }
             let places = self.plan.places(&window)?;
-            let task = Fetching(tokio::spawn(Class::carried(fetch(self.core.clone(), window, places))));
-            self.ahead.push_back(Window { task, paid });
+            let fetching = match self.ahead.is_empty() && self.plan.is_over() {
+                true => Fetching::Alone(window, places),
+                false => {
+                    let fetching = fetch(self.core.clone(), window, places);
+                    Fetching::Ahead(Task(tokio::spawn(Class::carried(fetching))))
+                }
+            };
+            self.ahead.push_back(Window { fetching, paid });
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! What readers return, and what they hold for it.
 
+use futures::FutureExt;
 use rand::RngExt;
 
 use super::*;
@@ -87,4 +88,50 @@ async fn what_a_reader_returned_is_paid_for_until_it_goes_on() {
         assert_eq!(store.budget_used_bytes(), 0, "{name}");
         assert!(parts.concat() == data);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_reads_do_not_wait_for_each_other() {
+    let (store, repository) = tuned("small", NewRepository::named("default").unwrap(), |_| {}).await;
+    let (small, text) = (bytes(1, 4 << 10), text(1, 200 << 10));
+    repository
+        .put("small", small.as_slice(), PutOptions::default())
+        .await
+        .unwrap();
+    repository
+        .put("text", text.as_slice(), PutOptions::default())
+        .await
+        .unwrap();
+    // Of each as many as would take the share of reads several times, if a read took a window's worth.
+    let mut readers = Vec::new();
+    for _ in 0..64 {
+        for (name, data, range) in [("small", &small, ByteRange::All), ("text", &text, ByteRange::Last(1))] {
+            let mut reader = repository.get(name, range).await.unwrap();
+            let next = tokio::time::timeout(AT_MOST, reader.next()).await;
+            let part = next.expect("no other reader stands in the way").unwrap().unwrap();
+            assert!(data.ends_with(&part));
+            readers.push(reader);
+        }
+    }
+    assert!(store.budget_used_bytes() < 32 << 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_whose_read_was_given_up_does_not_go_on_elsewhere() {
+    // Nothing is fetched before it is asked for.
+    let first = NewRepository::named("default").unwrap();
+    let (_, repository) = tuned("given up", first, |options| options.read_fetches_max = 1).await;
+    let data = bytes(1, 20 << 20);
+    repository
+        .put("a", data.as_slice(), PutOptions::default())
+        .await
+        .unwrap();
+    let mut reader = repository.get("a", ByteRange::All).await.unwrap();
+    let first = reader.next().await.unwrap().unwrap();
+    assert!(data.starts_with(&first));
+    assert!(reader.next().now_or_never().is_none(), "it waits for what it asked for");
+    let error = reader.next().await.unwrap_err();
+    assert_eq!(error.reason(), Reason::Cancelled, "{error}");
+    assert!(error.to_string().contains("get the object again"), "{error}");
+    assert_eq!(reader.next().await.unwrap_err().reason(), Reason::Cancelled);
 }

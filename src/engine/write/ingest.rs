@@ -28,7 +28,7 @@ use super::source::Part;
 use crate::codec::{ChunkId, Chunker, Codec, More};
 use crate::engine::allowance::PackClaim;
 use crate::engine::budget::Paid;
-use crate::engine::compute::caught;
+use crate::engine::compute::{SHORT_BYTES, caught};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
 use crate::engine::in_flight::{Holder, Known};
@@ -240,9 +240,6 @@ pub(crate) struct Progress {
     pub(crate) new_bytes: u64,
     pub(crate) crc32c: u32,
 }
-
-/// A stream of at most so many bytes is worked on by whoever brings it: that takes less than to have another thread do it.
-const SHORT_BYTES: usize = 16 << 10;
 
 impl Cutting {
     /// The next slab, if it is there and nobody cuts the one before.
