@@ -1,7 +1,6 @@
 //! What a directory needs: durable directories and files, exclusive creation, leftovers of interrupted writes, free space.
 //!
-//! Whole objects are read, and objects deleted, by `object_store`'s `LocalFileSystem`; here is what it does not offer, or offers
-//! with hard links, which some volumes lack and which can leak space, or through the page cache only, or with three changes of
+//! Most is done by `object_store`'s `LocalFileSystem`; here is what it does not offer, or offers with hard links, which some volumes lack and which can leak space, or through the page cache only, or with three changes of
 //! thread, as listing, which every commit waits for, or into new memory only, as reading a range. All calls block;
 //! [`super::Backend`] moves them off the async threads.
 
@@ -250,18 +249,15 @@ impl Volume {
         take: impl FnOnce(usize) -> B,
     ) -> Result<Result<B, u64>, Error> {
         let path = self.root.join(file);
-        let open = match File::open(&path) {
-            Ok(open) => open,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                // Only in the directory that was attached does it count that something is not there.
-                self.check_attached()?;
-                return Err(at(&path, io::ErrorKind::NotFound.into()));
-            }
-            Err(error) => return Err(at(&path, error)),
-        };
+        // Only in the directory that was attached does it count that something is not there.
+        let missing = |error: io::Error| self.check_attached().err().unwrap_or_else(|| at(&path, error));
+        let open = File::open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => missing(error),
+            _ => at(&path, error),
+        })?;
         let metadata = open.metadata().map_err(|error| at(&path, error))?;
         if metadata.is_dir() {
-            return Err(at(&path, io::ErrorKind::NotFound.into()));
+            return Err(missing(io::ErrorKind::NotFound.into()));
         }
         // Before memory is taken: who asks may have the range from what is damaged.
         if metadata.len() < range.end {

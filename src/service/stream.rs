@@ -38,35 +38,15 @@ impl<T> Outlet<T> {
                 room.send(Ok(message));
                 Ok(())
             }
-            Ok(Err(_)) => Err(gone()),
+            Ok(Err(_)) => Err(Error::new(Reason::Cancelled, "the caller went away")),
             Err(_) => Err(idle(self.idle, "taken")),
         }
-    }
-
-    /// Waits until the client has taken all that was sent.
-    ///
-    /// # Errors
-    /// As of [`send`](Self::send).
-    pub(super) async fn drained(&self) -> Result<()> {
-        // One place is kept for the last message.
-        for free in 1..self.messages.max_capacity() {
-            match timeout(self.idle, self.messages.reserve_many(free)).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(_)) => return Err(gone()),
-                Err(_) => return Err(idle(self.idle, "taken")),
-            }
-        }
-        Ok(())
     }
 
     /// Sends if there is room now; else the message is lost.
     pub(super) fn offer(&self, message: T) {
         let _ = self.messages.try_send(Ok(message));
     }
-}
-
-fn gone() -> Error {
-    Error::new(Reason::Cancelled, "the caller went away")
 }
 
 /// The error for a client that has neither sent nor taken anything.

@@ -19,7 +19,7 @@ struct Times {
     identify: Duration,
 }
 
-/// What each stage takes for the blobs of the packs, window by window as a get takes them, in the buffers that it uses. What
+/// What each stage takes for the blobs of the packs, window by window as a get takes them, in used buffers as well. What
 /// occurs more than once in the `bytes` of the data is in the packs once: it is taken to cost as much as the rest.
 pub(super) async fn stages(core: &Core, packs: &[Pack], bytes: u64) -> Result<Vec<Stage>> {
     let mut times = Times::default();

@@ -14,8 +14,10 @@ use super::WINDOW_BYTES;
 
 /// A window with the chunk that ends it, if that has no more than a quarter of it, and with gaps.
 const BUFFER_BYTES: usize = WINDOW_BYTES + WINDOW_BYTES / 4;
-/// For fewer bytes memory of their own is as good.
-const WORTH_KEEPING: usize = 128 << 10;
+/// For fewer bytes a whole buffer would be too much.
+pub(super) const WORTH_KEEPING: usize = BUFFER_BYTES / 4;
+/// No more is kept, however large the budget is: about what two readers use.
+const KEPT_BYTES_MAX: usize = 8 * BUFFER_BYTES;
 
 /// Buffers at rest, of all readers of a store.
 #[derive(Clone)]
@@ -28,24 +30,23 @@ struct Idle {
 
 /// Bytes on loan, to be filled.
 pub(crate) struct ReadBuffer {
-    /// All of it has been written once.
     memory: Vec<u8>,
     len: usize,
     home: Weak<Idle>,
 }
 
 impl ReadBuffers {
-    /// Keeps as many as come to `bytes` at most.
+    /// Keeps as many as come to `bytes` at most, and to 20 MiB.
     pub(crate) fn within(bytes: usize) -> Self {
         Self(Arc::new(Idle {
-            max: bytes / BUFFER_BYTES,
+            max: bytes.min(KEPT_BYTES_MAX) / BUFFER_BYTES,
             buffers: Mutex::default(),
         }))
     }
 
     /// A buffer of `len` bytes, with something in it.
     pub(crate) fn take(&self, len: usize) -> ReadBuffer {
-        if !(WORTH_KEEPING..=BUFFER_BYTES).contains(&len) {
+        if self.0.max == 0 || !(WORTH_KEEPING..=BUFFER_BYTES).contains(&len) {
             return vec![0; len].into();
         }
         let idle = self.0.buffers.lock().pop();
@@ -54,6 +55,13 @@ impl ReadBuffers {
             len,
             home: Arc::downgrade(&self.0),
         }
+    }
+}
+
+impl ReadBuffer {
+    /// Bytes of memory that it keeps.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory.len()
     }
 }
 
@@ -143,6 +151,9 @@ mod tests {
         }
         drop(ReadBuffer::from(vec![0; WINDOW_BYTES]));
         assert!(buffers.0.buffers.lock().is_empty());
+        let none = ReadBuffers::within(BUFFER_BYTES - 1);
+        assert_eq!(none.take(WINDOW_BYTES).memory_bytes(), WINDOW_BYTES);
+        assert_eq!(ReadBuffers::within(usize::MAX).0.max, 8);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Fetching a window: blobs that lie together in a pack come in one request, and are opened on the CPU pool.
+//! Fetching a window: blobs that lie together in a pack come in one request, and are opened on the CPU pool, if they are not short.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -53,6 +53,9 @@ pub(crate) async fn fetch(
     window: Vec<Wanted>,
     places: Vec<Place>,
 ) -> std::result::Result<Opened, Failed> {
+    for (wanted, place) in window.iter().zip(&places) {
+        wanted.check_len(place, &core)?;
+    }
     let requests = group(&places);
     let reads = requests.iter().map(|request| read(&core, request, &window, &places));
     let fetched = try_join_all(reads).await?;
@@ -73,13 +76,14 @@ fn open(
     requests: &[Request],
     fetched: Vec<ReadBuffer>,
 ) -> std::result::Result<Opened, Failed> {
-    let mut held_bytes = 0;
+    let mut len = 0;
     let mut begins = Vec::with_capacity(places.len());
     for place in places {
-        begins.push(held_bytes);
-        held_bytes += place.plain_len();
+        begins.push(len);
+        len += place.plain_len();
     }
-    let mut plain = core.read_buffers.take(held_bytes);
+    let mut plain = core.read_buffers.take(len);
+    let held_bytes = plain.memory_bytes();
     let mut opener = Opener::new(core);
     for (request, sealed) in requests.iter().zip(fetched) {
         for &member in &request.members {
@@ -92,7 +96,7 @@ fn open(
     let before = window.first().map_or(0, |first| first.part.start);
     let behind = window.last().map_or(0, |last| last.chunk.len as usize - last.part.end);
     Ok(Opened {
-        bytes: Bytes::from(plain).slice(before..held_bytes - behind),
+        bytes: Bytes::from(plain).slice(before..len - behind),
         held_bytes,
     })
 }
@@ -176,6 +180,28 @@ impl Place {
     }
 }
 
+impl Wanted {
+    /// Before memory is taken for it: the entry may be of another chunk, or lie.
+    fn check_len(&self, place: &Place, core: &Core) -> std::result::Result<(), Failed> {
+        match place.plain_len() == self.chunk.len as usize {
+            true => Ok(()),
+            false => Err(self.failed(
+                place,
+                core,
+                Error::data_loss("a chunk does not have the length of its entry"),
+            )),
+        }
+    }
+
+    fn failed(&self, place: &Place, core: &Core, error: Error) -> Failed {
+        let pack = core.layout.pack(&place.pack);
+        Failed {
+            error: error.within(format!("offset {} (pack {pack})", self.offset)),
+            damaged: Some((place.pack.number, vec![(self.chunk.id, place.index as u32)])),
+        }
+    }
+}
+
 /// Opens blobs, keeping the keys of packs it has met.
 struct Opener<'a> {
     core: &'a Core,
@@ -203,14 +229,8 @@ impl<'a> Opener<'a> {
         sealed: &[u8],
         chunk: &mut [u8],
     ) -> std::result::Result<(), Failed> {
-        self.try_open(wanted, place, sealed, chunk).map_err(|error| Failed {
-            error: error.within(format!(
-                "offset {} (pack {})",
-                wanted.offset,
-                self.core.layout.pack(&place.pack)
-            )),
-            damaged: Some((place.pack.number, vec![(wanted.chunk.id, place.index as u32)])),
-        })
+        self.try_open(wanted, place, sealed, chunk)
+            .map_err(|error| wanted.failed(place, self.core, error))
     }
 
     fn try_open(&mut self, wanted: &Wanted, place: &Place, sealed: &[u8], chunk: &mut [u8]) -> Result<()> {
@@ -233,7 +253,7 @@ impl<'a> Opener<'a> {
             }
         }
         let id = self.core.secrets.id_key()?.id(chunk);
-        if id != wanted.chunk.id || chunk.len() != wanted.chunk.len as usize {
+        if id != wanted.chunk.id {
             return Err(Error::data_loss("a chunk does not match its id"));
         }
         Ok(())

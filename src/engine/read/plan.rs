@@ -258,8 +258,8 @@ impl Plan {
         self.at >= self.range.end
     }
 
-    /// The most that the next window has, if it is to have about `bytes`.
-    pub(crate) fn window_bytes_max(&self, bytes: usize) -> usize {
+    /// About what the next window has at most, if it is to have about `bytes`.
+    pub(crate) fn window_bytes_at_most(&self, bytes: usize) -> usize {
         // What is left of the range, with the rest of the chunks that it begins and ends in.
         let left = self.range.end - self.at.max(self.range.start).min(self.range.end);
         let around = 2 * u64::from(self.finder.core.secrets.parameters().chunk_sizes.max());

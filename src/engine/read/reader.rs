@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
+use super::buffers::WORTH_KEEPING;
 use super::fetch::{Failed, Opened, fetch};
 use super::plan::{Place, Plan, Wanted, quarantine_found};
 use crate::backend::Class;
@@ -131,6 +132,8 @@ impl ObjectReader {
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         self.core.revocation.check().map_err(|error| self.name(error))?;
         if std::mem::replace(&mut self.is_broken, true) {
+            self.ahead.clear();
+            self.paid = None;
             let line = "an earlier read of this reader failed or was given up; get the object again";
             return Err(self.name(Error::new(Reason::Cancelled, line)));
         }
@@ -140,6 +143,10 @@ impl ObjectReader {
             error = core.revocation.revoked() => Err(error),
         };
         self.is_broken = next.is_err();
+        if self.is_broken {
+            self.ahead.clear();
+            self.paid = None;
+        }
         next
     }
 
@@ -171,7 +178,12 @@ impl ObjectReader {
             .min(self.core.options.read_fetches_max)
             .max(1);
         while !self.plan.is_over() && self.ahead.len() < windows_max {
-            let cost = BYTE_COST * self.plan.window_bytes_max(WINDOW_BYTES);
+            // What is not small is given whole buffers.
+            let bytes = match self.plan.window_bytes_at_most(WINDOW_BYTES) {
+                small if small < WORTH_KEEPING => small,
+                _ => WINDOW_BYTES,
+            };
+            let cost = BYTE_COST * bytes;
             let paid = match self.core.budget.try_pay_read(cost) {
                 Some(paid) => paid,
                 None if self.ahead.is_empty() => self.core.budget.pay_read(cost).await,

@@ -3,12 +3,12 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use tokio::sync::watch;
 
 use super::world::{World, reason};
 use crate::engine::{Error, Reason};
-use crate::service::stream::{Outlet, Updates, follow, produce};
+use crate::service::stream::{Updates, follow, produce};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -38,36 +38,6 @@ async fn a_task_that_fails_or_panics_does_not_look_like_an_end() {
     assert_eq!(panicked.next().await.unwrap().unwrap(), 1);
     assert_eq!(reason(panicked.next().await.unwrap()), Reason::Internal);
     assert!(panicked.next().await.is_none());
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_waits_until_all_is_taken_goes_on_with_the_last_of_it() {
-    const IDLE: Duration = Duration::from_secs(10);
-    let task = |outlet: Outlet<i32>| async move {
-        outlet.send(1).await?;
-        outlet.send(2).await?;
-        outlet.drained().await?;
-        outlet.send(3).await?;
-        Ok(4)
-    };
-    let mut stream = produce(2, IDLE, task).into_inner();
-    // A client that takes something now and then is slow, not idle.
-    tokio::time::sleep(IDLE * 2 / 3).await;
-    assert_eq!(stream.next().await.unwrap().unwrap(), 1);
-    tokio::time::sleep(IDLE * 2 / 3).await;
-    assert_eq!(stream.next().await.unwrap().unwrap(), 2);
-    assert!(
-        stream.next().now_or_never().is_none(),
-        "the third was sent before all was taken"
-    );
-    assert_eq!(stream.next().await.unwrap().unwrap(), 3);
-    assert_eq!(stream.next().await.unwrap().unwrap(), 4);
-
-    let mut stream = produce(2, IDLE, task).into_inner();
-    assert_eq!(stream.next().await.unwrap().unwrap(), 1);
-    tokio::time::sleep(IDLE * 2).await;
-    assert_eq!(stream.next().await.unwrap().unwrap(), 2);
-    assert_eq!(reason(stream.next().await.unwrap()), Reason::StreamIdle);
 }
 
 /// The numbers of a watched value, ended by zero.
