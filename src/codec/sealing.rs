@@ -112,9 +112,7 @@ impl SealingKey {
             }
         }
     }
-}
 
-impl SealingKey {
     /// As [`open`](Self::open), but fills `out`, which has the length of the plaintext; `sealed` stays as it is. On an error `out` is
     /// all zeros.
     pub fn open_into(&self, nonce: Nonce, aad: &[u8], sealed: &[u8], out: &mut [u8]) -> Result<(), Error> {

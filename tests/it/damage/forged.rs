@@ -12,6 +12,19 @@ use crate::world::{Agent, Place, noise, read, rng};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_opens_and_is_not_what_was_put_is_an_error() {
+    get_forged(Codec::Raw, None).await;
+}
+
+/// No memory is taken for what an entry promises beyond the chunk.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_of_another_length_than_its_chunk_is_an_error() {
+    let line = get_forged(Codec::Zstd, Some(64 << 20)).await;
+    assert!(line.contains("length of its entry"), "{line}");
+}
+
+/// Puts an object, replaces its pack by one whose entries say this of other bytes, and gets it. Returns the error of who never saw
+/// the right one.
+async fn get_forged(codec: Codec, plain_len: Option<u32>) -> String {
     let (agent, place) = (Agent::forgetful(), Place::memory());
     let (_store, repository) = agent.open(&place).await.unwrap();
     let bytes = noise(&mut rng(31), 3 << 10);
@@ -30,14 +43,18 @@ async fn what_opens_and_is_not_what_was_put_is_an_error() {
     for entry in &directory.entries {
         assert_eq!(entry.codec, Codec::Raw);
         let other = noise(&mut rng(32), entry.plain_len as usize);
-        forged.push(entry.id, entry.kind, entry.codec, entry.plain_len, &other);
+        let plain_len = plain_len.unwrap_or(entry.plain_len);
+        forged.push(entry.id, entry.kind, codec, plain_len, &other);
     }
     let forged = forged.finish(directory.commit, |padding| padding.fill(0));
     backend.put(path, forged.bytes.into()).await.unwrap();
     // With the catalog that saw the put, and without.
     let (_other_store, other) = Agent::forgetful().open(&place).await.unwrap();
+    let mut lines = Vec::new();
     for repository in [repository, other] {
         let error = read(&repository, "object", ByteRange::All).await.unwrap_err();
         assert_eq!(error.reason(), Reason::DataLoss, "{error}");
+        lines.push(error.to_string());
     }
+    lines.pop().unwrap()
 }
