@@ -252,14 +252,7 @@ impl Backend {
 
     /// Exactly the bytes of `range`; [`Error::Truncated`] if the object ends before them. An empty range asks nothing.
     pub async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, Error> {
-        let read = async {
-            let on_volume = self.range_on_volume(path, &range, |len| vec![0; len]).await?;
-            match on_volume {
-                Some(read) => Ok(Bytes::from(read)),
-                None => self.range_in_bucket(path, &range).await,
-            }
-        };
-        self.ranged(path, &range, read).await
+        self.get_range_into(path, range, |len| vec![0; len]).await
     }
 
     /// As [`get_range`](Self::get_range), on a volume into what `take` makes for so many bytes: memory that was used before, say.
@@ -269,36 +262,23 @@ impl Backend {
         path: &str,
         range: Range<u64>,
         take: impl FnOnce(usize) -> B + Send + 'static,
-    ) -> Result<B, Error>
+    ) -> Result<Bytes, Error>
     where
-        B: DerefMut<Target = [u8]> + From<Bytes> + Send + 'static,
-    {
-        let read = async {
-            match self.range_on_volume(path, &range, take).await? {
-                Some(read) => Ok(read),
-                None => Ok(self.range_in_bucket(path, &range).await?.into()),
-            }
-        };
-        self.ranged(path, &range, read).await
-    }
-
-    /// Has `read` made, if there is something to read.
-    async fn ranged<B>(
-        &self,
-        path: &str,
-        range: &Range<u64>,
-        read: impl Future<Output = Result<B, Error>>,
-    ) -> Result<B, Error>
-    where
-        B: From<Bytes>,
+        B: DerefMut<Target = [u8]> + Into<Bytes> + Send + 'static,
     {
         if range.start > range.end {
             let reason = format!("a range from {} to {} runs backwards", range.start, range.end);
             return Err(Error::invalid(self.place(path), reason));
         }
         if range.is_empty() {
-            return Ok(Bytes::new().into());
+            return Ok(Bytes::new());
         }
+        let read = async {
+            match self.range_on_volume(path, &range, take).await? {
+                Some(read) => Ok(read.into()),
+                None => self.range_in_bucket(path, &range).await,
+            }
+        };
         self.watched(Operation::Get, range.end - range.start, read).await
     }
 

@@ -1,8 +1,9 @@
 //! What a directory needs: durable directories and files, exclusive creation, leftovers of interrupted writes, free space.
 //!
-//! Most is done by `object_store`'s `LocalFileSystem`; here is what it does not offer, or offers with hard links, which some volumes lack and which can leak space, or through the page cache only, or with three changes of
-//! thread, as listing, which every commit waits for, or into new memory only, as reading a range. All calls block;
-//! [`super::Backend`] moves them off the async threads.
+//! Most is done by `object_store`'s `LocalFileSystem`; here is what it does not offer, or offers with hard links, which some
+//! volumes lack and which can leak space, or through the page cache only, or with three changes of thread, as listing, which every
+//! commit waits for, or into new memory only, as reading a range. All calls block; [`super::Backend`] moves them off the async
+//! threads.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};

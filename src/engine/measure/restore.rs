@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use super::{Pack, Stage, stage, timed};
-use crate::codec::{Codec, Decompressor};
+use crate::codec::{Codec, Decompressor, TAG_LEN};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
 use crate::engine::read::{ByteRange, WINDOW_BYTES};
@@ -73,39 +73,49 @@ async fn window(
     let start = Instant::now();
     let range = u64::from(first.offset)..last.end();
     let buffers = core.read_buffers.clone();
-    let mut sealed = core
+    let sealed = core
         .backend
         .get_range_into(&pack.path, range, move |len| buffers.take(len))
         .await?;
     times.read += start.elapsed();
 
-    let blobs = split(&mut sealed, entries.iter().map(|entry| entry.stored_len));
     let mut plain = core
         .read_buffers
         .take(entries.iter().map(|entry| entry.plain_len as usize).sum());
     let mut chunks = split(&mut plain, entries.iter().map(|entry| entry.plain_len));
 
-    let (time, compressed) = timed(|| -> Result<Vec<&mut [u8]>> {
-        let open = entries
+    let is_compressed = |entry: &&Entry| entry.codec == Codec::Zstd;
+    let lengths = || {
+        entries
             .iter()
-            .zip(blobs)
-            .zip(&mut chunks)
-            .map(|((entry, blob), chunk)| {
-                let opener = &openers[entry.birth as usize];
-                match entry.codec {
-                    Codec::Raw => opener.open_into(entry, blob, chunk).map(|()| Default::default()),
-                    Codec::Zstd => opener.open(entry, blob),
-                }
-            });
-        Ok(open.collect::<std::result::Result<_, _>>()?)
+            .filter(is_compressed)
+            .map(|entry| entry.stored_len - TAG_LEN as u32)
+    };
+    let mut memory = core.read_buffers.take(lengths().map(|len| len as usize).sum());
+    let mut compressed = split(&mut memory, lengths());
+
+    let (time, opened) = timed(|| {
+        let mut next = compressed.iter_mut();
+        entries.iter().zip(&mut chunks).try_for_each(|(entry, chunk)| {
+            let start = (entry.offset - first.offset) as usize;
+            let blob = &sealed[start..start + entry.stored_len as usize];
+            let into = match entry.codec {
+                Codec::Raw => chunk,
+                Codec::Zstd => next.next().expect("one for each"),
+            };
+            openers[entry.birth as usize].open_into(entry, blob, into)
+        })
     });
     times.open += time;
-    let compressed = compressed?;
+    opened?;
 
     let (time, decompressed) = timed(|| {
-        let all = entries.iter().zip(compressed).zip(&mut chunks);
-        let mut zstd = all.filter(|((entry, _), _)| entry.codec == Codec::Zstd);
-        zstd.try_for_each(|((entry, compressed), chunk)| decompressor.decompress_into(entry.codec, compressed, chunk))
+        let chunks = entries
+            .iter()
+            .zip(&mut chunks)
+            .filter(|(entry, _)| is_compressed(entry));
+        let mut all = chunks.zip(&compressed);
+        all.try_for_each(|((entry, chunk), stored)| decompressor.decompress_into(entry.codec, stored, chunk))
     });
     times.decompress += time;
     decompressed.map_err(|error| Error::data_loss(error.to_string()).caused_by(error))?;

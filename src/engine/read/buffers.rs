@@ -75,12 +75,6 @@ impl From<Vec<u8>> for ReadBuffer {
     }
 }
 
-impl From<Bytes> for ReadBuffer {
-    fn from(bytes: Bytes) -> Self {
-        Vec::from(bytes).into()
-    }
-}
-
 impl From<ReadBuffer> for Bytes {
     fn from(buffer: ReadBuffer) -> Self {
         Bytes::from_owner(buffer)

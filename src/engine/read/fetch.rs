@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::try_join_all;
 
-use super::buffers::ReadBuffer;
 use super::plan::{Place, Wanted};
 use crate::codec::{ChunkId, Codec, Decompressor, TAG_LEN};
 use crate::engine::compute::{SHORT_BYTES, caught};
@@ -74,7 +73,7 @@ fn open(
     window: &[Wanted],
     places: &[Place],
     requests: &[Request],
-    fetched: Vec<ReadBuffer>,
+    fetched: Vec<Bytes>,
 ) -> std::result::Result<Opened, Failed> {
     let mut len = 0;
     let mut begins = Vec::with_capacity(places.len());
@@ -106,7 +105,7 @@ async fn read(
     request: &Request,
     window: &[Wanted],
     places: &[Place],
-) -> std::result::Result<ReadBuffer, Failed> {
+) -> std::result::Result<Bytes, Failed> {
     let path = core.layout.pack(&request.pack);
     let buffers = core.read_buffers.clone();
     let take = move |len| buffers.take(len);
@@ -137,12 +136,7 @@ async fn read(
 /// Groups a window's blobs into requests: neighbours in one pack come together.
 fn group(places: &[Place]) -> Vec<Request> {
     let mut order: Vec<usize> = (0..places.len()).collect();
-    order.sort_by_key(|&member| {
-        (
-            places[member].pack,
-            places[member].entries.entries[places[member].index].offset,
-        )
-    });
+    order.sort_by_key(|&member| (places[member].pack, places[member].entry().offset));
     let mut requests: Vec<Request> = Vec::new();
     for member in order {
         let place = &places[member];

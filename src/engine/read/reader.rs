@@ -132,8 +132,7 @@ impl ObjectReader {
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         self.core.revocation.check().map_err(|error| self.name(error))?;
         if std::mem::replace(&mut self.is_broken, true) {
-            self.ahead.clear();
-            self.paid = None;
+            self.let_go();
             let line = "an earlier read of this reader failed or was given up; get the object again";
             return Err(self.name(Error::new(Reason::Cancelled, line)));
         }
@@ -144,10 +143,15 @@ impl ObjectReader {
         };
         self.is_broken = next.is_err();
         if self.is_broken {
-            self.ahead.clear();
-            self.paid = None;
+            self.let_go();
         }
         next
+    }
+
+    /// Of what nobody will read any more.
+    fn let_go(&mut self) {
+        self.ahead.clear();
+        self.paid = None;
     }
 
     async fn advance(&mut self) -> Result<Option<Bytes>> {
