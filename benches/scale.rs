@@ -1,7 +1,8 @@
 //! Does it hold at size? By name: `cargo bench --bench scale -- small catalog`; `catalog CHUNKS` for another number than 10⁷.
 //!
 //! - *small*: 100,000 objects of 4 KiB by 64 callers, durable one by one: how many a second, how long does one wait, beside a
-//!   bare sync and one of as many at once, and how much is stored once they are merged?
+//!   bare sync and one of as many at once, how many can be read a second, as they were put and once they are merged, and how
+//!   much is stored then?
 //! - *files*, only by name: as many callers, with a synced file for each object. In another `$TMPDIR` than *small*: files are
 //!   created more slowly beside many that were deleted lately.
 //! - *catalog*: so many chunks that were never put are in the catalog. How long does it take to open after a kill, what is
@@ -29,7 +30,8 @@ use cairn_agent::backend::Location;
 use cairn_agent::catalog::{self, Lookup, RepositoryCatalog};
 use cairn_agent::codec::{ChunkId, ChunkSizes, Chunker, GearTable, IdKey, More, Secret};
 use cairn_agent::engine::{
-    Blocking, NewRepository, Options, PutOptions, ReclaimOptions, Repository, Source, Store, StoreOptions, WholeBytes,
+    Blocking, ByteRange, NewRepository, Options, PutOptions, ReclaimOptions, Repository, Source, Store, StoreOptions,
+    WholeBytes,
 };
 use cairn_agent::format::{Kek, PackNumber};
 use rand::{Rng, RngExt, SeedableRng};
@@ -147,7 +149,9 @@ async fn small() {
         100.0 * cpu / (cores * seconds),
         CALLERS as f64 * cpu / cores / OBJECTS as f64 * 1e3,
     );
+    small_gets("as they were put", &repository, OBJECTS).await;
     repository.reclaim(ReclaimOptions::THOROUGH).await.expect("a reclaim");
+    small_gets("after merging", &repository, OBJECTS).await;
     let put = OBJECTS * OBJECT_LEN as u64;
     let stored = bytes_under(&directory.path().join("store"));
     println!(
@@ -158,6 +162,44 @@ async fn small() {
         memory_mib("VmHWM:"),
     );
     store.close().await;
+}
+
+/// Gets objects of [`small`] in an order that no pack has, by one caller and by all.
+async fn small_gets(what: &str, repository: &Repository, objects: u64) {
+    /// A step through the objects that has no factor in common with their number.
+    const STEP: u64 = 7_919;
+    for callers in [1, CALLERS] {
+        let gets = objects * callers.min(2) / 4;
+        let next = Arc::new(AtomicU64::new(0));
+        let start = Instant::now();
+        let callers_at_work: Vec<_> = (0..callers)
+            .map(|_| {
+                let (repository, next) = (repository.clone(), next.clone());
+                tokio::spawn(async move {
+                    loop {
+                        let turn = next.fetch_add(1, Ordering::Relaxed);
+                        if turn >= gets {
+                            return;
+                        }
+                        let name = format!("object {}", turn * STEP % objects);
+                        let mut reader = repository.get(&name, ByteRange::All).await.expect("a get");
+                        let mut len = 0;
+                        while let Some(bytes) = reader.next().await.expect("bytes") {
+                            len += bytes.len();
+                        }
+                        assert_eq!(len, OBJECT_LEN);
+                    }
+                })
+            })
+            .collect();
+        for caller in callers_at_work {
+            caller.await.expect("a caller");
+        }
+        println!(
+            "small: {:.0} gets/s {what}, callers: {callers}",
+            gets as f64 / start.elapsed().as_secs_f64()
+        );
+    }
 }
 
 /// So many milliseconds this part of `times`, which are sorted, took at most.

@@ -227,6 +227,11 @@ impl PackRow {
         self.condemned_at == Self::READ
     }
 
+    /// Whether each of its blobs has its place here, and none is known to be damaged.
+    pub fn is_whole(&self) -> bool {
+        self.current == self.entries && self.damaged == 0
+    }
+
     /// Whether nothing in it is referenced, and nothing in it is needed to release something else.
     pub fn is_dead(&self) -> bool {
         self.live == 0 && self.idle_manifests == 0

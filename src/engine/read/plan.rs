@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::WINDOW_BYTES;
 use crate::catalog::{ChunkRow, EntriesRow, Lookup};
 use crate::codec::ChunkId;
 use crate::engine::core::Core;
@@ -37,6 +38,9 @@ pub(crate) struct Finder {
     core: Arc<Core>,
     holder: Arc<Holder>,
     recent: Vec<Recent>,
+    /// Whether entries that are read are kept for others. For a short read, since many of these are of one pack; a long one
+    /// would push out what puts look for.
+    keeps_entries: bool,
     /// The place after the last one found: in a run, the next.
     next: Option<(PackNumber, usize)>,
 }
@@ -45,7 +49,7 @@ pub(crate) struct Finder {
 struct Recent {
     pack: PackName,
     entries: Arc<EntriesRow>,
-    /// Whether each of its blobs has its place here. Else a blob that is found here by its neighbours may be the damaged
+    /// [`PackRow::is_whole`](crate::catalog::PackRow::is_whole). Else a blob that is found here by its neighbours may be the damaged
     /// copy of one that was put again since.
     is_whole: bool,
 }
@@ -56,6 +60,7 @@ impl Finder {
             core,
             holder,
             recent: Vec::new(),
+            keeps_entries: false,
             next: None,
         }
     }
@@ -115,21 +120,38 @@ impl Finder {
         if let Some(recent) = self.recent.iter().find(|recent| recent.pack.number == number) {
             return Ok(recent.clone());
         }
-        let state = self.core.catalog_state()?;
-        let (Some(row), Some(entries)) = (self.core.catalog.pack(number)?, self.core.catalog.entries(number)?) else {
-            let error = Error::data_loss("the catalog does not know a pack of it; run `cairn rebuild`");
-            return Err(self.core.absent(state, error));
-        };
+        let recent = self.read_entries(number)?;
         if self.recent.len() == RECENT_PACKS {
             self.recent.remove(0);
         }
-        let recent = Recent {
-            pack: row.name,
-            entries: Arc::new(entries),
-            is_whole: row.current == row.entries && row.damaged == 0,
-        };
         self.recent.push(recent.clone());
         Ok(recent)
+    }
+
+    fn read_entries(&self, number: PackNumber) -> Result<Recent> {
+        let core = &self.core;
+        let _places = core.places.read();
+        let state = core.catalog_state()?;
+        let kept = core.locality.entries(number);
+        let is_kept = kept.is_some();
+        let entries = match kept {
+            Some(entries) => Some(entries),
+            None => core.catalog.entries(number)?.map(Arc::new),
+        };
+        let (Some(row), Some(entries)) = (core.catalog.pack(number)?, entries) else {
+            let error = Error::data_loss("the catalog does not know a pack of it; run `cairn rebuild`");
+            return Err(core.absent(state, error));
+        };
+        let is_whole = row.is_whole();
+        if self.keeps_entries && !is_kept {
+            // Which chunks have their place in one that is not whole would have to be looked up one by one.
+            core.locality.insert(number, entries.clone(), |_| is_whole);
+        }
+        Ok(Recent {
+            pack: row.name,
+            entries,
+            is_whole,
+        })
     }
 
     async fn manifest(&mut self, id: &ChunkId) -> Result<Vec<u8>> {
@@ -211,6 +233,7 @@ impl Plan {
         range: Range<u64>,
     ) -> Result<Self> {
         let mut finder = Finder::new(core, holder);
+        finder.keeps_entries = range.end - range.start <= WINDOW_BYTES as u64;
         let (leaves, chunks) = match &object.content {
             Content::Inline(chunks) => (Vec::new(), chunks.clone()),
             Content::Root(root) => (read_root(&mut finder, object, root).await?, Vec::new()),

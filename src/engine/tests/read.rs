@@ -4,7 +4,12 @@ use futures::FutureExt;
 use rand::RngExt;
 
 use super::*;
+use crate::catalog::EntriesRow;
+use crate::engine::in_flight::Known;
 use crate::engine::read::WINDOW_BYTES;
+use crate::engine::scrub::quarantine;
+use crate::engine::write::look_up;
+use crate::format::{BlobKind, PackNumber};
 
 /// Words that compress well.
 fn text(seed: u64, len: usize) -> Vec<u8> {
@@ -138,4 +143,82 @@ async fn a_reader_whose_read_was_given_up_does_not_go_on_elsewhere() {
     assert_eq!(error.reason(), Reason::Cancelled, "{error}");
     assert!(error.to_string().contains("get the object again"), "{error}");
     assert_eq!(reader.next().await.unwrap_err().reason(), Reason::Cancelled);
+}
+
+/// Puts an object of several chunks into a pack, and answers with its entries.
+async fn one_pack(repository: &Repository, data: &[u8]) -> (PackNumber, EntriesRow) {
+    let put = repository.put("one pack", data, PutOptions::default()).await.unwrap();
+    assert!(put.new_chunks > 3);
+    let core = repository.core();
+    let packs = core.catalog.packs_page(None, 10).unwrap();
+    let pack = packs.iter().find(|row| row.entries > 3).unwrap().name.number;
+    (pack, core.catalog.entries(pack).unwrap().unwrap())
+}
+
+#[tokio::test]
+async fn short_reads_keep_entries_of_packs_and_long_ones_do_not() {
+    let repository = store("kept").await.repository("default").await.unwrap();
+    let data = bytes(1, 3 << 20);
+    let (pack, entries) = one_pack(&repository, &data).await;
+    let locality = &repository.core().locality;
+    assert!(read(&repository, "one pack", ByteRange::All).await == data);
+    assert_eq!(locality.entries(pack), None, "it could push out what puts look for");
+
+    let short = ByteRange::Inclusive { first: 7, last: 99 };
+    for _ in 0..2 {
+        assert!(read(&repository, "one pack", short).await == data[7..=99]);
+        assert_eq!(locality.entries(pack).as_deref(), Some(&entries));
+    }
+    let in_it = entries.entries.iter().filter(|entry| entry.kind == BlobKind::Data);
+    for entry in in_it {
+        assert_eq!(locality.find(&entry.id).unwrap().0, pack, "puts find it there too");
+    }
+}
+
+/// A put must not rely on a chunk for lying in a pack that a read needed.
+#[tokio::test]
+async fn entries_that_a_read_keeps_tell_puts_nothing_of_a_pack_with_damage() {
+    let repository = store("damaged").await.repository("default").await.unwrap();
+    let core = repository.core();
+    let data = bytes(1, 1 << 20);
+    let (pack, entries) = one_pack(&repository, &data).await;
+    let first = entries.entries.iter().position(|entry| entry.kind == BlobKind::Data);
+    let first = first.unwrap();
+    let id = entries.entries[first].id;
+    assert_eq!(quarantine(core, pack, &[(id, first as u32)]).await.unwrap(), 1);
+
+    let last = data.len() as u64 - 1;
+    let short = ByteRange::Inclusive { first: last, last };
+    assert!(read(&repository, "one pack", short).await == data[last as usize..]);
+    assert_eq!(core.locality.entries(pack).as_deref(), Some(&entries));
+    for entry in &entries.entries {
+        assert_eq!(core.locality.find(&entry.id), None);
+    }
+
+    let again = repository.put("again", data.as_slice(), PutOptions::default()).await;
+    assert_eq!(again.unwrap().new_chunks, 1, "the damaged one, and no other");
+    // The put found the others by the catalog, and made known which lie there.
+    for entry in entries.entries.iter().filter(|entry| entry.kind == BlobKind::Data) {
+        let found = core.locality.find(&entry.id).map(|(pack, _)| pack);
+        assert_eq!(found == Some(pack), entry.id != id);
+    }
+    assert!(read(&repository, "again", ByteRange::All).await == data);
+}
+
+#[tokio::test]
+async fn places_read_while_the_catalog_is_made_anew_are_not_kept() {
+    let repository = store("anew").await.repository("default").await.unwrap();
+    let core = repository.core();
+    let (_, entries) = one_pack(&repository, &bytes(1, 1 << 20)).await;
+    let data = entries.entries.iter().filter(|entry| entry.kind == BlobKind::Data);
+    let ids: Vec<_> = data.map(|entry| entry.id).collect();
+    let look_up = || {
+        let known = look_up(core, &core.in_flight.holder(), &ids).unwrap();
+        assert!(known.iter().all(|known| *known == Known::Stored));
+        core.locality.find(&ids[0])
+    };
+    core.rebuilds.fetch_add(1, Ordering::AcqRel);
+    assert_eq!(look_up(), None);
+    core.rebuilds.fetch_add(1, Ordering::AcqRel);
+    assert!(look_up().is_some());
 }
