@@ -2,19 +2,21 @@
 //!
 //! Most is done by `object_store`'s `LocalFileSystem`; here is what it does not offer, or offers with hard links, which some
 //! volumes lack and which can leak space, or through the page cache only, or with three changes of thread, as listing, which every
-//! commit waits for, or into new memory only, as reading a range. All calls block; [`super::Backend`] moves them off the async
-//! threads.
+//! commit waits for, or into new memory only, as reading a range. All calls but one block; [`super::Backend`] moves
+//! them off the async threads.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IoSliceMut, Write};
 use std::ops::{DerefMut, Range};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use parking_lot::Mutex;
-use rustix::fs::{Access, AtFlags, CWD, StatVfs, StatVfsMountFlags};
-use rustix::io::Errno;
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, ResolveFlags, StatVfs, StatVfsMountFlags, openat2};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::error::{Cause, Error, ErrorKind};
 use super::reserve::Reserve;
@@ -118,6 +120,8 @@ pub(super) struct Volume {
     identity: (u64, u64),
     durable_directories: Mutex<HashSet<PathBuf>>,
     reserve: Reserve,
+    /// Whether the file system reads without waiting what is in memory, if asked to. Not known before the first read.
+    reads_at_once: OnceLock<bool>,
 }
 
 /// Directories remembered as durable; past it they are forgotten and fsynced again on their next use. One holds 4096 packs.
@@ -137,6 +141,7 @@ impl Volume {
             root,
             identity: identity(&metadata),
             durable_directories: Mutex::default(),
+            reads_at_once: OnceLock::new(),
         })
     }
 
@@ -274,7 +279,36 @@ impl Volume {
                 Err(error) => return Err(at(&path, error)),
             }
         }
+        self.reads_at_once.get_or_init(|| {
+            let read = read_nowait(&open, &mut [0], range.start);
+            matches!(read, Ok(_) | Err(Errno::AGAIN))
+        });
         Ok(Ok(buffer))
+    }
+
+    /// As [`read`](Self::read), if that takes no waiting for a disk: the file and its bytes are in memory. Does not block.
+    ///
+    /// None also where a network or user-space file system is not asked, since to open a file may take an answer from elsewhere; and
+    /// of a file that somebody else owns: reading it would note the time on disk, which may wait.
+    pub(super) fn read_at_once<B: DerefMut<Target = [u8]>>(
+        &self,
+        file: &str,
+        range: &Range<u64>,
+        take: impl FnOnce(usize) -> B,
+    ) -> Option<B> {
+        if !*self.reads_at_once.get()? {
+            return None;
+        }
+        // What is no file must not keep the thread either.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOATIME | OFlags::NONBLOCK;
+        let open = openat2(CWD, self.root.join(file), flags, Mode::empty(), ResolveFlags::CACHED).ok()?;
+        let len = rustix::fs::fstat(&open).ok()?.st_size as u64;
+        if len < range.end {
+            return None;
+        }
+        let mut buffer = take((range.end - range.start) as usize);
+        let read = read_nowait(open, &mut buffer, range.start).ok()?;
+        (read == buffer.len()).then_some(buffer)
     }
 
     pub(super) fn remove_directory(&self, directory: &str) -> Result<(), Error> {
@@ -471,6 +505,11 @@ fn remove(path: &Path) -> Result<usize, Error> {
 
 fn identity(metadata: &fs::Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
+}
+
+/// Reads bytes from `at` on that are in memory: fewer if no more are, `AGAIN` if none.
+fn read_nowait(file: impl AsFd, buffer: &mut [u8], at: u64) -> rustix::io::Result<usize> {
+    preadv2(file, &mut [IoSliceMut::new(buffer)], at, ReadWriteFlags::NOWAIT)
 }
 
 pub(super) fn at(path: &Path, error: io::Error) -> Error {

@@ -1,9 +1,14 @@
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, IoSliceMut};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use rustix::fs::{Advice, CWD, FileType, Mode, mknodat};
+use rustix::io::{ReadWriteFlags, preadv2};
 use tempfile::TempDir;
 
 use super::directory_backend;
@@ -418,4 +423,70 @@ async fn what_is_free_stays_so_while_the_reserve_is_filled_and_given_back() {
     }
     work.join().unwrap();
     assert!(looks > 4, "nobody looked");
+}
+
+/// Whether the file system of this file reads what is in memory without waiting.
+fn reads_nowait(path: &Path) -> bool {
+    let (file, mut byte) = (fs::File::open(path).unwrap(), [0]);
+    let read = preadv2(file, &mut [IoSliceMut::new(&mut byte)], 0, ReadWriteFlags::NOWAIT);
+    read.is_ok()
+}
+
+#[test]
+fn short_ranges_that_are_in_memory_need_no_thread() {
+    const MOMENT: Duration = Duration::from_millis(50);
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let backend = directory_backend(&directory).await;
+        let contents = Bytes::from(vec![b'x'; 1 << 20]);
+        backend.put("x", contents.clone()).await.unwrap();
+        assert_eq!(backend.get_range("x", 0..1).await.unwrap(), "x");
+
+        let (go, goes) = mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || goes.recv().unwrap());
+        let short = tokio::time::timeout(MOMENT, backend.get_range("x", 3..7)).await;
+        assert_eq!(short.is_ok(), reads_nowait(&directory.path().join("x")));
+        if let Ok(read) = short {
+            assert_eq!(read.unwrap(), "xxxx");
+        }
+        for (path, range) in [("x", 0..1 << 20), ("x", (1 << 20) - 1..(1 << 20) + 1), ("y", 0..1)] {
+            let waits = tokio::time::timeout(MOMENT, backend.get_range(path, range)).await;
+            waits.expect_err("it is long, or an error is to be told");
+        }
+        go.send(()).unwrap();
+        busy.await.unwrap();
+        assert_eq!(backend.get_range("x", 0..1 << 20).await.unwrap(), contents);
+    });
+}
+
+/// Its disk may not answer, and a pipe has nobody who writes into it.
+#[tokio::test]
+async fn what_would_have_to_be_waited_for_is_left_to_a_thread() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = directory_backend(&directory).await;
+    let volume = backend.inner.volume.as_ref().unwrap();
+    let at_once = |path: &str, range| volume.read_at_once(path, &range, |len| vec![0; len]);
+    backend.put("x", Bytes::from_static(b"0123")).await.unwrap();
+    assert_eq!(at_once("x", 0..1), None, "what the file system can is not known yet");
+    assert_eq!(backend.get_range("x", 0..4).await.unwrap(), "0123");
+    let file = directory.path().join("x");
+    assert_eq!(at_once("x", 1..3).is_some(), reads_nowait(&file));
+
+    assert_eq!(at_once("x", 1..5), None);
+    assert_eq!(at_once("y", 0..1), None);
+    fs::create_dir(directory.path().join("directory")).unwrap();
+    assert_eq!(at_once("directory", 0..1), None);
+    mknodat(CWD, directory.path().join("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+    assert_eq!(at_once("pipe", 0..1), None);
+
+    let open = fs::File::open(&file).unwrap();
+    open.sync_all().unwrap();
+    rustix::fs::fadvise(&open, 0, None, Advice::DontNeed).unwrap();
+    assert!(at_once("x", 0..4).is_none_or(|read| read == b"0123"));
+    assert_eq!(backend.get_range("x", 0..4).await.unwrap(), "0123");
 }

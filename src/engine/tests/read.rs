@@ -157,7 +157,7 @@ async fn one_pack(repository: &Repository, data: &[u8]) -> (PackNumber, EntriesR
 
 #[tokio::test]
 async fn short_reads_keep_entries_of_packs_and_long_ones_do_not() {
-    let repository = store("kept").await.repository("default").await.unwrap();
+    let repository = store("kept entries").await.repository("default").await.unwrap();
     let data = bytes(1, 3 << 20);
     let (pack, entries) = one_pack(&repository, &data).await;
     let locality = &repository.core().locality;
@@ -178,7 +178,7 @@ async fn short_reads_keep_entries_of_packs_and_long_ones_do_not() {
 /// A put must not rely on a chunk for lying in a pack that a read needed.
 #[tokio::test]
 async fn entries_that_a_read_keeps_tell_puts_nothing_of_a_pack_with_damage() {
-    let repository = store("damaged").await.repository("default").await.unwrap();
+    let repository = store("kept of damage").await.repository("default").await.unwrap();
     let core = repository.core();
     let data = bytes(1, 1 << 20);
     let (pack, entries) = one_pack(&repository, &data).await;
@@ -207,7 +207,7 @@ async fn entries_that_a_read_keeps_tell_puts_nothing_of_a_pack_with_damage() {
 
 #[tokio::test]
 async fn places_read_while_the_catalog_is_made_anew_are_not_kept() {
-    let repository = store("anew").await.repository("default").await.unwrap();
+    let repository = store("read while made anew").await.repository("default").await.unwrap();
     let core = repository.core();
     let (_, entries) = one_pack(&repository, &bytes(1, 1 << 20)).await;
     let data = entries.entries.iter().filter(|entry| entry.kind == BlobKind::Data);
