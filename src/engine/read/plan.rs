@@ -1,5 +1,6 @@
 //! Which chunks a range needs, and where they are.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -73,17 +74,12 @@ impl Finder {
         if let Some(place) = self.follow_run(id) {
             return Ok(place);
         }
-        let row = self.hold(id)?;
+        let row = hold(&self.core, &self.holder, id)?;
         if row.is_lost() {
             return Err(Error::data_loss("a chunk of it is in no pack that can be read"));
         }
         // One in quarantine is tried all the same: its pack may have been restored since.
         self.place(row.pack, row.index as usize)
-    }
-
-    /// Holds the pack in which the blob with this id is.
-    fn hold(&self, id: &ChunkId) -> Result<ChunkRow> {
-        hold(&self.core, &self.holder, id)
     }
 
     /// In a run the next chunk lies behind the last, in a pack that is held already.
@@ -217,8 +213,10 @@ async fn read_root(finder: &mut Finder, object: &ObjectVersion, root: &ChunkId) 
 /// Hands out the chunks of a range, window by window, reading leaves as they are needed.
 pub(crate) struct Plan {
     pub(crate) finder: Finder,
+    /// Places of the next chunks of the range, if the record itself lists these.
+    listed: VecDeque<Place>,
     leaves: std::vec::IntoIter<LeafRef>,
-    chunks: std::collections::VecDeque<ChunkRef>,
+    chunks: VecDeque<ChunkRef>,
     /// Where the next chunk begins in the object.
     at: u64,
     range: Range<u64>,
@@ -240,6 +238,7 @@ impl Plan {
         };
         let mut plan = Self {
             finder,
+            listed: VecDeque::new(),
             leaves: leaves.into_iter(),
             chunks: chunks.into(),
             at: 0,
@@ -247,18 +246,18 @@ impl Plan {
             object_bytes: object.size,
         };
         plan.skip_leaves();
-        plan.hold_listed()?;
+        plan.find_listed()?;
         Ok(plan)
     }
 
-    /// Holds the packs of chunks that the record itself lists. Others need no hold of their own: what a root leads to
-    /// is released after the root, and whose pack is held is not released.
-    fn hold_listed(&self) -> Result<()> {
+    /// Finds the chunks that the record itself lists, and so holds their packs. Others need not be held from the beginning: what a
+    /// root leads to is released after the root, and whose pack is held is not released.
+    fn find_listed(&mut self) -> Result<()> {
         let mut at = 0;
         for chunk in &self.chunks {
             let end = at + u64::from(chunk.len);
             if at < self.range.end && end > self.range.start {
-                self.finder.hold(&chunk.id)?;
+                self.listed.push_back(self.finder.find(&chunk.id)?);
             }
             at = end;
         }
@@ -333,6 +332,10 @@ impl Plan {
 
     /// Finds where the chunks of a window are, and holds their packs.
     pub(crate) fn places(&mut self, window: &[Wanted]) -> Result<Vec<Place>> {
-        window.iter().map(|wanted| self.finder.find(&wanted.chunk.id)).collect()
+        let place = |wanted: &Wanted| match self.listed.pop_front() {
+            Some(place) => Ok(place),
+            None => self.finder.find(&wanted.chunk.id),
+        };
+        window.iter().map(place).collect()
     }
 }
