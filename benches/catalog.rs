@@ -109,7 +109,7 @@ fn locality(c: &mut Criterion) {
         .map(|_| (0..PACK_CHUNKS).map(|_| some_id(&mut rng)).collect())
         .collect();
     for (counter, ids) in (0..).zip(&packs) {
-        locality.insert(PackNumber { epoch: 1, counter }, Arc::new(entries_row(ids)), |_| true);
+        locality.insert(PackNumber { epoch: 1, counter }, Arc::new(entries_row(ids)));
     }
     let scattered: Vec<ChunkId> = (0..LOOKUP_CHUNKS).map(|at| packs[at * 37 % 100][at]).collect();
     let new: Vec<ChunkId> = (0..LOOKUP_CHUNKS).map(|_| some_id(&mut rng)).collect();

@@ -286,10 +286,11 @@ impl Volume {
         Ok(Ok(buffer))
     }
 
-    /// As [`read`](Self::read), if that takes no waiting for a disk: the file and its bytes are in memory. Does not block.
+    /// As [`read`](Self::read), if that takes no waiting for a disk: the file and its bytes are in memory. Does not block (but for
+    /// a scanner, if the system asks one before it opens a file).
     ///
-    /// None also where a network or user-space file system is not asked, since to open a file may take an answer from elsewhere; and
-    /// of a file that somebody else owns: reading it would note the time on disk, which may wait.
+    /// None also on network and user-space file systems, since to open a file there may take an answer from elsewhere; and of a file
+    /// that somebody else owns: reading it would note the time on disk, which may wait.
     pub(super) fn read_at_once<B: DerefMut<Target = [u8]>>(
         &self,
         file: &str,
@@ -299,9 +300,12 @@ impl Volume {
         if !*self.reads_at_once.get()? {
             return None;
         }
+        let (cached, none) = (ResolveFlags::CACHED, Mode::empty());
+        // What the file system can is known of the root's, so links must not lead elsewhere.
+        let root = openat2(CWD, &self.root, OFlags::PATH | OFlags::CLOEXEC, none, cached).ok()?;
         // What is no file must not keep the thread either.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOATIME | OFlags::NONBLOCK;
-        let open = openat2(CWD, self.root.join(file), flags, Mode::empty(), ResolveFlags::CACHED).ok()?;
+        let open = openat2(root, file, flags, none, cached | ResolveFlags::NO_XDEV).ok()?;
         let len = rustix::fs::fstat(&open).ok()?.st_size as u64;
         if len < range.end {
             return None;

@@ -1,10 +1,9 @@
 //! Duplicates come in runs: who brings one chunk of a pack again is likely to bring its neighbours next. So a hit brings
-//! in the entries of its pack, and the following lookups are answered here, without a read of the tables. Short reads keep
-//! and find entries here too: those of a pack of many small objects are long, and each of them is read by its own.
+//! in the entries of its pack, and the following lookups are answered here, without a read of the tables.
 //!
-//! An answer is as good as what was inserted: entries name every chunk stored in the pack, whether or not the catalog
-//! still knows it there, so who inserts them says which it does. Whoever condemns a pack, moves a chunk, quarantines it or
-//! makes it unknown says so here in the same step, and does not insert that pack's entries again.
+//! An answer is as good as the entries inserted: they name every chunk stored in the pack, whether or not the catalog
+//! still knows it there. Whoever condemns a pack, moves a chunk, quarantines it or makes it unknown says so here in the
+//! same step, and does not insert that pack's entries again.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -45,15 +44,9 @@ impl Locality {
         out.extend(ids.iter().map(|id| packs.find(id)));
     }
 
-    /// The entries of a pack, if they are here. Counts as a hit of the pack.
-    pub fn entries(&self, number: PackNumber) -> Option<Arc<EntriesRow>> {
-        self.packs.lock().entries(number)
-    }
-
-    /// Keeps the entries of a pack, and answers with those data chunks whose place `is_current`, by their indexes. Entries
-    /// larger than the whole bound are not kept.
-    pub fn insert(&self, number: PackNumber, entries: Arc<EntriesRow>, is_current: impl Fn(u32) -> bool) {
-        self.packs.lock().insert(number, entries, is_current);
+    /// Keeps the entries of a pack. Entries larger than the whole bound are not kept.
+    pub fn insert(&self, number: PackNumber, entries: Arc<EntriesRow>) {
+        self.packs.lock().insert(number, entries);
     }
 
     /// Answers no longer with this pack.
@@ -126,24 +119,14 @@ impl Packs {
             return None;
         }
         let number = pack.number;
-        self.hit(place.slot);
+        if self.newest != Some(place.slot) {
+            self.unlink(place.slot);
+            self.link_newest(place.slot);
+        }
         Some((number, place.index))
     }
 
-    fn entries(&mut self, number: PackNumber) -> Option<Arc<EntriesRow>> {
-        let slot = *self.numbers.get(&number)?;
-        self.hit(slot);
-        Some(self.pack(slot).entries.clone())
-    }
-
-    fn hit(&mut self, slot: SlotIndex) {
-        if self.newest != Some(slot) {
-            self.unlink(slot);
-            self.link_newest(slot);
-        }
-    }
-
-    fn insert(&mut self, number: PackNumber, entries: Arc<EntriesRow>, is_current: impl Fn(u32) -> bool) {
+    fn insert(&mut self, number: PackNumber, entries: Arc<EntriesRow>) {
         self.forget_pack(number);
         let bytes = cost(&entries);
         if bytes > self.bytes_max {
@@ -157,7 +140,7 @@ impl Packs {
             self.slots.push(None);
             (self.slots.len() - 1) as SlotIndex
         });
-        for (index, entry) in data_entries(&entries).filter(|(index, _)| is_current(*index)) {
+        for (index, entry) in data_entries(&entries) {
             self.chunks.insert(first_bytes(&entry.id), ChunkPlace { slot, index });
         }
         self.bytes += bytes;
@@ -323,7 +306,6 @@ mod tests {
                 births: Vec::new(),
                 entries,
             }),
-            |_| true,
         );
         let mut found = vec![None];
         locality.find_many(&[id(1), id(2), id(3), id(4)], &mut found);
@@ -332,30 +314,9 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_kept_whole_and_answer_only_with_what_is_current() {
-        let locality = Locality::new(1 << 20);
-        locality.insert(number(1), row([1, 2, 3]), |index| index == 1);
-        assert_eq!(locality.entries(number(1)), Some(row([1, 2, 3])));
-        assert_eq!(locality.entries(number(2)), None);
-        let found: Vec<_> = [1, 2, 3].map(|of| locality.find(&id(of))).to_vec();
-        assert_eq!(found, [None, Some((number(1), 1)), None]);
-    }
-
-    #[test]
-    fn a_pack_whose_entries_were_asked_for_stays() {
-        let locality = of_packs(2);
-        locality.insert(number(1), row([1]), |_| false);
-        locality.insert(number(2), row([2]), |_| true);
-        assert!(locality.entries(number(1)).is_some());
-        locality.insert(number(3), row([3]), |_| true);
-        assert_eq!(locality.find(&id(2)), None);
-        assert!(locality.entries(number(1)).is_some());
-    }
-
-    #[test]
     fn ids_with_the_same_first_bytes_are_told_apart() {
         let locality = Locality::new(1 << 20);
-        locality.insert(number(1), row([1]), |_| true);
+        locality.insert(number(1), row([1]));
         let mut similar = id(1);
         similar.0[31] ^= 1;
         assert_eq!(locality.find(&similar), None);
@@ -365,10 +326,10 @@ mod tests {
     fn the_pack_not_hit_for_longest_goes_first() {
         let locality = of_packs(3);
         for of in [1, 2, 3] {
-            locality.insert(number(of.into()), row([of]), |_| true);
+            locality.insert(number(of.into()), row([of]));
         }
         assert!(locality.find(&id(1)).is_some());
-        locality.insert(number(4), row([4]), |_| true);
+        locality.insert(number(4), row([4]));
         assert_eq!(locality.find(&id(2)), None);
         for of in [1, 3, 4] {
             assert_eq!(locality.find(&id(of)), Some((number(of.into()), 0)), "{of}");
@@ -378,8 +339,8 @@ mod tests {
     #[test]
     fn what_is_larger_than_the_bound_is_not_kept() {
         let locality = of_packs(1);
-        locality.insert(number(1), row([1]), |_| true);
-        locality.insert(number(2), row(0..50), |_| true);
+        locality.insert(number(1), row([1]));
+        locality.insert(number(2), row(0..50));
         assert_eq!(locality.find(&id(2)), None);
         assert!(locality.find(&id(1)).is_some());
     }
@@ -387,8 +348,8 @@ mod tests {
     #[test]
     fn a_chunk_of_two_packs_survives_the_end_of_the_older() {
         let locality = Locality::new(1 << 20);
-        locality.insert(number(1), row([1, 2]), |_| true);
-        locality.insert(number(2), row([9, 1]), |_| true);
+        locality.insert(number(1), row([1, 2]));
+        locality.insert(number(2), row([9, 1]));
         assert_eq!(locality.find(&id(1)), Some((number(2), 1)));
         locality.forget_pack(number(1));
         assert_eq!(locality.find(&id(1)), Some((number(2), 1)));
@@ -397,9 +358,7 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        /// With the number of those at the end whose place is elsewhere.
-        Insert(u64, Vec<u16>, usize),
-        Entries(u64),
+        Insert(u64, Vec<u16>),
         ForgetPack(u64),
         ForgetChunk(u16),
         Find(u16),
@@ -407,9 +366,7 @@ mod tests {
 
     fn some_step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (0u64..8, prop::collection::vec(0u16..24, 0..6), 0usize..3)
-                .prop_map(|(pack, ids, elsewhere)| Step::Insert(pack, ids, elsewhere)),
-            (0u64..8).prop_map(Step::Entries),
+            (0u64..8, prop::collection::vec(0u16..24, 0..6)).prop_map(|(pack, ids)| Step::Insert(pack, ids)),
             (0u64..8).prop_map(Step::ForgetPack),
             (0u16..24).prop_map(Step::ForgetChunk),
             (0u16..24).prop_map(Step::Find),
@@ -423,25 +380,18 @@ mod tests {
             steps in prop::collection::vec(some_step(), 0..60),
         ) {
             let locality = of_packs(packs);
-            let mut inserted: HashMap<u64, (Vec<u16>, usize)> = HashMap::new();
+            let mut inserted: HashMap<u64, Vec<u16>> = HashMap::new();
             let mut forgotten = std::collections::HashSet::new();
             for step in steps {
                 match step {
-                    Step::Insert(pack, ids, elsewhere) => {
-                        let current = ids.len().saturating_sub(elsewhere);
-                        locality.insert(number(pack), row(ids.iter().copied()), |index| (index as usize) < current);
-                        ids[..current].iter().for_each(|of| { forgotten.remove(of); });
-                        inserted.insert(pack, (ids, current));
-                    }
-                    Step::Entries(pack) => {
-                        if let Some(entries) = locality.entries(number(pack)) {
-                            prop_assert_eq!(entries, row(inserted[&pack].0.iter().copied()));
-                        }
+                    Step::Insert(pack, ids) => {
+                        locality.insert(number(pack), row(ids.iter().copied()));
+                        ids.iter().for_each(|of| { forgotten.remove(of); });
+                        inserted.insert(pack, ids);
                     }
                     Step::ForgetPack(pack) => {
                         locality.forget_pack(number(pack));
                         inserted.remove(&pack);
-                        prop_assert_eq!(locality.entries(number(pack)), None);
                     }
                     Step::ForgetChunk(of) => {
                         locality.forget_chunk(&id(of));
@@ -449,9 +399,7 @@ mod tests {
                     }
                     Step::Find(of) => {
                         if let Some((pack, index)) = locality.find(&id(of)) {
-                            let (ids, current) = &inserted[&pack.counter];
-                            prop_assert_eq!(ids[index as usize], of);
-                            prop_assert!((index as usize) < *current);
+                            prop_assert_eq!(inserted[&pack.counter][index as usize], of);
                             prop_assert!(!forgotten.contains(&of));
                         }
                     }

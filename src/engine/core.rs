@@ -16,7 +16,7 @@ use super::gate::Gate;
 use super::in_flight::InFlight;
 use super::limits::Limits;
 use super::options::Options;
-use super::read::ReadBuffers;
+use super::read::{PackEntries, ReadBuffers};
 use super::revocation::Revocation;
 use super::write::{Compressors, CrcJoin, Slabs};
 use crate::backend::Backend;
@@ -44,6 +44,7 @@ pub(crate) struct Core {
     pub(crate) crc_join: CrcJoin,
     pub(crate) budget: Budget,
     pub(crate) read_buffers: ReadBuffers,
+    pub(crate) pack_entries: Arc<PackEntries>,
     pub(crate) options: Options,
     pub(crate) counters: Arc<Counters>,
     /// Set when the key is taken away.

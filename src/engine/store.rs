@@ -29,7 +29,7 @@ use super::limits::{Limits, Quota};
 use super::log::salvage::Salvage;
 use super::monitor::Watch;
 use super::options::Options;
-use super::read::ReadBuffers;
+use super::read::{PackEntries, ReadBuffers};
 use super::repository::Repository;
 use super::revocation::Revocation;
 use super::status::{Held, Policy};
@@ -131,6 +131,7 @@ pub(super) struct Inner {
     background: Compute,
     budget: Budget,
     read_buffers: ReadBuffers,
+    pack_entries: Arc<PackEntries>,
     pub(super) headers: Mutex<Vec<RepositoryHeader>>,
     open: Mutex<BTreeMap<RepositoryId, Repository>>,
     /// Repositories that are open or being opened, by the key that opens them: reached without waiting for `open`.
@@ -283,6 +284,7 @@ impl Store {
                 background: Compute::background()?,
                 budget: Budget::new(options.options.budget_bytes),
                 read_buffers: ReadBuffers::within(options.options.budget_bytes / 4),
+                pack_entries: Arc::new(PackEntries::within(options.options.budget_bytes / 4)),
                 options: options.options,
                 counters: Arc::default(),
                 headers: Mutex::new(headers),
@@ -581,6 +583,7 @@ impl Store {
             crc_join: CrcJoin::new(Options::slab_bytes(secrets.parameters().chunk_sizes.max())),
             budget: inner.budget.clone(),
             read_buffers: inner.read_buffers.clone(),
+            pack_entries: inner.pack_entries.clone(),
             options: inner.options.clone(),
             counters: inner.counters.clone(),
             gate: inner.gate.clone(),

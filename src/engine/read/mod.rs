@@ -8,11 +8,13 @@
 //! dropped, so nothing that a reader will need is reclaimed under it.
 
 mod buffers;
+mod entries;
 mod fetch;
 mod plan;
 mod reader;
 
 pub(crate) use buffers::ReadBuffers;
+pub(crate) use entries::PackEntries;
 pub(crate) use plan::{hold, manifest_leaves};
 pub(crate) use reader::WINDOW_BYTES;
 pub use reader::{ByteRange, ObjectReader};

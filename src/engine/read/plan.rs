@@ -39,9 +39,8 @@ pub(crate) struct Finder {
     core: Arc<Core>,
     holder: Arc<Holder>,
     recent: Vec<Recent>,
-    /// Whether entries that are read are kept for others. For a short read, since many of these are of one pack; a long one
-    /// would push out what puts look for.
-    keeps_entries: bool,
+    /// Whether the read is one of many of a pack, as far as can be known: what it reads of the catalog is kept for others.
+    is_short: bool,
     /// The place after the last one found: in a run, the next.
     next: Option<(PackNumber, usize)>,
 }
@@ -61,7 +60,7 @@ impl Finder {
             core,
             holder,
             recent: Vec::new(),
-            keeps_entries: false,
+            is_short: false,
             next: None,
         }
     }
@@ -126,9 +125,11 @@ impl Finder {
 
     fn read_entries(&self, number: PackNumber) -> Result<Recent> {
         let core = &self.core;
+        let repository = core.secrets.repository();
+        // So that nothing is kept that was read before a rebuild began.
         let _places = core.places.read();
         let state = core.catalog_state()?;
-        let kept = core.locality.entries(number);
+        let kept = core.pack_entries.get(repository, number);
         let is_kept = kept.is_some();
         let entries = match kept {
             Some(entries) => Some(entries),
@@ -138,15 +139,13 @@ impl Finder {
             let error = Error::data_loss("the catalog does not know a pack of it; run `cairn rebuild`");
             return Err(core.absent(state, error));
         };
-        let is_whole = row.is_whole();
-        if self.keeps_entries && !is_kept {
-            // Which chunks have their place in one that is not whole would have to be looked up one by one.
-            core.locality.insert(number, entries.clone(), |_| is_whole);
+        if self.is_short && !is_kept {
+            core.pack_entries.keep(repository, number, entries.clone());
         }
         Ok(Recent {
             pack: row.name,
             entries,
-            is_whole,
+            is_whole: row.is_whole(),
         })
     }
 
@@ -213,7 +212,7 @@ async fn read_root(finder: &mut Finder, object: &ObjectVersion, root: &ChunkId) 
 /// Hands out the chunks of a range, window by window, reading leaves as they are needed.
 pub(crate) struct Plan {
     pub(crate) finder: Finder,
-    /// Places of the next chunks of the range, if the record itself lists these.
+    /// Places of the next chunks of the range, if they were found when the packs were held.
     listed: VecDeque<Place>,
     leaves: std::vec::IntoIter<LeafRef>,
     chunks: VecDeque<ChunkRef>,
@@ -231,7 +230,7 @@ impl Plan {
         range: Range<u64>,
     ) -> Result<Self> {
         let mut finder = Finder::new(core, holder);
-        finder.keeps_entries = range.end - range.start <= WINDOW_BYTES as u64;
+        finder.is_short = range.end - range.start <= WINDOW_BYTES as u64;
         let (leaves, chunks) = match &object.content {
             Content::Inline(chunks) => (Vec::new(), chunks.clone()),
             Content::Root(root) => (read_root(&mut finder, object, root).await?, Vec::new()),
@@ -246,18 +245,22 @@ impl Plan {
             object_bytes: object.size,
         };
         plan.skip_leaves();
-        plan.find_listed()?;
+        plan.hold_listed()?;
         Ok(plan)
     }
 
-    /// Finds the chunks that the record itself lists, and so holds their packs. Others need not be held from the beginning: what a
-    /// root leads to is released after the root, and whose pack is held is not released.
-    fn find_listed(&mut self) -> Result<()> {
+    /// Holds the packs of chunks that the record itself lists. Others need no hold of their own: what a root leads to
+    /// is released after the root, and whose pack is held is not released.
+    fn hold_listed(&mut self) -> Result<()> {
         let mut at = 0;
         for chunk in &self.chunks {
             let end = at + u64::from(chunk.len);
             if at < self.range.end && end > self.range.start {
-                self.listed.push_back(self.finder.find(&chunk.id)?);
+                match self.finder.is_short {
+                    true => self.listed.push_back(self.finder.find(&chunk.id)?),
+                    // What comes before a chunk that is lost is returned.
+                    false => drop(hold(&self.finder.core, &self.finder.holder, &chunk.id)?),
+                }
             }
             at = end;
         }

@@ -7,7 +7,6 @@ use super::*;
 use crate::catalog::EntriesRow;
 use crate::engine::in_flight::Known;
 use crate::engine::read::WINDOW_BYTES;
-use crate::engine::scrub::quarantine;
 use crate::engine::write::look_up;
 use crate::format::{BlobKind, PackNumber};
 
@@ -158,56 +157,29 @@ async fn one_pack(repository: &Repository, data: &[u8]) -> (PackNumber, EntriesR
 #[tokio::test]
 async fn short_reads_keep_entries_of_packs_and_long_ones_do_not() {
     let repository = store("kept entries").await.repository("default").await.unwrap();
+    let core = repository.core();
     let data = bytes(1, 3 << 20);
     let (pack, entries) = one_pack(&repository, &data).await;
-    let locality = &repository.core().locality;
+    let kept = || core.pack_entries.get(repository.id(), pack);
     assert!(read(&repository, "one pack", ByteRange::All).await == data);
-    assert_eq!(locality.entries(pack), None, "it could push out what puts look for");
+    assert_eq!(kept(), None);
 
     let short = ByteRange::Inclusive { first: 7, last: 99 };
-    for _ in 0..2 {
-        assert!(read(&repository, "one pack", short).await == data[7..=99]);
-        assert_eq!(locality.entries(pack).as_deref(), Some(&entries));
-    }
-    let in_it = entries.entries.iter().filter(|entry| entry.kind == BlobKind::Data);
-    for entry in in_it {
-        assert_eq!(locality.find(&entry.id).unwrap().0, pack, "puts find it there too");
-    }
-}
+    assert!(read(&repository, "one pack", short).await == data[7..=99]);
+    let first = kept().unwrap();
+    assert_eq!(*first, entries);
+    assert!(read(&repository, "one pack", short).await == data[7..=99]);
+    assert!(Arc::ptr_eq(&first, &kept().unwrap()), "they were read once more");
 
-/// A put must not rely on a chunk for lying in a pack that a read needed.
-#[tokio::test]
-async fn entries_that_a_read_keeps_tell_puts_nothing_of_a_pack_with_damage() {
-    let repository = store("kept of damage").await.repository("default").await.unwrap();
-    let core = repository.core();
-    let data = bytes(1, 1 << 20);
-    let (pack, entries) = one_pack(&repository, &data).await;
-    let first = entries.entries.iter().position(|entry| entry.kind == BlobKind::Data);
-    let first = first.unwrap();
-    let id = entries.entries[first].id;
-    assert_eq!(quarantine(core, pack, &[(id, first as u32)]).await.unwrap(), 1);
-
-    let last = data.len() as u64 - 1;
-    let short = ByteRange::Inclusive { first: last, last };
-    assert!(read(&repository, "one pack", short).await == data[last as usize..]);
-    assert_eq!(core.locality.entries(pack).as_deref(), Some(&entries));
-    for entry in &entries.entries {
-        assert_eq!(core.locality.find(&entry.id), None);
-    }
-
-    let again = repository.put("again", data.as_slice(), PutOptions::default()).await;
-    assert_eq!(again.unwrap().new_chunks, 1, "the damaged one, and no other");
-    // The put found the others by the catalog, and made known which lie there.
-    for entry in entries.entries.iter().filter(|entry| entry.kind == BlobKind::Data) {
-        let found = core.locality.find(&entry.id).map(|(pack, _)| pack);
-        assert_eq!(found == Some(pack), entry.id != id);
-    }
-    assert!(read(&repository, "again", ByteRange::All).await == data);
+    repository.rebuild().await.unwrap();
+    assert_eq!(kept(), None, "they may have been of what is no more");
+    assert!(read(&repository, "one pack", short).await == data[7..=99]);
+    assert_eq!(*kept().unwrap(), entries);
 }
 
 #[tokio::test]
-async fn places_read_while_the_catalog_is_made_anew_are_not_kept() {
-    let repository = store("read while made anew").await.repository("default").await.unwrap();
+async fn while_the_catalog_is_made_anew_no_places_are_kept() {
+    let repository = store("kept places").await.repository("default").await.unwrap();
     let core = repository.core();
     let (_, entries) = one_pack(&repository, &bytes(1, 1 << 20)).await;
     let data = entries.entries.iter().filter(|entry| entry.kind == BlobKind::Data);

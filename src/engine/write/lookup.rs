@@ -3,7 +3,6 @@
 //! The order is by cost: chunks on their way, the entries of packs hit lately, the catalog. A hit holds its pack
 //! before it counts. What nobody knows is claimed: the caller stores it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::catalog::{EntriesRow, Lookup};
@@ -107,31 +106,28 @@ fn find_in_catalog(
 
 fn load_locality(core: &Core, pack: PackNumber) -> Result<()> {
     if core.catalog_state().is_err() {
-        // Places that it tells may be told otherwise by what is read of the log after them.
+        // While the catalog is made anew, places change without the caches being told.
         return Ok(());
     }
-    let (Some(row), Some(entries)) = (core.catalog.pack(pack)?, core.catalog.entries(pack)?) else {
+    let (Some(row), Some(mut entries)) = (core.catalog.pack(pack)?, core.catalog.entries(pack)?) else {
         return Ok(());
     };
-    let entries = Arc::new(entries);
-    match row.is_whole() {
-        true => core.locality.insert(pack, entries, |_| true),
-        false => {
-            let current = current(core, pack, &entries)?;
-            core.locality.insert(pack, entries, |index| current.contains(&index));
-        }
+    if !row.is_whole() {
+        keep_current(core, pack, &mut entries)?;
     }
+    core.locality.insert(pack, Arc::new(entries));
     Ok(())
 }
 
-/// The entries whose chunk has its place here and not in another pack: that pack is the one to hold.
-fn current(core: &Core, pack: PackNumber, entries: &EntriesRow) -> Result<HashSet<u32>> {
-    let mut current = HashSet::with_capacity(entries.entries.len());
-    for (index, entry) in (0..).zip(&entries.entries) {
+/// Drops entries whose chunk has its place in another pack: that pack is the one to hold.
+fn keep_current(core: &Core, pack: PackNumber, entries: &mut EntriesRow) -> Result<()> {
+    let mut kept = Vec::with_capacity(entries.entries.len());
+    for entry in entries.entries.drain(..) {
         let row = core.catalog.chunk(&entry.id)?;
         if row.is_some_and(|row| row.pack == pack && !row.quarantined) {
-            current.insert(index);
+            kept.push(entry);
         }
     }
-    Ok(current)
+    entries.entries = kept;
+    Ok(())
 }

@@ -104,7 +104,6 @@ async fn make(core: &Arc<Core>, progress: &RebuildProgress, salvages: bool) -> R
             resume::begin(core)?;
             goes_on = true;
         }
-        forget_places(core);
         let mut state = Rebuild::new(core, &directories, progress);
         let Some((name, root)) = base else {
             break (state, beyond);
@@ -144,12 +143,10 @@ async fn make(core: &Arc<Core>, progress: &RebuildProgress, salvages: bool) -> R
 /// From here on the catalog says nothing about what is missing. One that did not come to its end has left the number odd.
 fn mark_begun(core: &Core) {
     core.rebuilds.fetch_or(1, Ordering::AcqRel);
-}
-
-/// Whoever reads places now does so without keeping them, and whoever read them before has kept them by now.
-fn forget_places(core: &Core) {
+    // Who reads places from now on keeps none in a cache, and who read them before has kept them by now.
     let _places = core.places.write();
     core.locality.clear();
+    core.pack_entries.forget(core.secrets.repository());
 }
 
 struct Rebuild<'a> {
