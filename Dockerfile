@@ -1,14 +1,12 @@
-# The agent as an image that holds one static program, the certificates it trusts, and the licences.
+# The agent as an image that holds one program, the C library it is linked with, the certificates it trusts, and the licences.
 #
 #   docker build -t cairn-agent .
 #   docker run --read-only -v store:/store -v ./cairn.toml:/cairn.toml:ro cairn-agent serve --config /cairn.toml
 #
-# musl and not a static glibc: glibc loads the resolver at run time, so a static program of it cannot look up names.
-FROM rust:1.95.0-alpine AS build
+# glibc, and not musl, with which the program would be all there is: docs/performance.md, "Memory", has what that would cost.
+FROM rust:1.95.0-bookworm AS build
 
-# Not pinned: Alpine drops old packages, so a pinned version would stop building within weeks.
-# hadolint ignore=DL3018
-RUN apk add --no-cache build-base ca-certificates cmake linux-headers
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 
 WORKDIR /src
 
@@ -27,8 +25,15 @@ COPY src src
 RUN touch src/lib.rs src/bin/cairn/main.rs \
     && cargo build --locked --profile dist --bin cairn
 
+# What it needs at run time, as the system here has it. Names of hosts are looked up in the order that everybody expects.
+RUN mkdir -p target/image/etc target/image/licenses \
+    && ldd target/dist/cairn | grep -o '/[^ ]*' | xargs cp --parents --dereference --target-directory=target/image \
+    && cp /usr/share/doc/libc6/copyright target/image/licenses/libc6 \
+    && cp /usr/share/doc/libgcc-s1/copyright target/image/licenses/libgcc-s1 \
+    && echo 'hosts: files dns' >target/image/etc/nsswitch.conf
+
 COPY scripts scripts
-RUN scripts/third-party-licences >target/third-party
+RUN scripts/third-party-licences >target/image/licenses/third-party
 
 FROM scratch
 
@@ -37,8 +42,8 @@ LABEL org.opencontainers.image.title="cairn-agent" \
       org.opencontainers.image.licenses="Apache-2.0"
 
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /src/target/image /
 COPY LICENSE /licenses/LICENSE
-COPY --from=build /src/target/third-party /licenses/third-party
 COPY --from=build /src/target/dist/cairn /cairn
 
 # Any other user does as well, as long as it may write to the store and the catalog: the image has no file that it needs to

@@ -29,6 +29,9 @@ fn it_answers_over_tcp_and_the_socket_and_ends_in_order() {
     assert!(!socket.exists(), "the socket is still there");
     let line = home.run(&["healthcheck", "--http", &http]);
     line.fails(1, &["not ready"]);
+    let address = format!("unix://{}", socket.display());
+    let line = home.run(&["healthcheck", "--agent", &address]);
+    line.fails(1, &["not ready", "No such file"]);
     assert_eq!(home.get("before"), b"hello");
 }
 

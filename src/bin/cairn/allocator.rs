@@ -11,32 +11,16 @@
 //! asked for as huge pages, where the system gives such to who asks: a put of a gibibyte that does not compress then takes 5,000 to 8,000
 //! page faults instead of 35,000 to 48,000, and a fifth less time on a disk.
 //!
-//! musl's own has one lock for all threads. With it the static program of the image took 170 to 200 us of processor time for each of
-//! 100,000 small puts, and 5.2 s for a get of 2 GiB; with jemalloc, as many arenas as processors and pages that go back after a second,
-//! 130 to 170 us and 4.7 s. 64 clients with 40 MiB each have 155 MiB resident then, as with glibc.
-//!
-//! Both read their settings when the process starts, so the process starts anew, once.
+//! glibc reads its settings when the process starts, so the process starts anew, once.
 
 use std::num::NonZeroUsize;
 use std::os::unix::process::CommandExt;
 
-#[cfg(target_env = "musl")]
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
-/// Where the allocator looks for its settings, and one of those that this program makes.
-#[cfg(target_env = "gnu")]
-const VARIABLE: (&str, &str) = ("GLIBC_TUNABLES", "mmap_threshold");
-#[cfg(not(target_env = "gnu"))]
-const VARIABLE: (&str, &str) = ("_RJEM_MALLOC_CONF", "narenas");
-
-#[cfg(target_env = "gnu")]
-const SEPARATOR: char = ':';
-#[cfg(not(target_env = "gnu"))]
-const SEPARATOR: char = ',';
+/// Where glibc looks for its settings, and one of those that this program makes.
+const VARIABLE: &str = "GLIBC_TUNABLES";
+const OURS: &str = "mmap_threshold";
 
 /// The settings for so many processors.
-#[cfg(target_env = "gnu")]
 fn settings(processors: usize) -> String {
     /// Buffers of this length and more are the system's.
     const THRESHOLD: &str = "glibc.malloc.mmap_threshold=524288";
@@ -49,20 +33,11 @@ fn settings(processors: usize) -> String {
     format!("{ARENAS}={processors}:{THRESHOLD}:{TRIM}:{HUGE_PAGES}")
 }
 
-/// The settings for so many processors.
-#[cfg(not(target_env = "gnu"))]
-fn settings(processors: usize) -> String {
-    /// How long a page that was freed waits for another use before it goes back to the system.
-    const DECAY: &str = "dirty_decay_ms:1000,muzzy_decay_ms:0";
-    format!("narenas:{processors},{DECAY}")
-}
-
 /// Replaces this process by the same program with the same arguments and the settings made, unless somebody has made them.
 /// Returns if that has happened already, or cannot be.
 pub(crate) fn settle() {
-    let (variable, ours) = VARIABLE;
-    let given = std::env::var(variable).unwrap_or_default();
-    if given.contains(ours) {
+    let given = std::env::var(VARIABLE).unwrap_or_default();
+    if given.contains(OURS) {
         // The system calls a process after the file it was started from, which was `/proc/self/exe`.
         let _ = rustix::thread::set_name(c"cairn");
         return;
@@ -70,7 +45,7 @@ pub(crate) fn settle() {
     let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let mut settings = settings(processors);
     if !given.is_empty() {
-        settings.push(SEPARATOR);
+        settings.push(':');
         settings.push_str(&given);
     }
     let mut arguments = std::env::args_os();
@@ -78,7 +53,7 @@ pub(crate) fn settle() {
     let error = std::process::Command::new("/proc/self/exe")
         .arg0(name)
         .args(arguments)
-        .env(variable, settings)
+        .env(VARIABLE, settings)
         .exec();
     // It only costs memory.
     tracing::debug!(%error, "the allocator stays as it is");

@@ -122,6 +122,16 @@ pub(crate) fn name_some<T: Display>(names: &[T]) -> String {
     shown.join(", ")
 }
 
+/// The last cause of what a library says: those between only say that something failed.
+#[cfg(feature = "serve")]
+pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost.to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use cairn_agent::http;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, innermost};
 
 const HTTP_DEFAULT: &str = "127.0.0.1:7421";
 /// An agent that needs longer is not well.
@@ -54,7 +54,7 @@ async fn ask_http(address: String) -> Result<(), String> {
 
 async fn ask_grpc(address: String) -> Result<(), String> {
     let endpoint = tonic::transport::Endpoint::from_shared(address).map_err(|error| error.to_string())?;
-    let channel = endpoint.connect().await.map_err(|error| error.to_string())?;
+    let channel = endpoint.connect().await.map_err(|error| innermost(&error))?;
     let request = HealthCheckRequest { service: String::new() };
     let answer = HealthClient::new(channel).check(request).await;
     match answer

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, innermost};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a silent connection is asked for a sign of life, and how long that may take: puts and maintenance wait for
@@ -52,8 +52,7 @@ impl Address {
         }
         let mut endpoint = Endpoint::from_shared(text.to_owned()).map_err(|_| wrong(&"is not an address"))?;
         if scheme == "https" {
-            let refused =
-                |error| Failure::usage(format!("--tls-ca, --tls-cert, --tls-key: {}", super::innermost(&error)));
+            let refused = |error| Failure::usage(format!("--tls-ca, --tls-cert, --tls-key: {}", innermost(&error)));
             endpoint = endpoint.tls_config(tls.config()?).map_err(refused)?;
         }
         Ok(Self {

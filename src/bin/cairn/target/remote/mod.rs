@@ -13,7 +13,7 @@ pub(crate) use get::Reader;
 pub(crate) use repository::Repository;
 pub(crate) use watch::Watch;
 
-use std::error::Error as StdError;
+use std::error::Error as _;
 use std::sync::Arc;
 
 use tonic::transport::Channel;
@@ -27,6 +27,7 @@ use proto::agent_client::AgentClient;
 use proto::keys_client::KeysClient;
 use proto::repositories_client::RepositoriesClient;
 
+use crate::failure::innermost;
 use crate::progress::Counter;
 use crate::target::{Evacuated, Key};
 
@@ -138,13 +139,4 @@ impl Agent {
     fn repositories_client(&self) -> RepositoriesClient<Channel> {
         RepositoriesClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
-}
-
-/// The last cause: the libraries between only say that something failed.
-fn innermost(error: &(dyn StdError + 'static)) -> String {
-    let mut innermost = error;
-    while let Some(cause) = innermost.source() {
-        innermost = cause;
-    }
-    innermost.to_string()
 }
