@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+#[cfg(feature = "serve")]
 use crate::engine::Reason;
 use crate::{backend, keys};
 
