@@ -73,12 +73,17 @@ impl Finder {
         if let Some(place) = self.follow_run(id) {
             return Ok(place);
         }
-        let row = hold(&self.core, &self.holder, id)?;
+        let row = self.hold(id)?;
         if row.is_lost() {
             return Err(Error::data_loss("a chunk of it is in no pack that can be read"));
         }
         // One in quarantine is tried all the same: its pack may have been restored since.
         self.place(row.pack, row.index as usize)
+    }
+
+    /// Holds the pack in which the blob with this id is.
+    fn hold(&self, id: &ChunkId) -> Result<ChunkRow> {
+        hold(&self.core, &self.holder, id)
     }
 
     /// In a run the next chunk lies behind the last, in a pack that is held already.
@@ -256,10 +261,11 @@ impl Plan {
         for chunk in &self.chunks {
             let end = at + u64::from(chunk.len);
             if at < self.range.end && end > self.range.start {
-                match self.finder.is_short {
-                    true => self.listed.push_back(self.finder.find(&chunk.id)?),
+                if self.finder.is_short {
+                    self.listed.push_back(self.finder.find(&chunk.id)?);
+                } else {
                     // What comes before a chunk that is lost is returned.
-                    false => drop(hold(&self.finder.core, &self.finder.holder, &chunk.id)?),
+                    self.finder.hold(&chunk.id)?;
                 }
             }
             at = end;
