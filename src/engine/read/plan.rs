@@ -217,8 +217,6 @@ async fn read_root(finder: &mut Finder, object: &ObjectVersion, root: &ChunkId) 
 /// Hands out the chunks of a range, window by window, reading leaves as they are needed.
 pub(crate) struct Plan {
     pub(crate) finder: Finder,
-    /// Places of the next chunks of the range, if they were found when the packs were held.
-    listed: VecDeque<Place>,
     leaves: std::vec::IntoIter<LeafRef>,
     chunks: VecDeque<ChunkRef>,
     /// Where the next chunk begins in the object.
@@ -242,7 +240,6 @@ impl Plan {
         };
         let mut plan = Self {
             finder,
-            listed: VecDeque::new(),
             leaves: leaves.into_iter(),
             chunks: chunks.into(),
             at: 0,
@@ -255,18 +252,14 @@ impl Plan {
     }
 
     /// Holds the packs of chunks that the record itself lists. Others need no hold of their own: what a root leads to
-    /// is released after the root, and whose pack is held is not released.
-    fn hold_listed(&mut self) -> Result<()> {
+    /// is released after the root, and whose pack is held is not released. Where they are is looked up again when they are read:
+    /// a damaged one may have been put again by then, and whoever holds its pack holds the new one too.
+    fn hold_listed(&self) -> Result<()> {
         let mut at = 0;
         for chunk in &self.chunks {
             let end = at + u64::from(chunk.len);
             if at < self.range.end && end > self.range.start {
-                if self.finder.is_short {
-                    self.listed.push_back(self.finder.find(&chunk.id)?);
-                } else {
-                    // What comes before a chunk that is lost is returned.
-                    self.finder.hold(&chunk.id)?;
-                }
+                self.finder.hold(&chunk.id)?;
             }
             at = end;
         }
@@ -341,10 +334,6 @@ impl Plan {
 
     /// Finds where the chunks of a window are, and holds their packs.
     pub(crate) fn places(&mut self, window: &[Wanted]) -> Result<Vec<Place>> {
-        let place = |wanted: &Wanted| match self.listed.pop_front() {
-            Some(place) => Ok(place),
-            None => self.finder.find(&wanted.chunk.id),
-        };
-        window.iter().map(place).collect()
+        window.iter().map(|wanted| self.finder.find(&wanted.chunk.id)).collect()
     }
 }

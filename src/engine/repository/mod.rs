@@ -135,8 +135,7 @@ impl Repository {
     /// Opens an object for reading, whole or in part. The version is fixed from here on, whatever is written meanwhile.
     ///
     /// # Errors
-    /// `ObjectNotFound`; `InvalidRange` if the range does not lie in the object; `DataLoss` if its manifest is damaged, or a chunk
-    /// that its record lists is known to be lost.
+    /// `ObjectNotFound`; `InvalidRange` if the range does not lie in the object; `DataLoss` if its manifest is damaged.
     pub async fn get(&self, name: &str, range: ByteRange) -> Result<ObjectReader> {
         let mut object = self.object(name)?;
         loop {
