@@ -5,6 +5,8 @@ mod rows;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -315,17 +317,37 @@ fn a_commit_is_in_the_files_without_persist_or_a_clean_end() {
     );
 }
 
-fn copy_directory(from: &std::path::Path, to: &std::path::Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_directory(&entry.path(), &target);
+/// A copy of files while whoever has them open goes on: of a moment in which none came, grew or went.
+fn copy_directory(from: &Path, to: &Path) {
+    loop {
+        fs::create_dir_all(to).unwrap();
+        let before = files_of(from).ok();
+        let copied = before.as_ref().is_some_and(|files| {
+            files.keys().all(|path| {
+                let target = to.join(path.strip_prefix(from).unwrap());
+                fs::create_dir_all(target.parent().unwrap()).unwrap();
+                fs::copy(path, target).is_ok()
+            })
+        });
+        if copied && files_of(from).ok() == before {
+            return;
+        }
+        fs::remove_dir_all(to).unwrap();
+    }
+}
+
+/// The files below a directory, with their lengths.
+fn files_of(directory: &Path) -> io::Result<BTreeMap<PathBuf, u64>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            files.extend(files_of(&entry.path())?);
         } else {
-            fs::copy(entry.path(), target).unwrap();
+            files.insert(entry.path(), entry.metadata()?.len());
         }
     }
+    Ok(files)
 }
 
 fn open_error(location: &Location) -> Error {

@@ -1,12 +1,10 @@
 //! Operations that wait until a test lets them go on: so a test decides in which order the steps of several agents
 //! happen, and what comes after its caller has gone.
 
-use std::sync::Arc;
-
 use object_store::{PutResult, Result};
 use tokio::sync::oneshot;
 
-use super::{Faulty, Kind, Operation, Work};
+use super::{Faulty, Gate, Kind, Operation, Work};
 
 /// An operation that waits.
 pub(super) struct Held {
@@ -29,9 +27,9 @@ pub struct Waiting {
 }
 
 impl Faulty {
-    /// From now on operations that the gate accepts wait for [`Faulty::release`].
+    /// From now on operations that the gate accepts wait for [`Faulty::release`]. The gate is not to ask this store anything.
     pub fn hold(&self, gate: impl Fn(Kind, &str) -> bool + Send + Sync + 'static) {
-        self.shared.state.lock().gate = Some(Arc::new(gate));
+        self.shared.state.lock().gate = Some(Box::new(gate));
     }
 
     /// From now on nothing waits; what waits already goes on waiting.
@@ -116,8 +114,10 @@ impl Faulty {
         operation: &Operation,
         work: Work,
     ) -> std::result::Result<Work, oneshot::Receiver<Result<Option<PutResult>>>> {
-        let gate = self.shared.state.lock().gate.clone();
-        if !gate.is_some_and(|gate| gate(operation.kind, &operation.path)) {
+        // In one step: whoever says that nothing waits any more sees all that does.
+        let mut state = self.shared.state.lock();
+        let waits = |gate: &Gate| gate(operation.kind, &operation.path);
+        if !state.gate.as_ref().is_some_and(waits) {
             return Ok(work);
         }
         let (answer, answered) = oneshot::channel();
@@ -126,7 +126,8 @@ impl Faulty {
             work,
             answer,
         };
-        self.shared.state.lock().held.insert(operation.number, held);
+        state.held.insert(operation.number, held);
+        drop(state);
         self.shared.changed.notify_waiters();
         Err(answered)
     }

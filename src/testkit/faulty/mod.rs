@@ -68,7 +68,7 @@ pub enum Saying {
 type Delay = (fn(&str) -> bool, usize);
 
 /// Whether an operation waits until it is told to go on.
-type Gate = Arc<dyn Fn(Kind, &str) -> bool + Send + Sync>;
+type Gate = Box<dyn Fn(Kind, &str) -> bool + Send + Sync>;
 
 /// A store over another one. Clones share the journal and the faults.
 #[derive(Clone)]
