@@ -1,4 +1,4 @@
-# The agent as an image that holds one program, the C library it is linked with, the certificates it trusts, and the licences.
+# The agent as an image that holds one program, the libraries it is linked with, the certificates it trusts, and the licences.
 #
 #   docker build -t cairn-agent .
 #   docker run --read-only -v store:/store -v ./cairn.toml:/cairn.toml:ro cairn-agent serve --config /cairn.toml

@@ -2,13 +2,19 @@
 //! done in the process?
 //!
 //! Client and agent share this process and its cores, each with a runtime of its own, as they would share a machine.
-//! Data, and where packs go, as in the bench `engine`: random and text-like bytes, a directory in memory.
+//! Data, and where packs go, as in the bench `engine`: random and text-like bytes, a directory in memory. Objects of 4 KiB
+//! go to the temporary directory, which should be on a disk: what they wait for is part of the question.
 
+#[path = "../src/bin/cairn/allocator.rs"]
+mod allocator;
+mod callers;
 mod streams;
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,12 +27,15 @@ use cairn_agent::service::proto::{GetRequest, PutHeader, PutRequest};
 use cairn_agent::service::proto::{get_response, put_request, put_response};
 use cairn_agent::service::server::{Access, Listener, Pool, ServerOptions, serve};
 use cairn_agent::service::{Agent, AgentSettings, routes};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
+use callers::by_callers;
 use streams::{STREAM_LEN, directory, random, text};
 
 const REPOSITORY: &str = "default";
@@ -43,14 +52,13 @@ struct Place {
 }
 
 impl Place {
-    fn new(agent: &Runtime, client: &Runtime) -> Self {
-        let directory = directory();
+    fn new(directory: tempfile::TempDir, runtimes: &Runtimes) -> Self {
         let mut options = StoreOptions::in_memory("bench").expect("random bytes");
         options.location = Location::Directory(directory.path().join("store"));
         options.catalog = catalog::Location::Directory(directory.path().join("catalog"));
         let socket = directory.path().join("socket");
         let (end, ended) = oneshot::channel();
-        let (repository, serving) = agent.block_on(async {
+        let (repository, serving) = runtimes.agent.block_on(async {
             let new = NewRepository::named(REPOSITORY).expect("a name");
             let store = Store::open_or_create(options, new).await.expect("a store");
             let repository = store.repository(REPOSITORY).await.expect("the repository");
@@ -71,20 +79,28 @@ impl Place {
         });
         Self {
             repository,
-            client: client.block_on(connect(&socket)),
+            client: runtimes.client.block_on(connect(&socket)),
             end: Some(end),
             serving: Some(serving),
             _directory: directory,
         }
     }
 
-    fn end(mut self, agent: &Runtime) {
+    /// Who asks this way, and where.
+    fn asker<'a>(&self, way: Way, runtimes: &'a Runtimes) -> (&'a Runtime, Asker) {
+        match way {
+            Way::InTheProcess => (&runtimes.agent, Asker::Near(self.repository.clone())),
+            Way::OverASocket => (&runtimes.client, Asker::Far(self.client.clone())),
+        }
+    }
+
+    fn end(mut self, runtimes: &Runtimes) {
         drop(self.client);
         drop(self.end.take());
         if let Some(serving) = self.serving.take() {
-            agent.block_on(serving).expect("the agent ends");
+            runtimes.agent.block_on(serving).expect("the agent ends");
         }
-        agent.block_on(self.repository.close());
+        runtimes.agent.block_on(self.repository.close());
     }
 }
 
@@ -95,6 +111,49 @@ async fn connect(socket: &Path) -> DataPathClient<Channel> {
         .initial_connection_window_size(16 << 20);
     let channel = endpoint.connect().await.expect("the agent");
     DataPathClient::new(channel).max_decoding_message_size(2 << 20)
+}
+
+/// How an agent is asked.
+#[derive(Clone, Copy)]
+enum Way {
+    InTheProcess,
+    OverASocket,
+}
+
+impl Way {
+    const ALL: [Self; 2] = [Self::InTheProcess, Self::OverASocket];
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InTheProcess => "in the process",
+            Self::OverASocket => "over a socket",
+        })
+    }
+}
+
+/// Who asks.
+#[derive(Clone)]
+enum Asker {
+    Near(Repository),
+    Far(DataPathClient<Channel>),
+}
+
+impl Asker {
+    async fn put(&mut self, name: &str, data: &Bytes) {
+        match self {
+            Self::Near(repository) => put(repository, name, data).await,
+            Self::Far(client) => put_remote(client, name, data).await,
+        }
+    }
+
+    async fn get(&mut self, name: &str) {
+        match self {
+            Self::Near(repository) => get(repository, name).await,
+            Self::Far(client) => get_remote(client, name).await,
+        }
+    }
 }
 
 /// A put in the process.
@@ -162,72 +221,134 @@ async fn get_remote(client: &mut DataPathClient<Channel>, name: &str) {
     assert!(ended, "a read has an end");
 }
 
-fn timed(runtime: &Runtime, work: impl Future<Output = ()>) -> Duration {
+/// The agent's, with a thread for each core, and the client's, with one.
+struct Runtimes {
+    agent: Runtime,
+    client: Runtime,
+}
+
+impl Runtimes {
+    fn new() -> Self {
+        let runtime = |threads| {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(threads)
+                .enable_all()
+                .build()
+                .expect("a runtime")
+        };
+        let all = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self {
+            agent: runtime(all),
+            client: runtime(1),
+        }
+    }
+}
+
+fn timed(runtime: &Runtime, work: impl Future) -> Duration {
     let start = Instant::now();
     runtime.block_on(work);
     start.elapsed()
 }
 
-fn grpc(c: &mut Criterion) {
-    let runtime = |threads| {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads)
-            .enable_all()
-            .build()
-            .expect("a runtime")
-    };
-    let all = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let (agent, client) = (runtime(all), runtime(1));
+fn streams(c: &mut Criterion) {
+    let runtimes = Runtimes::new();
     let mut group = c.benchmark_group("grpc");
     group.throughput(Throughput::Bytes(STREAM_LEN as u64)).sample_size(10);
     for (kind, data) in [("random", random()), ("text", text())] {
         let data = Bytes::from(data);
-        // Each put of new data needs a store that has not seen it.
-        let fresh = |work: &dyn Fn(&mut Place) -> Duration| {
-            let mut place = Place::new(&agent, &client);
-            let time = work(&mut place);
-            place.end(&agent);
-            time
-        };
-        group.bench_function(BenchmarkId::new("put", format!("{kind}, in the process")), |b| {
-            b.iter_custom(|rounds| {
-                let once = || fresh(&|place| timed(&agent, put(&place.repository, "a", &data)));
-                (0..rounds).map(|_| once()).sum()
-            })
-        });
-        group.bench_function(BenchmarkId::new("put", format!("{kind}, over a socket")), |b| {
-            b.iter_custom(|rounds| {
-                let once = || fresh(&|place| timed(&client, put_remote(&mut place.client, "a", &data)));
-                (0..rounds).map(|_| once()).sum()
-            })
-        });
-        let mut place = Place::new(&agent, &client);
-        agent.block_on(put(&place.repository, "a", &data));
-        group.bench_function(BenchmarkId::new("put again", format!("{kind}, in the process")), |b| {
-            b.iter_custom(|rounds| {
-                let once = |_| timed(&agent, put(&place.repository, "b", &data));
-                (0..rounds).map(once).sum()
-            })
-        });
-        group.bench_function(BenchmarkId::new("put again", format!("{kind}, over a socket")), |b| {
-            b.iter_custom(|rounds| {
-                let once = |_| timed(&client, put_remote(&mut place.client, "b", &data));
-                (0..rounds).map(once).sum()
-            })
-        });
-        group.bench_function(BenchmarkId::new("get", format!("{kind}, in the process")), |b| {
-            b.iter_custom(|rounds| (0..rounds).map(|_| timed(&agent, get(&place.repository, "a"))).sum())
-        });
-        group.bench_function(BenchmarkId::new("get", format!("{kind}, over a socket")), |b| {
-            b.iter_custom(|rounds| {
-                let once = |_| timed(&client, get_remote(&mut place.client, "a"));
-                (0..rounds).map(once).sum()
-            })
-        });
-        place.end(&agent);
+        for way in Way::ALL {
+            // Each put of new data needs a store that has not seen it.
+            let once = || {
+                let place = Place::new(directory(), &runtimes);
+                let (runtime, mut asker) = place.asker(way, &runtimes);
+                let time = timed(runtime, asker.put("a", &data));
+                drop(asker);
+                place.end(&runtimes);
+                time
+            };
+            group.bench_function(BenchmarkId::new("put", format!("{kind}, {way}")), |b| {
+                b.iter_custom(|rounds| (0..rounds).map(|_| once()).sum())
+            });
+        }
+        let place = Place::new(directory(), &runtimes);
+        runtimes.agent.block_on(put(&place.repository, "a", &data));
+        for way in Way::ALL {
+            let (runtime, mut asker) = place.asker(way, &runtimes);
+            group.bench_function(BenchmarkId::new("put again", format!("{kind}, {way}")), |b| {
+                b.iter_custom(|rounds| (0..rounds).map(|_| timed(runtime, asker.put("b", &data))).sum())
+            });
+            group.bench_function(BenchmarkId::new("get", format!("{kind}, {way}")), |b| {
+                b.iter_custom(|rounds| (0..rounds).map(|_| timed(runtime, asker.get("a"))).sum())
+            });
+        }
+        place.end(&runtimes);
     }
     group.finish();
 }
 
-criterion_group!(benches, grpc);
-criterion_main!(benches);
+/// Objects of 4 KiB that do not compress, by one caller, and by many at once over one connection.
+fn small_objects(c: &mut Criterion) {
+    /// A step through the objects that has no factor in common with their number, likely.
+    const STEP: u64 = 7_919;
+    let runtimes = Runtimes::new();
+    let directory = tempfile::tempdir().expect("a directory for the store");
+    let place = Place::new(directory, &runtimes);
+    let objects = AtomicU64::new(0);
+    let mut group = c.benchmark_group("grpc small");
+    group.sample_size(10);
+    for (callers, turns) in [(1, 200), (64, 6_400)] {
+        group.throughput(Throughput::Elements(turns));
+        for way in Way::ALL {
+            let (runtime, asker) = place.asker(way, &runtimes);
+            group.bench_function(BenchmarkId::new("put", format!("{way}, callers: {callers}")), |b| {
+                b.iter_custom(|rounds| {
+                    let first = objects.fetch_add(rounds * turns, Ordering::Relaxed);
+                    let asker = asker.clone();
+                    let once = move |turn| {
+                        let (mut asker, number) = (asker.clone(), first + turn);
+                        async move { asker.put(&name(number), &object(number)).await }
+                    };
+                    timed(runtime, by_callers(callers, rounds * turns, once))
+                })
+            });
+        }
+    }
+    let objects = objects.into_inner();
+    for (callers, turns) in [(1, 200), (64, 6_400)] {
+        group.throughput(Throughput::Elements(turns));
+        for way in Way::ALL {
+            let (runtime, asker) = place.asker(way, &runtimes);
+            group.bench_function(BenchmarkId::new("get", format!("{way}, callers: {callers}")), |b| {
+                b.iter_custom(|rounds| {
+                    let asker = asker.clone();
+                    let once = move |turn| {
+                        let mut asker = asker.clone();
+                        async move { asker.get(&name(turn * STEP % objects)).await }
+                    };
+                    timed(runtime, by_callers(callers, rounds * turns, once))
+                })
+            });
+        }
+    }
+    group.finish();
+    place.end(&runtimes);
+}
+
+fn name(number: u64) -> String {
+    format!("object {number}")
+}
+
+fn object(number: u64) -> Bytes {
+    let mut bytes = vec![0; 4 << 10];
+    ChaCha8Rng::seed_from_u64(number).fill_bytes(&mut bytes);
+    bytes.into()
+}
+
+criterion_group!(benches, streams, small_objects);
+
+/// With the allocator as the program settles it.
+fn main() {
+    allocator::settle();
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}

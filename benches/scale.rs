@@ -14,6 +14,7 @@
 
 #[path = "../src/bin/cairn/allocator.rs"]
 mod allocator;
+mod callers;
 mod process;
 mod rows;
 
@@ -22,7 +23,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -37,6 +37,7 @@ use cairn_agent::format::{Kek, PackNumber};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use callers::by_callers;
 use process::{MIB, bytes_under, cpu_seconds, memory_mib, mib};
 use rows::{chunk_row, entries_row};
 
@@ -97,33 +98,21 @@ async fn small() {
     let fsync = fsync_time(directory.path());
     let appended = appends(directory.path());
     let (store, repository) = open(directory.path()).await;
-    let next = Arc::new(AtomicU64::new(0));
     let (start, cpu) = (Instant::now(), cpu_seconds());
-    let callers: Vec<_> = (0..CALLERS)
-        .map(|_| {
-            let (repository, next) = (repository.clone(), next.clone());
-            tokio::spawn(async move {
-                let mut times = Vec::new();
-                let mut object = vec![0; OBJECT_LEN];
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= OBJECTS {
-                        return times;
-                    }
-                    ChaCha8Rng::seed_from_u64(number).fill_bytes(&mut object);
-                    let start = Instant::now();
-                    let name = format!("object {number}");
-                    let put = repository.put(&name, object.as_slice(), PutOptions::default());
-                    put.await.expect("a put");
-                    times.push(start.elapsed());
-                }
-            })
-        })
-        .collect();
-    let mut times = Vec::new();
-    for caller in callers {
-        times.extend(caller.await.expect("a caller"));
-    }
+    let putting = repository.clone();
+    let mut times = by_callers(CALLERS, OBJECTS, move |number| {
+        let repository = putting.clone();
+        async move {
+            let mut object = vec![0; OBJECT_LEN];
+            ChaCha8Rng::seed_from_u64(number).fill_bytes(&mut object);
+            let start = Instant::now();
+            let name = format!("object {number}");
+            let put = repository.put(&name, object.as_slice(), PutOptions::default());
+            put.await.expect("a put");
+            start.elapsed()
+        }
+    })
+    .await;
     let seconds = start.elapsed().as_secs_f64();
     let cpu = cpu_seconds() - cpu;
     let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
@@ -169,32 +158,22 @@ async fn small_gets(what: &str, repository: &Repository, objects: u64) {
     /// A step through the objects that has no factor in common with their number.
     const STEP: u64 = 7_919;
     for callers in [1, CALLERS] {
-        let gets = objects * callers.min(2) / 4;
-        let next = Arc::new(AtomicU64::new(0));
+        let gets = if callers == 1 { objects / 4 } else { objects / 2 };
         let start = Instant::now();
-        let callers_at_work: Vec<_> = (0..callers)
-            .map(|_| {
-                let (repository, next) = (repository.clone(), next.clone());
-                tokio::spawn(async move {
-                    loop {
-                        let turn = next.fetch_add(1, Ordering::Relaxed);
-                        if turn >= gets {
-                            return;
-                        }
-                        let name = format!("object {}", turn * STEP % objects);
-                        let mut reader = repository.get(&name, ByteRange::All).await.expect("a get");
-                        let mut len = 0;
-                        while let Some(bytes) = reader.next().await.expect("bytes") {
-                            len += bytes.len();
-                        }
-                        assert_eq!(len, OBJECT_LEN);
-                    }
-                })
-            })
-            .collect();
-        for caller in callers_at_work {
-            caller.await.expect("a caller");
-        }
+        let reading = repository.clone();
+        by_callers(callers, gets, move |turn| {
+            let repository = reading.clone();
+            async move {
+                let name = format!("object {}", turn * STEP % objects);
+                let mut reader = repository.get(&name, ByteRange::All).await.expect("a get");
+                let mut len = 0;
+                while let Some(bytes) = reader.next().await.expect("bytes") {
+                    len += bytes.len();
+                }
+                assert_eq!(len, OBJECT_LEN);
+            }
+        })
+        .await;
         println!(
             "small: {:.0} gets/s {what}, callers: {callers}",
             gets as f64 / start.elapsed().as_secs_f64()

@@ -254,7 +254,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::codec::Codec;
 
     fn number(counter: u64) -> PackNumber {
         PackNumber { epoch: 1, counter }
@@ -266,21 +265,11 @@ mod tests {
         ChunkId(id)
     }
 
-    fn entry(id: ChunkId, kind: BlobKind) -> Entry {
-        Entry {
-            id,
-            kind,
-            offset: 0,
-            stored_len: 17,
-            plain_len: 1,
-            codec: Codec::Raw,
-            birth: 0,
-            ordinal: 0,
-        }
-    }
-
     fn row(ids: impl IntoIterator<Item = u16>) -> Arc<EntriesRow> {
-        let entries = ids.into_iter().map(|of| entry(id(of), BlobKind::Data)).collect();
+        let entries = ids
+            .into_iter()
+            .map(|of| Entry::of_one_byte(id(of), BlobKind::Data))
+            .collect();
         Arc::new(EntriesRow {
             births: Vec::new(),
             entries,
@@ -296,9 +285,9 @@ mod tests {
     fn data_is_found_and_manifests_are_not() {
         let locality = Locality::new(1 << 20);
         let entries = vec![
-            entry(id(1), BlobKind::Leaf),
-            entry(id(2), BlobKind::Data),
-            entry(id(3), BlobKind::Root),
+            Entry::of_one_byte(id(1), BlobKind::Leaf),
+            Entry::of_one_byte(id(2), BlobKind::Data),
+            Entry::of_one_byte(id(3), BlobKind::Root),
         ];
         locality.insert(
             number(1),

@@ -80,6 +80,21 @@ impl Entry {
     /// Length in stored structures.
     pub const LEN: usize = 32 + 1 + 1 + 2 + 4 + 4 + 4 + 4;
 
+    /// Of one byte, stored as it is at the beginning of its pack.
+    #[cfg(test)]
+    pub(crate) fn of_one_byte(id: ChunkId, kind: BlobKind) -> Self {
+        Self {
+            id,
+            kind,
+            offset: 0,
+            stored_len: 1 + TAG_LEN as u32,
+            plain_len: 1,
+            codec: Codec::Raw,
+            birth: 0,
+            ordinal: 0,
+        }
+    }
+
     /// First byte after the blob.
     pub fn end(&self) -> u64 {
         u64::from(self.offset) + u64::from(self.stored_len)

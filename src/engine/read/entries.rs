@@ -68,7 +68,7 @@ impl PackEntries {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{ChunkId, Codec};
+    use crate::codec::ChunkId;
     use crate::format::{BlobKind, Entry};
 
     const REPOSITORY: RepositoryId = RepositoryId([1; 16]);
@@ -78,16 +78,7 @@ mod tests {
     }
 
     fn row(entries: usize) -> Arc<EntriesRow> {
-        let entry = Entry {
-            id: ChunkId([7; 32]),
-            kind: BlobKind::Data,
-            offset: 0,
-            stored_len: 17,
-            plain_len: 1,
-            codec: Codec::Raw,
-            birth: 0,
-            ordinal: 0,
-        };
+        let entry = Entry::of_one_byte(ChunkId([7; 32]), BlobKind::Data);
         Arc::new(EntriesRow {
             births: Vec::new(),
             entries: vec![entry; entries],
