@@ -12,9 +12,9 @@ mod streams;
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -229,8 +229,9 @@ struct Runtimes {
 
 impl Runtimes {
     fn new() -> Self {
-        let runtime = |threads| {
+        let runtime = |name: &str, threads| {
             tokio::runtime::Builder::new_multi_thread()
+                .thread_name(name)
                 .worker_threads(threads)
                 .enable_all()
                 .build()
@@ -238,8 +239,8 @@ impl Runtimes {
         };
         let all = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self {
-            agent: runtime(all),
-            client: runtime(1),
+            agent: runtime("agent", all),
+            client: runtime("client", 1),
         }
     }
 }
@@ -288,50 +289,53 @@ fn streams(c: &mut Criterion) {
 
 /// Objects of 4 KiB that do not compress, by one caller, and by many at once over one connection.
 fn small_objects(c: &mut Criterion) {
-    /// A step through the objects that has no factor in common with their number, likely.
-    const STEP: u64 = 7_919;
+    const OBJECTS: u64 = 10_000;
     let runtimes = Runtimes::new();
     let directory = tempfile::tempdir().expect("a directory for the store");
     let place = Place::new(directory, &runtimes);
-    let objects = AtomicU64::new(0);
+    let (runtime, asker) = place.asker(Way::InTheProcess, &runtimes);
+    runtime.block_on(put_small(asker, 64, 0..OBJECTS));
     let mut group = c.benchmark_group("grpc small");
     group.sample_size(10);
+    let mut next = OBJECTS;
     for (callers, turns) in [(1, 200), (64, 6_400)] {
         group.throughput(Throughput::Elements(turns));
         for way in Way::ALL {
             let (runtime, asker) = place.asker(way, &runtimes);
             group.bench_function(BenchmarkId::new("put", format!("{way}, callers: {callers}")), |b| {
                 b.iter_custom(|rounds| {
-                    let first = objects.fetch_add(rounds * turns, Ordering::Relaxed);
-                    let asker = asker.clone();
-                    let once = move |turn| {
-                        let (mut asker, number) = (asker.clone(), first + turn);
-                        async move { asker.put(&name(number), &object(number)).await }
-                    };
-                    timed(runtime, by_callers(callers, rounds * turns, once))
+                    let first = next;
+                    next += rounds * turns;
+                    timed(runtime, put_small(asker.clone(), callers, first..next))
                 })
             });
-        }
-    }
-    let objects = objects.into_inner();
-    for (callers, turns) in [(1, 200), (64, 6_400)] {
-        group.throughput(Throughput::Elements(turns));
-        for way in Way::ALL {
-            let (runtime, asker) = place.asker(way, &runtimes);
             group.bench_function(BenchmarkId::new("get", format!("{way}, callers: {callers}")), |b| {
-                b.iter_custom(|rounds| {
-                    let asker = asker.clone();
-                    let once = move |turn| {
-                        let mut asker = asker.clone();
-                        async move { asker.get(&name(turn * STEP % objects)).await }
-                    };
-                    timed(runtime, by_callers(callers, rounds * turns, once))
-                })
+                b.iter_custom(|rounds| timed(runtime, get_small(asker.clone(), callers, rounds * turns, OBJECTS)))
             });
         }
     }
     group.finish();
     place.end(&runtimes);
+}
+
+async fn put_small(asker: Asker, callers: u64, numbers: Range<u64>) {
+    let (first, turns) = (numbers.start, numbers.end - numbers.start);
+    let put = move |turn| {
+        let (mut asker, number) = (asker.clone(), first + turn);
+        async move { asker.put(&name(number), &object(number)).await }
+    };
+    by_callers(callers, turns, put).await;
+}
+
+/// In an order that no pack has.
+async fn get_small(asker: Asker, callers: u64, turns: u64, objects: u64) {
+    /// Has no factor in common with a round number of objects.
+    const STEP: u64 = 7_919;
+    let get = move |turn| {
+        let mut asker = asker.clone();
+        async move { asker.get(&name(turn * STEP % objects)).await }
+    };
+    by_callers(callers, turns, get).await;
 }
 
 fn name(number: u64) -> String {
