@@ -204,51 +204,42 @@ impl Decompressor {
         plain_len: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        match codec {
-            Codec::Raw if stored.len() != plain_len => Err(damaged("raw bytes of another length")),
-            Codec::Raw => {
-                out.extend_from_slice(stored);
-                Ok(())
-            }
-            Codec::Zstd => {
-                check_frame(stored, plain_len)?;
-                self.append_plain(stored, plain_len, out)
-            }
+        check(codec, stored, plain_len)?;
+        let start = out.len();
+        out.try_reserve_exact(plain_len)
+            .map_err(|_| damaged("more bytes than memory"))?;
+        out.resize(start + plain_len, 0);
+        let filled = self.fill(codec, stored, &mut out[start..]);
+        if filled.is_err() {
+            out.truncate(start);
         }
+        filled
     }
 
     /// Fills `out` with what `stored` stands for; on an error what is in `out` means nothing.
     pub fn decompress_into(&mut self, codec: Codec, stored: &[u8], out: &mut [u8]) -> Result<(), Error> {
-        match codec {
-            Codec::Raw if stored.len() != out.len() => Err(damaged("raw bytes of another length")),
-            Codec::Raw => {
-                out.copy_from_slice(stored);
-                Ok(())
-            }
-            Codec::Zstd => {
-                check_frame(stored, out.len())?;
-                match self.zstd.decompress_to_buffer(stored, out) {
-                    Ok(len) if len == out.len() => Ok(()),
-                    _ => Err(damaged("the frame is damaged")),
-                }
-            }
-        }
+        check(codec, stored, out.len())?;
+        self.fill(codec, stored, out)
     }
 
-    fn append_plain(&mut self, frame: &[u8], plain_len: usize, out: &mut Vec<u8>) -> Result<(), Error> {
-        let start = out.len();
-        out.try_reserve_exact(plain_len)
-            .map_err(|_| damaged("more bytes than memory"))?;
-        let mut behind = Cursor::new(&mut *out);
-        behind.set_position(start as u64);
-        let written = self.zstd.decompress_to_buffer(frame, &mut behind);
-        match written {
-            Ok(len) if len == plain_len => Ok(()),
-            _ => {
-                out.truncate(start);
-                Err(damaged("the frame is damaged"))
-            }
+    fn fill(&mut self, codec: Codec, stored: &[u8], out: &mut [u8]) -> Result<(), Error> {
+        match codec {
+            Codec::Raw => out.copy_from_slice(stored),
+            Codec::Zstd => match self.zstd.decompress_to_buffer(stored, out) {
+                Ok(len) if len == out.len() => {}
+                _ => return Err(damaged("the frame is damaged")),
+            },
         }
+        Ok(())
+    }
+}
+
+/// Whether `stored` promises `plain_len` bytes.
+fn check(codec: Codec, stored: &[u8], plain_len: usize) -> Result<(), Error> {
+    match codec {
+        Codec::Raw if stored.len() != plain_len => Err(damaged("raw bytes of another length")),
+        Codec::Raw => Ok(()),
+        Codec::Zstd => check_frame(stored, plain_len),
     }
 }
 

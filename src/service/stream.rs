@@ -69,7 +69,8 @@ where
 {
     let (sender, messages) = mpsc::channel(room + 1);
     let last = sender.clone().try_reserve_owned().expect("a new channel has room");
-    let work = work(Outlet { messages: sender, idle });
+    // On the heap: it is moved four times until it runs.
+    let work = Box::pin(work(Outlet { messages: sender, idle }));
     let task = tokio::spawn(async move {
         let end = work.await;
         last.send(end.map_err(|error| errors::status(&error)));
