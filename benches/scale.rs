@@ -103,7 +103,7 @@ async fn small() {
     let mut times = by_callers(CALLERS, OBJECTS, move |number| {
         let repository = putting.clone();
         async move {
-            let mut object = vec![0; OBJECT_LEN];
+            let mut object = [0; OBJECT_LEN];
             ChaCha8Rng::seed_from_u64(number).fill_bytes(&mut object);
             let start = Instant::now();
             let name = format!("object {number}");

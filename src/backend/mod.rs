@@ -280,7 +280,7 @@ impl Backend {
         let read = async {
             match self.range_on_volume(path, &range, take).await? {
                 Some(read) => Ok(read.into()),
-                None => self.range_in_bucket(path, &range).await,
+                None => Box::pin(self.range_in_bucket(path, &range)).await,
             }
         };
         self.watched(Operation::Get, range.end - range.start, read).await

@@ -347,11 +347,12 @@ impl Store {
             if !repository.core().revocation.is_revoked() {
                 return Ok(repository.clone());
             }
-            repository.close().await;
+            Box::pin(repository.close()).await;
             open.remove(&header.id);
         }
         let opening = self.inner.watch.opening(header.id);
-        let opened = self.open_repository(&header).await;
+        // On the heap: every call begins with this, and few find it closed.
+        let opened = Box::pin(self.open_repository(&header)).await;
         opening.settle(&opened);
         let repository = opened?;
         open.insert(header.id, repository.clone());

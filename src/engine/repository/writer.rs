@@ -98,9 +98,9 @@ impl Repository {
                 _ => {
                     let writer = slot.take().expect("checked above");
                     let epoch = writer.epoch;
-                    writer.close().await;
+                    Box::pin(writer.close()).await;
                     // Whatever it was that failed: who was overtaken meanwhile does not take the repository back.
-                    if let Err(error) = Class::Foreground.scope(check_fence(self.core(), epoch)).await {
+                    if let Err(error) = Class::Foreground.scope(Box::pin(check_fence(self.core(), epoch))).await {
                         self.inner
                             .fenced
                             .store(error.reason() == Reason::Fenced, Ordering::Relaxed);
@@ -109,7 +109,8 @@ impl Repository {
                 }
             }
         }
-        let writer = Class::Foreground.scope(Writer::open(self.core())).await?;
+        // On the heap: every put asks, and few find no writer.
+        let writer = Class::Foreground.scope(Box::pin(Writer::open(self.core()))).await?;
         let access = writer.access();
         *slot = Some(writer);
         Ok(access)
@@ -122,8 +123,8 @@ impl Repository {
     pub(crate) async fn follow_others(&self) -> Result<()> {
         let epoch = self.inner.writer.lock().await.as_ref().map(|writer| writer.epoch);
         match epoch {
-            Some(epoch) => check_fence(self.core(), epoch).await,
-            None => recover::follow_others(self.core()).await,
+            Some(epoch) => Box::pin(check_fence(self.core(), epoch)).await,
+            None => Box::pin(recover::follow_others(self.core())).await,
         }
     }
 

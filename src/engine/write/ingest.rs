@@ -9,7 +9,7 @@
 //! are placed into packs in stream order by whichever job completes the next one due. No job ever waits for another, so
 //! the pool cannot be blocked by a stream. A short stream is worked on by whoever brings it, but for what could keep that one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use super::lookup::{look_up, try_look_up};
 use super::packer::{Fresh, Packer, StoredBytes};
 use super::slabs::{FIRST_SLAB_BYTES, Slab};
 use super::source::Part;
+use super::turns::Turns;
 use crate::codec::{ChunkId, Chunker, Codec, More};
 use crate::engine::allowance::PackClaim;
 use crate::engine::budget::Paid;
@@ -54,9 +55,8 @@ pub(crate) struct Ingest {
 }
 
 struct Cutting {
-    /// By number: slabs are cut in the order of the stream, and may be filled in another.
-    queue: BTreeMap<u64, Filled>,
-    next: u64,
+    /// Slabs are cut in the order of the stream, and may be filled in another.
+    queue: Turns<Filled>,
     /// Absent while a job cuts.
     cutter: Option<Cutter>,
 }
@@ -201,8 +201,7 @@ pub(crate) struct SlabShare {
 
 #[derive(Default)]
 struct Order {
-    next: u64,
-    done: BTreeMap<u64, Done>,
+    done: Turns<Done>,
     placing: bool,
     progress: Progress,
     /// For ever more of the stream, in bytes: the pack counter below which it lies.
@@ -245,8 +244,7 @@ impl Cutting {
     /// The next slab, if it is there and nobody cuts the one before.
     fn take_next(&mut self) -> Option<(Filled, Cutter)> {
         self.cutter.as_ref()?;
-        let filled = self.queue.remove(&self.next)?;
-        self.next += 1;
+        let filled = self.queue.take()?;
         self.cutter.take().map(|cutter| (filled, cutter))
     }
 }
@@ -265,8 +263,7 @@ impl Ingest {
             slots: Arc::new(Semaphore::new(slots_max as usize)),
             slots_max,
             cutting: Mutex::new(Cutting {
-                queue: BTreeMap::new(),
-                next: 0,
+                queue: Turns::default(),
                 cutter: Some(Cutter {
                     chunker,
                     rest: 0,
@@ -615,15 +612,10 @@ impl Ingest {
             return;
         }
         order.placing = true;
-        loop {
-            let due = order.next;
-            let Some(done) = order.done.remove(&due) else {
-                break;
-            };
+        while let Some(done) = order.done.take() {
             drop(order);
             let placed = self.place(done);
             order = self.order.lock();
-            order.next += 1;
             match placed {
                 Ok(part) => order.add(part, &self.core.crc_join),
                 Err(error) => {
@@ -673,11 +665,11 @@ impl Ingest {
     fn fail(&self, error: Error) {
         let mut order = self.order.lock();
         order.failed.get_or_insert(error);
-        let waiting = std::mem::take(&mut order.done);
+        let waiting = order.done.take_all();
         drop(order);
-        self.cutting.lock().queue.clear();
+        self.cutting.lock().queue.take_all().for_each(drop);
         self.pieces.lock().clear();
-        waiting.into_values().for_each(|done| self.discard(done.fresh));
+        waiting.for_each(|done| self.discard(done.fresh));
     }
 
     fn discard(&self, fresh: Vec<FreshChunk>) {

@@ -16,6 +16,7 @@ mod packer;
 mod slabs;
 mod source;
 mod stream;
+mod turns;
 pub(crate) mod upload;
 
 pub(crate) use join::{CrcJoin, crc32c};
