@@ -6,7 +6,8 @@
 
 use std::io::Cursor;
 
-use zstd::{bulk, zstd_safe};
+use zstd::bulk;
+use zstd::zstd_safe::{self, WriteBuf};
 
 use super::Error;
 
@@ -208,29 +209,33 @@ impl Decompressor {
         let start = out.len();
         out.try_reserve_exact(plain_len)
             .map_err(|_| damaged("more bytes than memory"))?;
-        out.resize(start + plain_len, 0);
-        let filled = self.fill(codec, stored, &mut out[start..]);
-        if filled.is_err() {
-            out.truncate(start);
+        match codec {
+            Codec::Raw => out.extend_from_slice(stored),
+            Codec::Zstd => {
+                let mut behind = Cursor::new(&mut *out);
+                behind.set_position(start as u64);
+                let decoded = self.decode(stored, plain_len, &mut behind);
+                decoded.inspect_err(|_| out.truncate(start))?;
+            }
         }
-        filled
+        Ok(())
     }
 
     /// Fills `out` with what `stored` stands for; on an error what is in `out` means nothing.
     pub fn decompress_into(&mut self, codec: Codec, stored: &[u8], out: &mut [u8]) -> Result<(), Error> {
         check(codec, stored, out.len())?;
-        self.fill(codec, stored, out)
-    }
-
-    fn fill(&mut self, codec: Codec, stored: &[u8], out: &mut [u8]) -> Result<(), Error> {
         match codec {
             Codec::Raw => out.copy_from_slice(stored),
-            Codec::Zstd => match self.zstd.decompress_to_buffer(stored, out) {
-                Ok(len) if len == out.len() => {}
-                _ => return Err(damaged("the frame is damaged")),
-            },
+            Codec::Zstd => self.decode(stored, out.len(), out)?,
         }
         Ok(())
+    }
+
+    fn decode<B: WriteBuf + ?Sized>(&mut self, frame: &[u8], plain_len: usize, out: &mut B) -> Result<(), Error> {
+        match self.zstd.decompress_to_buffer(frame, out) {
+            Ok(len) if len == plain_len => Ok(()),
+            _ => Err(damaged("the frame is damaged")),
+        }
     }
 }
 
