@@ -52,6 +52,33 @@ async fn read(repository: &Repository, name: &str, range: ByteRange) -> Vec<u8> 
     all
 }
 
+/// What nearly no call does, to open a repository or to become its writer, is on the heap when it is done: a call that had room
+/// for it would be three times as long, and is moved about.
+#[tokio::test]
+async fn calls_do_not_carry_what_they_seldom_do() {
+    const CALL_BYTES_MAX: usize = 4 << 10;
+    let store = store("calls").await;
+    let repository = store.repository("default").await.unwrap();
+    repository
+        .put("a", b"a".as_slice(), PutOptions::default())
+        .await
+        .unwrap();
+    let mut reader = repository.get("a", ByteRange::All).await.unwrap();
+    let calls = [
+        ("open", size_of_val(&store.repository("default"))),
+        (
+            "put",
+            size_of_val(&repository.put("a", b"a".as_slice(), PutOptions::default())),
+        ),
+        ("get", size_of_val(&repository.get("a", ByteRange::All))),
+        ("next", size_of_val(&reader.next())),
+        ("delete", size_of_val(&repository.delete("a", Precondition::None))),
+    ];
+    for (call, bytes) in calls {
+        assert!(bytes <= CALL_BYTES_MAX, "{call} takes {bytes} bytes");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_of_every_size_come_back_as_they_went_in() {
     let repository = store("sizes").await.repository("default").await.unwrap();
