@@ -214,7 +214,7 @@ impl Decompressor {
             Codec::Zstd => {
                 let mut behind = Cursor::new(&mut *out);
                 behind.set_position(start as u64);
-                let decoded = self.decode(stored, plain_len, &mut behind);
+                let decoded = self.frame_into(stored, plain_len, &mut behind);
                 decoded.inspect_err(|_| out.truncate(start))?;
             }
         }
@@ -226,12 +226,12 @@ impl Decompressor {
         check(codec, stored, out.len())?;
         match codec {
             Codec::Raw => out.copy_from_slice(stored),
-            Codec::Zstd => self.decode(stored, out.len(), out)?,
+            Codec::Zstd => self.frame_into(stored, out.len(), out)?,
         }
         Ok(())
     }
 
-    fn decode<B: WriteBuf + ?Sized>(&mut self, frame: &[u8], plain_len: usize, out: &mut B) -> Result<(), Error> {
+    fn frame_into<B: WriteBuf + ?Sized>(&mut self, frame: &[u8], plain_len: usize, out: &mut B) -> Result<(), Error> {
         match self.zstd.decompress_to_buffer(frame, out) {
             Ok(len) if len == plain_len => Ok(()),
             _ => Err(damaged("the frame is damaged")),

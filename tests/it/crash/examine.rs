@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_agent::backend::Backend;
+use cairn_agent::backend::{Backend, ErrorKind};
 use cairn_agent::catalog::{Catalog, Kept, Limits, Location, Lookup, PackRow, RepositoryCatalog};
 use cairn_agent::engine::{
     ByteRange, Precondition, PutOptions, ReclaimOptions, Repository, ScrubOptions, ScrubProgress, Store,
@@ -214,15 +214,19 @@ async fn reopen_elsewhere(place: &Place, found: &BTreeMap<String, Arc<Vec<u8>>>,
     );
 }
 
-/// Everything in a store.
+/// Everything in a store, of one listing: what goes while it is read, as old checkpoints do behind a commit, begins it anew.
 pub(crate) async fn objects_of(faulty: &Faulty) -> BTreeMap<String, Bytes> {
     let backend: Backend = faulty.backend();
-    let mut objects = BTreeMap::new();
-    for file in backend.list("", None).await.unwrap() {
-        let bytes = backend.get(&file.path).await.unwrap();
-        objects.insert(file.path, bytes);
+    'listing: loop {
+        let mut objects = BTreeMap::new();
+        for file in backend.list("", None).await.unwrap() {
+            match backend.get(&file.path).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue 'listing,
+                bytes => objects.insert(file.path, bytes.unwrap()),
+            };
+        }
+        return objects;
     }
-    objects
 }
 
 /// The secrets of the one repository in a store.
