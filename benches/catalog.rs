@@ -51,7 +51,7 @@ fn catalog(c: &mut Criterion) {
         name: secret(2),
         row: secret(3),
     };
-    let repository = catalog.repository(RepositoryId([9; 16]), &keys);
+    let repository = catalog.repository(RepositoryId([9; 16]), &keys).expect("a repository");
 
     let mut rng = rng();
     let known: Vec<ChunkId> = (0..CHUNKS).map(|_| some_id(&mut rng)).collect();

@@ -28,7 +28,7 @@ use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, PartitioningPolicy, PinningPolicy};
-use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice};
 use parking_lot::{Mutex, RwLock};
 
 use super::buffers::WriteBuffers;
@@ -44,6 +44,9 @@ const DATABASE_NEW: &str = "tables.new";
 
 /// The tree of all tables.
 const ROWS: &str = "rows";
+
+/// Longer keys have memory of their own, which each comparison goes to.
+const KEY_LEN_IN_PLACE: usize = 20;
 
 /// The database refuses less.
 const JOURNAL_BYTES_MIN: u64 = 64 << 20;
@@ -492,8 +495,16 @@ impl Snapshot for Moment {
 }
 
 /// The key of a table's row in the tree of all.
-fn tree_key(table: Table, key: &[u8]) -> Vec<u8> {
-    [&[table as u8], key].concat()
+fn tree_key(table: Table, key: &[u8]) -> Slice {
+    // What the database keeps in place is made in place.
+    let mut short = [table as u8; KEY_LEN_IN_PLACE];
+    match short.get_mut(1..=key.len()) {
+        Some(rest) => {
+            rest.copy_from_slice(key);
+            Slice::from(&short[..=key.len()])
+        }
+        None => Slice::from([&[table as u8], key].concat()),
+    }
 }
 
 fn get(snapshot: &fjall::Snapshot, rows: &Keyspace, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {

@@ -15,6 +15,7 @@ mod embedded;
 mod error;
 mod locality;
 mod memory;
+mod numbers;
 mod repository;
 mod rows;
 mod sealed;
@@ -38,6 +39,8 @@ pub use rows::{ChunkRow, EntriesRow, PUT_IDS_KEPT, PackRow, PutIdRow, PutResult,
 pub use sealed::{RowKey, RowSealer};
 pub use tables::{Batch, KeyValue, Reserve, Snapshot, Table, Tables};
 pub use transaction::{SealedTransaction, Transaction};
+
+use parking_lot::Mutex;
 
 use crate::codec::RepositoryId;
 use crate::format::CatalogKeys;
@@ -114,11 +117,13 @@ impl Default for Limits {
 #[derive(Clone)]
 pub struct Catalog {
     tables: Arc<dyn Tables>,
+    /// Held by whoever gives a repository its number.
+    numbering: Arc<Mutex<()>>,
 }
 
 /// The meaning of rows and keys. Another number makes a catalog one to rebuild.
-const SCHEMA: u32 = 2;
-/// Shorter than any repository's key in this table.
+const SCHEMA: u32 = 3;
+/// Shorter than any repository's id, which notes begin with.
 const SCHEMA_KEY: &[u8] = b"schema";
 /// Likewise.
 const MODE_KEY: &[u8] = b"mode";
@@ -189,38 +194,57 @@ impl Catalog {
             Location::Kept(kept) => kept.0.clone(),
         };
         check_schema(&*tables)?;
-        Ok(Self { tables })
+        Ok(Self::of(tables))
     }
 
-    /// The rows of one repository.
-    pub fn repository(&self, id: RepositoryId, keys: &CatalogKeys) -> RepositoryCatalog {
-        RepositoryCatalog::new(self.tables.clone(), id, keys)
+    fn of(tables: Arc<dyn Tables>) -> Self {
+        Self {
+            tables,
+            numbering: Arc::default(),
+        }
+    }
+
+    /// The rows of one repository. For one that is new to the catalog this is a commit.
+    pub fn repository(&self, id: RepositoryId, keys: &CatalogKeys) -> Result<RepositoryCatalog, Error> {
+        let prefix = {
+            let _numbering = self.numbering.lock();
+            numbers::find_or_give(&*self.tables, id)?
+        };
+        Ok(RepositoryCatalog::new(self.tables.clone(), prefix, keys))
     }
 
     /// Removes every row of a repository, in batches; what is interrupted can be done again. Needs no keys.
     pub fn forget(&self, id: RepositoryId) -> Result<(), Error> {
         // The tip goes first, so that a repository half forgotten is one without a tip: it is rebuilt.
-        self.clear(id, &[Table::Meta])?;
-        self.clear(id, &Table::ALL)
+        self.clear(id, &[Table::Tips])?;
+        self.clear(id, &Table::OF_REPOSITORIES)?;
+        self.clear_prefix(Table::Meta, &id.0)
     }
 
-    /// Removes every row of a repository from some tables, as [`Self::forget`] does from all.
+    /// Removes every row of a repository from some tables, as [`Self::forget`] does from all. It keeps its number: others may have it
+    /// open.
     pub(crate) fn clear(&self, id: RepositoryId, tables: &[Table]) -> Result<(), Error> {
+        let Some(prefix) = numbers::find(&*self.tables, id)? else {
+            return Ok(());
+        };
+        tables
+            .iter()
+            .try_for_each(|table| self.clear_prefix(*table, prefix.as_bytes()))
+    }
+
+    fn clear_prefix(&self, table: Table, prefix: &[u8]) -> Result<(), Error> {
         const ROWS: usize = 1024;
-        for table in tables.iter().copied() {
-            loop {
-                let rows = self.tables.scan(table, &id.0, None, ROWS)?;
-                let mut batch = Batch::new();
-                for (key, _) in &rows {
-                    batch.delete(table, key.clone());
-                }
-                self.tables.commit(batch)?;
-                if rows.len() < ROWS {
-                    break;
-                }
+        loop {
+            let rows = self.tables.scan(table, prefix, None, ROWS)?;
+            let mut batch = Batch::new();
+            for (key, _) in &rows {
+                batch.delete(table, key.clone());
+            }
+            self.tables.commit(batch)?;
+            if rows.len() < ROWS {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Whether it has rows of any repository.
@@ -228,7 +252,8 @@ impl Catalog {
         // More than there are rows of the catalog itself.
         const ROWS: usize = 16;
         let rows = self.tables.scan(Table::Meta, &[], None, ROWS)?;
-        Ok(rows.iter().any(|(key, _)| key.len() >= size_of::<RepositoryId>()))
+        let has_notes = rows.iter().any(|(key, _)| key.len() >= size_of::<RepositoryId>());
+        Ok(has_notes || !self.tables.scan(Table::Tips, &[], None, 1)?.is_empty())
     }
 
     /// The mode that was set last; none in a new catalog.
@@ -297,7 +322,7 @@ impl Catalog {
     }
 }
 
-/// Behind the repository's id like all of its rows; no row of another kind begins so.
+/// Behind the repository's id; no row of another kind begins so.
 fn note_key(id: RepositoryId, name: &str) -> Vec<u8> {
     [&id.0[..], b"note-", name.as_bytes()].concat()
 }

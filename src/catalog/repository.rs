@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::codec::{ChunkId, RepositoryId};
+use crate::codec::ChunkId;
 use crate::format::names::PACKS_PER_DIRECTORY;
 use crate::format::{BlobKind, CatalogKeys, Hash32, ObjectName, ObjectVersion, PackNumber};
 
 use super::error::Error;
+use super::numbers::Prefix;
 use super::rows::{ChunkRow, DirtyRow, EntriesRow, HeadRow, PackRow, PutIdRow, ReleaseRow, Row, TipRow};
 use super::sealed::{RowKey, RowSealer};
 use super::tables::{KeyValue, Snapshot, Table, Tables};
@@ -23,10 +24,10 @@ pub struct RepositoryCatalog {
 }
 
 impl RepositoryCatalog {
-    pub(super) fn new(tables: Arc<dyn Tables>, id: RepositoryId, keys: &CatalogKeys) -> Self {
+    pub(super) fn new(tables: Arc<dyn Tables>, prefix: Prefix, keys: &CatalogKeys) -> Self {
         Self {
             tables,
-            sealer: Arc::new(RowSealer::new(id, keys)),
+            sealer: Arc::new(RowSealer::new(prefix, keys)),
         }
     }
 
@@ -120,7 +121,7 @@ pub trait Lookup {
 
     /// Whether a rebuild began and did not come to its end: the packs here are those that it read.
     fn is_rebuilding(&self) -> Result<bool, Error> {
-        Ok(self.encoded(Table::Meta, &rebuilding_key())?.is_some())
+        Ok(self.encoded(Table::Tips, &rebuilding_key())?.is_some())
     }
 
     /// The head of the log at a log number, if it is still kept.

@@ -63,9 +63,9 @@ pub(crate) fn rewritten(table: Table, bytes: &[u8]) -> Result<Vec<u8>, Error> {
         Table::PutOrder => rewritten::<PutOrderRow>(bytes),
         Table::Heads => rewritten::<HeadRow>(bytes),
         Table::Releases => rewritten::<ReleaseRow>(bytes),
-        Table::Meta => rewritten::<TipRow>(bytes),
-        // Anything is one.
-        Table::Dirty => Ok(bytes.to_vec()),
+        Table::Tips => rewritten::<TipRow>(bytes),
+        // Anything is one; the others have no rows of repositories.
+        Table::Dirty | Table::Meta | Table::Numbers => Ok(bytes.to_vec()),
     }
 }
 
@@ -640,7 +640,7 @@ pub struct Stats {
 }
 
 impl Row for TipRow {
-    const TABLE: Table = Table::Meta;
+    const TABLE: Table = Table::Tips;
 
     fn write(&self, out: &mut Vec<u8>) {
         write_option(self.tip.as_ref(), out, |tip, out| {

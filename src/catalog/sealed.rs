@@ -6,20 +6,21 @@
 //! whether the row is the same as before.
 
 use std::fmt;
+use std::ops::Deref;
 
 use aes::Aes256;
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use crate::codec::{ChunkId, RepositoryId, SivKey, TAG_LEN};
+use crate::codec::{ChunkId, SivKey, TAG_LEN};
 use crate::format::{CatalogKeys, PackNumber};
 
 use super::error::Error;
+use super::numbers::Prefix;
 use super::tables::Table;
 
 const NONCE_LEN: usize = 12;
-const REPOSITORY_LEN: usize = 16;
 
 /// The longest row key: a marker of dirty packs.
 const ROW_KEY_LEN_MAX: usize = 17;
@@ -82,18 +83,36 @@ impl fmt::Debug for RowKey {
     }
 }
 
+/// The key of a row within its table, behind what stands for its repository.
+pub(super) struct StoredKey {
+    bytes: [u8; Self::LEN_MAX],
+    len: usize,
+}
+
+impl StoredKey {
+    const LEN_MAX: usize = Prefix::LEN_MAX + ROW_KEY_LEN_MAX;
+}
+
+impl Deref for StoredKey {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
 /// The keys of one repository's rows.
 pub struct RowSealer {
-    repository: RepositoryId,
+    prefix: Prefix,
     chunk: Aes256,
     name: Hmac<Sha256>,
     row: SivKey,
 }
 
 impl RowSealer {
-    pub(super) fn new(repository: RepositoryId, keys: &CatalogKeys) -> Self {
+    pub(super) fn new(prefix: Prefix, keys: &CatalogKeys) -> Self {
         Self {
-            repository,
+            prefix,
             chunk: Aes256::new(keys.chunk.expose().into()),
             name: Hmac::new_from_slice(keys.name.expose()).expect("HMAC takes keys of any length"),
             row: SivKey::new(&keys.row),
@@ -115,13 +134,18 @@ impl RowSealer {
     }
 
     /// The key under which the tables keep the row.
-    pub(super) fn stored_key(&self, key: &RowKey) -> Vec<u8> {
-        [&self.repository.0, key.as_bytes()].concat()
+    pub(super) fn stored_key(&self, key: &RowKey) -> StoredKey {
+        let (prefix, key) = (self.prefix.as_bytes(), key.as_bytes());
+        let mut bytes = [0; StoredKey::LEN_MAX];
+        bytes[..prefix.len()].copy_from_slice(prefix);
+        let len = prefix.len() + key.len();
+        bytes[prefix.len()..len].copy_from_slice(key);
+        StoredKey { bytes, len }
     }
 
     /// What every key of this repository starts with.
-    pub(super) fn stored_prefix(&self) -> &[u8; REPOSITORY_LEN] {
-        &self.repository.0
+    pub(super) fn stored_prefix(&self) -> &[u8] {
+        self.prefix.as_bytes()
     }
 
     /// Seals the encoded row, in place.

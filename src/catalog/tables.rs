@@ -27,15 +27,19 @@ pub enum Table {
     Heads = 7,
     /// Ids whose children are still to be released.
     Releases = 8,
-    /// Single rows: the schema of the catalog, the tip of each repository.
+    /// Single rows: the schema of the catalog, the mode of the store, notes about repositories.
     Meta = 9,
     /// When parts of the tables changed last.
     Dirty = 10,
+    /// Where repositories stand on the log.
+    Tips = 11,
+    /// Repository → the number that its rows are kept under.
+    Numbers = 12,
 }
 
 impl Table {
     /// Every table, in the order of their numbers.
-    pub const ALL: [Table; 10] = [
+    pub const ALL: [Table; 12] = [
         Table::Chunks,
         Table::Entries,
         Table::Packs,
@@ -46,6 +50,22 @@ impl Table {
         Table::Releases,
         Table::Meta,
         Table::Dirty,
+        Table::Tips,
+        Table::Numbers,
+    ];
+
+    /// Those that have rows of repositories, behind the numbers of these.
+    pub const OF_REPOSITORIES: [Table; 10] = [
+        Table::Chunks,
+        Table::Entries,
+        Table::Packs,
+        Table::Objects,
+        Table::PutIds,
+        Table::PutOrder,
+        Table::Heads,
+        Table::Releases,
+        Table::Dirty,
+        Table::Tips,
     ];
 
     /// The name used for it in errors.
@@ -61,6 +81,8 @@ impl Table {
             Table::Releases => "releases",
             Table::Meta => "meta",
             Table::Dirty => "dirty",
+            Table::Tips => "tips",
+            Table::Numbers => "numbers",
         }
     }
 

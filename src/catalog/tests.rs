@@ -528,7 +528,7 @@ fn catalogs_in_memory_are_separate() {
 #[test]
 fn a_mode_is_read_back_also_from_a_row_of_the_first_version() {
     let tables = Arc::new(MemoryTables::default());
-    let catalog = Catalog { tables: tables.clone() };
+    let catalog = Catalog::of(tables.clone());
     assert_eq!(catalog.mode().unwrap(), None);
     let row = ModeRow {
         mode: 3,

@@ -82,8 +82,8 @@ impl Transaction {
         let mut batch = Batch::new();
         for ((table, key), row) in changes {
             match row {
-                Some(row) => batch.put(table, sealer.stored_key(&key), sealer.seal(table, &key, row)),
-                None => batch.delete(table, sealer.stored_key(&key)),
+                Some(row) => batch.put(table, sealer.stored_key(&key).to_vec(), sealer.seal(table, &key, row)),
+                None => batch.delete(table, sealer.stored_key(&key).to_vec()),
             }
         }
         SealedTransaction { catalog, batch }
@@ -214,12 +214,12 @@ impl Transaction {
 
     /// Notes that what follows comes from a rebuild, until [`Self::end_rebuilding`].
     pub fn begin_rebuilding(&mut self) {
-        self.changes.insert((Table::Meta, rebuilding_key()), Some(Vec::new()));
+        self.changes.insert((Table::Tips, rebuilding_key()), Some(Vec::new()));
     }
 
     /// Notes that the catalog is whole again.
     pub fn end_rebuilding(&mut self) {
-        self.remove(Table::Meta, rebuilding_key());
+        self.remove(Table::Tips, rebuilding_key());
     }
 
     /// Notes that a part of a table changed with this entry of the log.

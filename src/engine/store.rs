@@ -36,7 +36,7 @@ use super::status::{Held, Policy};
 use super::write::{Compressors, CrcJoin, Slabs};
 use super::{evacuate, random, recover};
 use crate::backend::{self, Attach, Backend, Class, Location, Lock, Shaper};
-use crate::catalog::{self, Catalog, Locality, Lookup};
+use crate::catalog::{self, Catalog, Locality, Lookup, RepositoryCatalog};
 use crate::codec::{ChunkSizes, Level, RepositoryId};
 use crate::format::keyring::{FIRST_GENERATION, KeyringSeed};
 use crate::format::marker::Metadata;
@@ -406,7 +406,8 @@ impl Store {
         // An unload that came before the entry above did not see it.
         inner.keys.key_of(header)?;
         let secrets = open_keyring(&inner.backend, header, &kek).await?;
-        let core = Arc::new(self.core(secrets, revocation));
+        let rows = self.rows_of(&secrets).await?;
+        let core = Arc::new(self.core(secrets, rows, revocation));
         evacuate::recall(&core)?;
         Ok(core)
     }
@@ -565,7 +566,14 @@ impl Store {
         &self.inner.backend
     }
 
-    fn core(&self, secrets: Secrets, revocation: Arc<Revocation>) -> Core {
+    /// What the catalog has of a repository. It may have to be written for that.
+    async fn rows_of(&self, secrets: &Secrets) -> Result<RepositoryCatalog> {
+        let (catalog, id, keys) = (self.inner.catalog.clone(), secrets.repository(), secrets.catalog_keys());
+        let rows = tokio::task::spawn_blocking(move || catalog.repository(id, &keys)).await;
+        Ok(rows.map_err(|_| Error::internal("opening a repository's rows panicked"))??)
+    }
+
+    fn core(&self, secrets: Secrets, rows: RepositoryCatalog, revocation: Arc<Revocation>) -> Core {
         let inner = &self.inner;
         let id = secrets.repository();
         let name = secrets.parameters().name.clone();
@@ -573,7 +581,7 @@ impl Store {
             backend: inner.backend.clone(),
             layout: Layout::new(id),
             store_catalog: inner.catalog.clone(),
-            catalog: inner.catalog.repository(id, &secrets.catalog_keys()),
+            catalog: rows,
             locality: Locality::new(inner.options.locality_bytes),
             in_flight: Arc::new(InFlight::default()),
             places: Default::default(),

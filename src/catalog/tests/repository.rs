@@ -145,7 +145,7 @@ impl Rows {
 #[test]
 fn a_transaction_reads_its_own_changes_and_others_read_them_once_committed() {
     on_every_catalog(|catalog| {
-        let (repository, rows) = (catalog.repository(ID, &keys(0)), Rows::some());
+        let (repository, rows) = (catalog.repository(ID, &keys(0)).unwrap(), Rows::some());
         let mut transaction = repository.begin();
         assert!(transaction.is_empty());
         rows.set(&mut transaction);
@@ -171,7 +171,7 @@ fn a_transaction_reads_its_own_changes_and_others_read_them_once_committed() {
 #[test]
 fn an_object_that_was_read_is_not_read_again_and_changes_with_the_transaction() {
     on_every_catalog(|catalog| {
-        let repository = catalog.repository(ID, &keys(1));
+        let repository = catalog.repository(ID, &keys(1)).unwrap();
         let [absent, present]: [ObjectVersion; 2] = sample(some_object(), 2).try_into().unwrap();
         let set = |object: &ObjectVersion| {
             let mut transaction = repository.begin();
@@ -204,7 +204,7 @@ fn an_object_that_was_read_is_not_read_again_and_changes_with_the_transaction() 
 #[test]
 fn no_more_than_a_mebibyte_of_objects_is_kept_to_be_looked_at_again() {
     on_every_catalog(|catalog| {
-        let repository = catalog.repository(ID, &keys(1));
+        let repository = catalog.repository(ID, &keys(1)).unwrap();
         let template = one(some_object());
         let object = |number: usize, sequence| ObjectVersion {
             name: ObjectName::new(format!("object {number}")).unwrap(),
@@ -233,7 +233,7 @@ fn no_more_than_a_mebibyte_of_objects_is_kept_to_be_looked_at_again() {
 #[test]
 fn chunks_are_looked_up_in_the_order_asked() {
     on_every_catalog(|catalog| {
-        let repository = catalog.repository(ID, &keys(0));
+        let repository = catalog.repository(ID, &keys(0)).unwrap();
         let rows = sample(some_chunk(), 3);
         let mut transaction = repository.begin();
         transaction.set_chunk(&rows[0]);
@@ -257,7 +257,7 @@ fn chunks_are_looked_up_in_the_order_asked() {
 #[test]
 fn pages_walk_every_object_once() {
     on_every_catalog(|catalog| {
-        let repository = catalog.repository(ID, &keys(0));
+        let repository = catalog.repository(ID, &keys(0)).unwrap();
         let objects: BTreeMap<String, ObjectVersion> = sample(some_object(), 100)
             .into_iter()
             .map(|object| (object.name.as_str().to_owned(), object))
@@ -294,7 +294,7 @@ proptest! {
     ) {
         let number = |counter| PackNumber { epoch: 1, counter };
         let catalog = Catalog::open(&Location::Memory, &small_limits()).unwrap();
-        let repository = catalog.repository(ID, &keys(0));
+        let repository = catalog.repository(ID, &keys(0)).unwrap();
         let mut model = BTreeMap::new();
         let mut transaction = repository.begin();
         for (at, (counter, row)) in rows.iter().enumerate() {
@@ -325,7 +325,7 @@ proptest! {
 #[test]
 fn the_last_put_ids_are_kept() {
     on_every_catalog(|catalog| {
-        let repository = catalog.repository(ID, &keys(0));
+        let repository = catalog.repository(ID, &keys(0)).unwrap();
         let result = PutResult::from(&one(some_object()));
         let put = |put_id, serial| {
             let mut transaction = repository.begin();
@@ -362,7 +362,7 @@ fn the_last_put_ids_are_kept() {
 #[test]
 fn put_ids_are_dropped_one_by_one_however_they_were_set() {
     on_every_catalog(|catalog| {
-        let repository = catalog.repository(ID, &keys(0));
+        let repository = catalog.repository(ID, &keys(0)).unwrap();
         let result = Rows::some().put_id.result;
         let set = |serials: std::ops::Range<u64>| {
             let mut transaction = repository.begin();
@@ -402,8 +402,8 @@ fn put_ids_are_dropped_one_by_one_however_they_were_set() {
 fn repositories_are_apart_and_forgotten_alone() {
     on_every_catalog(|catalog| {
         let (one, other) = (
-            catalog.repository(ID, &keys(0)),
-            catalog.repository(RepositoryId([0x12; 16]), &keys(0)),
+            catalog.repository(ID, &keys(0)).unwrap(),
+            catalog.repository(RepositoryId([0x12; 16]), &keys(0)).unwrap(),
         );
         let rows = Rows::some();
         for repository in [&one, &other] {
@@ -420,14 +420,55 @@ fn repositories_are_apart_and_forgotten_alone() {
         catalog.forget(ID).unwrap();
         rows.assert_gone(&one);
         assert_eq!(one.tip().unwrap(), None);
-        for table in Table::ALL {
-            assert!(
-                catalog.tables.scan(table, &ID.0, None, 1).unwrap().is_empty(),
-                "{table}"
-            );
-        }
+        assert_eq!(stored_rows(catalog), []);
         rows.assert_there(&other);
         check_schema(&*catalog.tables).unwrap();
+    });
+}
+
+#[test]
+fn a_catalog_without_rows_of_repositories_is_one_of_none() {
+    on_every_catalog(|catalog| {
+        let ids: Vec<_> = (0..200).map(|of| RepositoryId([of; 16])).collect();
+        let mode = ModeRow {
+            mode: 1,
+            since_ms: 2,
+            sequence: 3,
+            causes: 4,
+            held: 5,
+        };
+        catalog.set_mode(mode).unwrap();
+        catalog.set_read_only(true).unwrap();
+        for id in &ids {
+            let repository = catalog.repository(*id, &keys(0)).unwrap();
+            assert!(!catalog.has_repositories().unwrap(), "a number is no row of it");
+            let mut transaction = repository.begin();
+            transaction.set_tip(&one(some_tip()));
+            transaction.commit().unwrap();
+            assert!(catalog.has_repositories().unwrap());
+            catalog.forget(*id).unwrap();
+            assert_eq!(repository.tip().unwrap(), None);
+        }
+        assert!(!catalog.has_repositories().unwrap());
+        assert_eq!(catalog.mode().unwrap(), Some(mode), "whatever numbers begin with");
+        assert!(catalog.is_read_only().unwrap());
+        check_schema(&*catalog.tables).unwrap();
+    });
+}
+
+#[test]
+fn rows_without_the_number_of_their_repository_are_as_if_there_were_none() {
+    on_every_catalog(|catalog| {
+        let rows = Rows::some();
+        let mut transaction = catalog.repository(ID, &keys(0)).unwrap().begin();
+        rows.set(&mut transaction);
+        transaction.commit().unwrap();
+        let mut batch = Batch::new();
+        batch.delete(Table::Numbers, ID.0.to_vec());
+        catalog.tables.commit(batch).unwrap();
+        let repository = catalog.repository(ID, &keys(0)).unwrap();
+        rows.assert_gone(&repository);
+        assert_eq!(repository.tip().unwrap(), None, "so it is made anew");
     });
 }
 
@@ -445,8 +486,9 @@ fn dirty_keys_divide_as_checkpoints_do() {
 
 /// Every stored row of the repository, with a table and a key each.
 fn stored_rows(catalog: &Catalog) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
-    let rows = |table| catalog.tables.scan(table, &ID.0, None, usize::MAX).unwrap();
-    Table::ALL
+    let prefix = numbers::find(&*catalog.tables, ID).unwrap().unwrap();
+    let rows = |table| catalog.tables.scan(table, prefix.as_bytes(), None, usize::MAX).unwrap();
+    Table::OF_REPOSITORIES
         .iter()
         .flat_map(|table| rows(*table).into_iter().map(|(key, value)| (*table, key, value)))
         .collect()
@@ -475,7 +517,7 @@ fn replace(catalog: &Catalog, table: Table, key: &[u8], value: Vec<u8>) {
 
 fn memory_with_rows() -> (Catalog, RepositoryCatalog, Rows) {
     let catalog = Catalog::open(&Location::Memory, &small_limits()).unwrap();
-    let (repository, rows) = (catalog.repository(ID, &keys(0)), Rows::some());
+    let (repository, rows) = (catalog.repository(ID, &keys(0)).unwrap(), Rows::some());
     let mut transaction = repository.begin();
     rows.set(&mut transaction);
     transaction.commit().unwrap();
@@ -486,7 +528,7 @@ fn memory_with_rows() -> (Catalog, RepositoryCatalog, Rows) {
 fn a_flipped_or_cut_row_is_an_error_that_names_its_table() {
     let (catalog, repository, rows) = memory_with_rows();
     let stored = stored_rows(&catalog);
-    assert_eq!(stored.len(), Table::ALL.len(), "a row in every table");
+    assert_eq!(stored.len(), Table::OF_REPOSITORIES.len(), "a row in every table");
     for (table, key, value) in stored {
         let flips = (0..value.len()).map(|at| {
             let mut flipped = value.clone();
@@ -560,13 +602,13 @@ fn ids_that_share_a_row_key_are_told_apart() {
 #[test]
 fn other_keys_read_nothing() {
     let (catalog, _, rows) = memory_with_rows();
-    let stranger = catalog.repository(ID, &keys(100));
+    let stranger = catalog.repository(ID, &keys(100)).unwrap();
     assert_eq!(
         stranger.chunk(&rows.chunk.id).unwrap(),
         None,
         "not even its row key is known"
     );
-    assert!(matches!(stranger.tip(), Err(Error::Row { table: Table::Meta, .. })));
+    assert!(matches!(stranger.tip(), Err(Error::Row { table: Table::Tips, .. })));
     assert!(matches!(
         stranger.pack(rows.pack.name.number),
         Err(Error::Row {
@@ -589,7 +631,7 @@ fn the_files_show_no_name_id_or_put_id() {
     let entries = sample(some_entries(), 20);
     {
         let catalog = Catalog::open(&location, &small_limits()).unwrap();
-        let repository = catalog.repository(ID, &keys(0));
+        let repository = catalog.repository(ID, &keys(0)).unwrap();
         for _ in 0..4 {
             let mut transaction = repository.begin();
             chunks.iter().for_each(|chunk| transaction.set_chunk(chunk));
@@ -649,7 +691,7 @@ fn the_files_show_no_name_id_or_put_id() {
 #[test]
 fn parts_stay_dirty_that_changed_after_a_checkpoint() {
     on_every_catalog(|catalog| {
-        let catalog = catalog.repository(ID, &keys(1));
+        let catalog = catalog.repository(ID, &keys(1)).unwrap();
         let (still, changed) = (DirtyKey::Objects(1), DirtyKey::Objects(2));
         let change = |change: &dyn Fn(&mut Transaction)| {
             let mut tx = catalog.begin();
@@ -676,13 +718,13 @@ fn parts_stay_dirty_that_changed_after_a_checkpoint() {
 fn parts_that_do_not_say_when_they_changed_are_dirty_until_a_checkpoint_has_them() {
     on_every_catalog(|catalog| {
         let tables = catalog.tables.clone();
-        let catalog = catalog.repository(ID, &keys(1));
+        let catalog = catalog.repository(ID, &keys(1)).unwrap();
         let parts = [DirtyKey::Objects(1), DirtyKey::Objects(2)];
         for (part, former) in parts.into_iter().zip([&b""[..], b"taken"]) {
             let key = part.row_key();
             let row = catalog.sealer.seal(Table::Dirty, &key, former.to_vec());
             let mut batch = Batch::new();
-            batch.put(Table::Dirty, catalog.sealer.stored_key(&key), row);
+            batch.put(Table::Dirty, catalog.sealer.stored_key(&key).to_vec(), row);
             tables.commit(batch).unwrap();
         }
         assert_eq!(catalog.dirty(u64::MAX).unwrap(), parts);

@@ -162,7 +162,7 @@ async fn compare_with_rebuilt(
 pub(crate) fn open_catalog(repository: &Repository, tables: &FaultyTables, secrets: &Secrets) -> RepositoryCatalog {
     let location = Location::Kept(Kept(Arc::new(tables.clone())));
     let catalog = Catalog::open(&location, &Limits::default()).unwrap();
-    catalog.repository(repository.id(), &secrets.catalog_keys())
+    catalog.repository(repository.id(), &secrets.catalog_keys()).unwrap()
 }
 
 /// What a catalog says of everything in use, as text: ids with counters and places, packs, put ids, heads.

@@ -20,7 +20,7 @@ pub(crate) struct Dump {
 impl Dump {
     pub(crate) fn of(catalog: &RepositoryCatalog) -> Self {
         let mut rows = BTreeMap::new();
-        for table in Table::ALL {
+        for table in Table::OF_REPOSITORIES {
             for (key, row) in catalog.encoded_page(table, None, usize::MAX).unwrap() {
                 rows.insert((table, key), row);
             }
@@ -133,8 +133,8 @@ fn compare_packs(went_on: &Dump, rebuilt: &Dump, what: &str) {
 #[track_caller]
 fn compare_tips(went_on: &Dump, rebuilt: &Dump, what: &str) {
     assert_eq!(
-        went_on.table(Table::Meta).len(),
-        rebuilt.table(Table::Meta).len(),
+        went_on.table(Table::Tips).len(),
+        rebuilt.table(Table::Tips).len(),
         "{what}"
     );
     let (Some(known), Some(found)) = (&went_on.tip, &rebuilt.tip) else {

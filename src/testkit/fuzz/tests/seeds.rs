@@ -152,14 +152,12 @@ impl Seeds {
     }
 
     fn rows(&mut self) {
-        let place = |table: Table| Table::ALL.iter().position(|other| *other == table).unwrap_or_default() as u8;
-        for (table, row) in rows() {
-            self.add(
-                "catalog_rows",
-                table.name(),
-                Decisions::new().u8(place(table)).bytes(&row),
-            );
-            let choice = Decisions::new().u8(place(table)).u8(0);
+        for (place, (table, row)) in (0..).zip(rows()) {
+            assert_eq!(table, Table::OF_REPOSITORIES[usize::from(place)], "each has rows");
+            self.add("catalog_rows", table.name(), Decisions::new().u8(place).bytes(&row));
+        }
+        for (place, table) in (0..).zip(Table::ALL) {
+            let choice = Decisions::new().u8(place).u8(0);
             self.add("catalog_files", format!("{}-as-it-is", table.name()), choice.clone());
             self.add(
                 "catalog_files",
