@@ -291,31 +291,35 @@ fn streams(c: &mut Criterion) {
 fn small_objects(c: &mut Criterion) {
     const OBJECTS: u64 = 10_000;
     let runtimes = Runtimes::new();
-    let directory = tempfile::tempdir().expect("a directory for the store");
-    let place = Place::new(directory, &runtimes);
-    let (runtime, asker) = place.asker(Way::InTheProcess, &runtimes);
-    runtime.block_on(put_small(asker, 64, 0..OBJECTS));
     let mut group = c.benchmark_group("grpc small");
     group.sample_size(10);
-    let mut next = OBJECTS;
-    for (callers, turns) in [(1, 200), (64, 6_400)] {
-        group.throughput(Throughput::Elements(turns));
-        for way in Way::ALL {
-            let (runtime, asker) = place.asker(way, &runtimes);
+    for way in Way::ALL {
+        let directory = tempfile::tempdir().expect("a directory for the store");
+        let place = Place::new(directory, &runtimes);
+        let (runtime, asker) = place.asker(way, &runtimes);
+        runtime.block_on(put_small(asker.clone(), 64, 0..OBJECTS));
+        let (mut next_put, mut next_get) = (OBJECTS, 0);
+        for (callers, turns) in [(1, 200), (64, 6_400)] {
+            group.throughput(Throughput::Elements(turns));
             group.bench_function(BenchmarkId::new("put", format!("{way}, callers: {callers}")), |b| {
                 b.iter_custom(|rounds| {
-                    let first = next;
-                    next += rounds * turns;
-                    timed(runtime, put_small(asker.clone(), callers, first..next))
+                    let first = next_put;
+                    next_put += rounds * turns;
+                    timed(runtime, put_small(asker.clone(), callers, first..next_put))
                 })
             });
             group.bench_function(BenchmarkId::new("get", format!("{way}, callers: {callers}")), |b| {
-                b.iter_custom(|rounds| timed(runtime, get_small(asker.clone(), callers, rounds * turns, OBJECTS)))
+                b.iter_custom(|rounds| {
+                    let first = next_get;
+                    next_get += rounds * turns;
+                    timed(runtime, get_small(asker.clone(), callers, first..next_get, OBJECTS))
+                })
             });
         }
+        drop(asker);
+        place.end(&runtimes);
     }
     group.finish();
-    place.end(&runtimes);
 }
 
 async fn put_small(asker: Asker, callers: u64, numbers: Range<u64>) {
@@ -327,15 +331,16 @@ async fn put_small(asker: Asker, callers: u64, numbers: Range<u64>) {
     by_callers(callers, turns, put).await;
 }
 
-/// In an order that no pack has.
-async fn get_small(asker: Asker, callers: u64, turns: u64, objects: u64) {
+/// The objects of these turns, in an order that no pack has.
+async fn get_small(asker: Asker, callers: u64, turns: Range<u64>, objects: u64) {
     /// Has no factor in common with a round number of objects.
     const STEP: u64 = 7_919;
+    let first = turns.start;
     let get = move |turn| {
         let mut asker = asker.clone();
-        async move { asker.get(&name(turn * STEP % objects)).await }
+        async move { asker.get(&name((first + turn) * STEP % objects)).await }
     };
-    by_callers(callers, turns, get).await;
+    by_callers(callers, turns.end - first, get).await;
 }
 
 fn name(number: u64) -> String {

@@ -14,6 +14,7 @@ mod buffers;
 mod embedded;
 mod error;
 mod locality;
+mod marks;
 mod memory;
 mod numbers;
 mod repository;
@@ -25,12 +26,14 @@ mod transaction;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 pub use embedded::EmbeddedTables;
 pub use error::Error;
 pub use locality::{Locality, Place};
+use marks::Marks;
 pub use memory::MemoryTables;
 pub use repository::{DirtyKey, Lookup, RepositoryCatalog, RepositorySnapshot};
 #[cfg(any(test, feature = "testkit"))]
@@ -119,6 +122,8 @@ pub struct Catalog {
     tables: Arc<dyn Tables>,
     /// Held by whoever gives a repository its number.
     numbering: Arc<Mutex<()>>,
+    /// Of repositories that are open.
+    marks: Arc<Mutex<HashMap<RepositoryId, Weak<Mutex<Marks>>>>>,
 }
 
 /// The meaning of rows and keys. Another number makes a catalog one to rebuild.
@@ -201,6 +206,7 @@ impl Catalog {
         Self {
             tables,
             numbering: Arc::default(),
+            marks: Arc::default(),
         }
     }
 
@@ -210,15 +216,29 @@ impl Catalog {
             let _numbering = self.numbering.lock();
             numbers::find_or_give(&*self.tables, id)?
         };
-        Ok(RepositoryCatalog::new(self.tables.clone(), prefix, keys))
+        let marks = self.marks_of(id);
+        Ok(RepositoryCatalog::new(self.tables.clone(), prefix, keys, marks))
+    }
+
+    /// All who have a repository open share its marks.
+    fn marks_of(&self, id: RepositoryId) -> Arc<Mutex<Marks>> {
+        let mut all = self.marks.lock();
+        all.retain(|_, marks| marks.strong_count() > 0);
+        if let Some(marks) = all.get(&id).and_then(Weak::upgrade) {
+            return marks;
+        }
+        let marks = Arc::default();
+        all.insert(id, Arc::downgrade(&marks));
+        marks
     }
 
     /// Removes every row of a repository, in batches; what is interrupted can be done again. Needs no keys.
     pub fn forget(&self, id: RepositoryId) -> Result<(), Error> {
-        // The tip goes first, so that a repository half forgotten is one without a tip: it is rebuilt.
+        // The tip goes first, so that a repository half forgotten is one without a tip: it is rebuilt. With its notes, so that the
+        // catalog is not one with repositories when the store has none any more.
         self.clear(id, &[Table::Tips])?;
-        self.clear(id, &Table::OF_REPOSITORIES)?;
-        self.clear_prefix(Table::Meta, &id.0)
+        self.clear_prefix(Table::Meta, &id.0)?;
+        self.clear(id, &Table::OF_REPOSITORIES)
     }
 
     /// Removes every row of a repository from some tables, as [`Self::forget`] does from all. It keeps its number: others may have it
@@ -227,9 +247,11 @@ impl Catalog {
         let Some(prefix) = numbers::find(&*self.tables, id)? else {
             return Ok(());
         };
-        tables
+        let cleared = tables
             .iter()
-            .try_for_each(|table| self.clear_prefix(*table, prefix.as_bytes()))
+            .try_for_each(|table| self.clear_prefix(*table, prefix.as_bytes()));
+        self.marks_of(id).lock().forget();
+        cleared
     }
 
     fn clear_prefix(&self, table: Table, prefix: &[u8]) -> Result<(), Error> {

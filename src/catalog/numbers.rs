@@ -56,7 +56,11 @@ pub(super) fn find_or_give(tables: &dyn Tables, id: RepositoryId) -> Result<Pref
     if let Some(prefix) = find(tables, id)? {
         return Ok(prefix);
     }
-    let next = read(tables, NEXT_KEY)?.unwrap_or(0);
+    let next = match read(tables, NEXT_KEY)? {
+        Some(next) => next,
+        None if tables.scan(Table::Numbers, &[], None, 1)?.is_empty() => 0,
+        None => return Err(damaged("the next number is lost")),
+    };
     let prefix = Prefix::of(next).ok_or_else(|| Error::Damaged {
         problem: "it has no numbers left for repositories".to_owned(),
     })?;
@@ -132,16 +136,22 @@ mod tests {
         for row in [&b""[..], b"four5", &NUMBERS.to_le_bytes()] {
             put(&id.0, row);
             let found = find_or_give(&tables, id);
-            assert!(
-                matches!(
-                    found,
-                    Err(Error::Row {
-                        table: Table::Numbers,
-                        ..
-                    })
-                ),
-                "{found:?}"
-            );
+            assert!(is_damage(found), "{row:?}");
         }
+        let mut batch = Batch::new();
+        batch.delete(Table::Numbers, NEXT_KEY.to_vec());
+        tables.commit(batch).unwrap();
+        let given = find_or_give(&tables, RepositoryId([2; 16]));
+        assert!(is_damage(given), "it could be one that was given");
+    }
+
+    fn is_damage(found: Result<Prefix, Error>) -> bool {
+        matches!(
+            found,
+            Err(Error::Row {
+                table: Table::Numbers,
+                ..
+            })
+        )
     }
 }

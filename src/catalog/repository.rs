@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::codec::ChunkId;
 use crate::format::names::PACKS_PER_DIRECTORY;
 use crate::format::{BlobKind, CatalogKeys, Hash32, ObjectName, ObjectVersion, PackNumber};
 
 use super::error::Error;
+use super::marks::Marks;
 use super::numbers::Prefix;
 use super::rows::{ChunkRow, DirtyRow, EntriesRow, HeadRow, PackRow, PutIdRow, ReleaseRow, Row, TipRow};
 use super::sealed::{RowKey, RowSealer};
@@ -21,19 +24,28 @@ const PUT_IDS_PAGE: usize = 1024;
 pub struct RepositoryCatalog {
     pub(super) tables: Arc<dyn Tables>,
     pub(super) sealer: Arc<RowSealer>,
+    pub(super) marks: Arc<Mutex<Marks>>,
 }
 
 impl RepositoryCatalog {
-    pub(super) fn new(tables: Arc<dyn Tables>, prefix: Prefix, keys: &CatalogKeys) -> Self {
+    pub(super) fn new(tables: Arc<dyn Tables>, prefix: Prefix, keys: &CatalogKeys, marks: Arc<Mutex<Marks>>) -> Self {
         Self {
             tables,
             sealer: Arc::new(RowSealer::new(prefix, keys)),
+            marks,
         }
     }
 
     /// Starts a set of changes. There is one writer at a time; keeping that is the caller's.
     pub fn begin(&self) -> Transaction {
         Transaction::new(self.clone())
+    }
+
+    /// As [`snapshot`](Self::snapshot), for a checkpoint with the log number of the tip. Not to be called while a transaction is sealed and
+    /// not committed: which of its marks are written is decided by then.
+    pub fn snapshot_for_checkpoint(&self, log_number: u64) -> RepositorySnapshot {
+        self.marks.lock().begin_checkpoint(log_number);
+        self.snapshot()
     }
 
     /// The rows as they are now, whatever is written later.
@@ -332,7 +344,7 @@ impl DirtyKey {
         }
     }
 
-    fn from_row_key(key: &RowKey) -> Result<Self, Error> {
+    pub(super) fn from_row_key(key: &RowKey) -> Result<Self, Error> {
         match key.as_bytes() {
             [Self::OBJECTS, bits @ ..] => bits.try_into().ok().map(u16::from_be_bytes).map(Self::Objects),
             [Self::PACKS, number @ ..] => number.try_into().ok().map(PackNumber::from_bytes).map(

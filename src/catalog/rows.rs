@@ -82,6 +82,11 @@ impl DirtyRow {
         self.log_number.is_none_or(|changed| changed > log_number)
     }
 
+    /// Whether it changed with this entry.
+    pub(super) fn is_of(self, log_number: u64) -> bool {
+        self.log_number == Some(log_number)
+    }
+
     /// Whether all that changed is in a checkpoint of this entry, of which it was a part.
     pub(super) fn is_covered_by(self, log_number: u64) -> bool {
         self.log_number.is_none_or(|changed| changed <= log_number)

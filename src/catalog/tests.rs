@@ -317,7 +317,7 @@ fn a_commit_is_in_the_files_without_persist_or_a_clean_end() {
     );
 }
 
-/// A copy of files while whoever has them open goes on: of a moment in which none came, grew or went.
+/// A copy of the files of a database while it is open and nobody commits: of a moment in which none came, grew or went.
 fn copy_directory(from: &Path, to: &Path) {
     loop {
         fs::create_dir_all(to).unwrap();

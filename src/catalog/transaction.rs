@@ -27,6 +27,8 @@ pub struct Transaction {
     /// Objects that were read to be looked at again, as they were, and the bytes of their rows.
     objects: HashMap<RowKey, Option<Vec<u8>>>,
     objects_bytes: usize,
+    /// The log number of the tip that was set, and that of the newest checkpoint that it names; 0 for none.
+    tip: Option<(u64, u64)>,
     /// The row that the last put id dropped was in, so that it is not read again for each of those in it.
     oldest: Option<(RowKey, PutOrderRow)>,
 }
@@ -35,6 +37,8 @@ pub struct Transaction {
 pub struct SealedTransaction {
     catalog: RepositoryCatalog,
     batch: Batch,
+    /// Parts that it marks as changed.
+    marked: Vec<DirtyKey>,
 }
 
 impl SealedTransaction {
@@ -43,7 +47,10 @@ impl SealedTransaction {
     /// # Errors
     /// As there.
     pub fn commit(self) -> Result<(), Error> {
-        self.catalog.tables.commit(self.batch)
+        self.catalog.tables.commit(self.batch)?;
+        let mut marks = self.catalog.marks.lock();
+        self.marked.into_iter().for_each(|part| marks.add(part));
+        Ok(())
     }
 }
 
@@ -54,6 +61,7 @@ impl Transaction {
             changes: BTreeMap::new(),
             objects: HashMap::new(),
             objects_bytes: 0,
+            tip: None,
             oldest: None,
         }
     }
@@ -77,16 +85,33 @@ impl Transaction {
 
     /// Does beforehand what [`commit`](Self::commit) does before the tables change.
     pub fn seal(self) -> SealedTransaction {
-        let Self { catalog, changes, .. } = self;
+        let Self {
+            catalog, changes, tip, ..
+        } = self;
         let sealer = &catalog.sealer;
-        let mut batch = Batch::new();
+        let (mut batch, mut marked) = (Batch::new(), Vec::new());
+        let mut marks = catalog.marks.lock();
+        if let Some((_, newest_checkpoint)) = tip {
+            marks.follow(newest_checkpoint);
+        }
         for ((table, key), row) in changes {
+            if table == Table::Dirty
+                && let Some(row) = &row
+                && tip.is_some_and(|(log_number, _)| DirtyRow::from_bytes(row).is_of(log_number))
+                && let Ok(part) = DirtyKey::from_row_key(&key)
+            {
+                if marks.has(part) {
+                    continue;
+                }
+                marked.push(part);
+            }
             match row {
                 Some(row) => batch.put(table, sealer.stored_key(&key).to_vec(), sealer.seal(table, &key, row)),
                 None => batch.delete(table, sealer.stored_key(&key).to_vec()),
             }
         }
-        SealedTransaction { catalog, batch }
+        drop(marks);
+        SealedTransaction { catalog, batch, marked }
     }
 
     /// Sets the row of a chunk, leaf or root.
@@ -209,6 +234,8 @@ impl Transaction {
 
     /// Sets where the catalog stands on the log.
     pub fn set_tip(&mut self, row: &TipRow) {
+        let newest_checkpoint = row.checkpoints[0].map_or(0, |(_, log_number)| log_number);
+        self.tip = Some((row.log_number(), newest_checkpoint));
         self.set(tip_key(), row);
     }
 
@@ -222,7 +249,8 @@ impl Transaction {
         self.remove(Table::Tips, rebuilding_key());
     }
 
-    /// Notes that a part of a table changed with this entry of the log.
+    /// Notes that a part of a table changed with this entry of the log. If the tip is set to that entry, a part that is marked already
+    /// as changed after every checkpoint stays as it is marked.
     pub fn mark_dirty(&mut self, key: DirtyKey, log_number: u64) {
         let row = DirtyRow::bytes_of(log_number);
         self.changes.insert((Table::Dirty, key.row_key()), Some(row));

@@ -12,7 +12,7 @@ use super::rows::{some_chunk, some_entries, some_object, some_pack, some_tip};
 use super::{list_files, small_limits};
 use crate::codec::{ChunkId, Secret};
 use crate::format::record::METADATA_LEN_MAX;
-use crate::format::{BlobKind, Hash32, ObjectName, ObjectVersion, PackNumber};
+use crate::format::{BlobKind, CheckpointId, CheckpointName, Hash32, ObjectName, ObjectVersion, PackNumber};
 
 const ID: RepositoryId = RepositoryId([0x11; 16]);
 
@@ -446,8 +446,10 @@ fn a_catalog_without_rows_of_repositories_is_one_of_none() {
             transaction.set_tip(&one(some_tip()));
             transaction.commit().unwrap();
             assert!(catalog.has_repositories().unwrap());
+            catalog.set_note(*id, "note", Some(b"text")).unwrap();
             catalog.forget(*id).unwrap();
             assert_eq!(repository.tip().unwrap(), None);
+            assert_eq!(catalog.note(*id, "note").unwrap(), None);
         }
         assert!(!catalog.has_repositories().unwrap());
         assert_eq!(catalog.mode().unwrap(), Some(mode), "whatever numbers begin with");
@@ -711,6 +713,59 @@ fn parts_stay_dirty_that_changed_after_a_checkpoint() {
         assert_eq!(catalog.dirty(0).unwrap(), [changed]);
         change(&|tx| tx.forget_dirty(changed, 8).unwrap());
         assert_eq!(catalog.dirty(0).unwrap(), []);
+    });
+}
+
+#[test]
+fn a_part_is_marked_once_after_every_checkpoint() {
+    on_every_catalog(|catalog| {
+        let part = DirtyKey::Objects(1);
+        let repository = catalog.repository(ID, &keys(1)).unwrap();
+        let tip = sample(some_tip(), 100)
+            .into_iter()
+            .find(|tip| tip.tip.is_some())
+            .unwrap();
+        // A commit of this log number, when this checkpoint is the newest.
+        let commit = |log_number, newest: Option<u64>| {
+            let mut tip = tip.clone();
+            tip.tip.as_mut().unwrap().log_number = log_number;
+            tip.checkpoints[0] = newest.map(|log_number| {
+                let name = CheckpointName {
+                    epoch: 1,
+                    log_number,
+                    id: CheckpointId([1; 32]),
+                };
+                (name, log_number)
+            });
+            let mut tx = repository.begin();
+            tx.mark_dirty(part, log_number);
+            tx.set_tip(&tip);
+            tx.commit().unwrap();
+        };
+        let marked_at = |log_number: u64| {
+            repository.dirty(log_number - 1).unwrap() == [part] && repository.dirty(log_number).unwrap().is_empty()
+        };
+        commit(5, None);
+        commit(6, None);
+        assert!(marked_at(5), "6 is not above any checkpoint that 5 is not above");
+        drop(repository.snapshot_for_checkpoint(6));
+        commit(7, None);
+        assert!(marked_at(7), "the checkpoint of 6 does not have it");
+        commit(8, Some(6));
+        assert!(marked_at(7), "nor did it before it was there");
+        commit(11, Some(10));
+        assert!(marked_at(11), "one of another process");
+        let mut tx = repository.begin();
+        tx.mark_dirty(part, 12);
+        tx.commit().unwrap();
+        assert!(marked_at(12), "to have it written once more");
+        catalog.clear(ID, &[Table::Dirty]).unwrap();
+        commit(13, Some(10));
+        assert!(marked_at(13), "the row was gone");
+        let again = catalog.repository(ID, &keys(1)).unwrap();
+        drop(again.snapshot_for_checkpoint(13));
+        commit(14, Some(10));
+        assert!(marked_at(14), "whoever began the checkpoint");
     });
 }
 

@@ -116,12 +116,12 @@ impl Draft {
             return Ok(None);
         };
         Ok(Some(Self {
-            row,
-            tip,
             tables: Arc::new(Unhurried {
-                tables: core.catalog.snapshot(),
+                tables: core.catalog.snapshot_for_checkpoint(tip.log_number),
                 begun: Instant::now(),
             }),
+            row,
+            tip,
         }))
     }
 

@@ -62,5 +62,8 @@ mod tests {
         assert_eq!(turns.take(), Some("first"));
         assert_eq!(turns.take_all().collect::<Vec<_>>(), ["later"]);
         assert_eq!(turns.take(), None);
+        turns.insert(1, "the next");
+        assert_eq!(turns.take(), Some("the next"));
+        assert_eq!(turns.take(), None, "it is given up");
     }
 }

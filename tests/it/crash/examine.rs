@@ -216,8 +216,9 @@ async fn reopen_elsewhere(place: &Place, found: &BTreeMap<String, Arc<Vec<u8>>>,
 
 /// Everything in a store, of one listing: what goes while it is read, as old checkpoints do behind a commit, begins it anew.
 pub(crate) async fn objects_of(faulty: &Faulty) -> BTreeMap<String, Bytes> {
+    const LISTINGS: usize = 100;
     let backend: Backend = faulty.backend();
-    'listing: loop {
+    'listing: for _ in 0..LISTINGS {
         let mut objects = BTreeMap::new();
         for file in backend.list("", None).await.unwrap() {
             match backend.get(&file.path).await {
@@ -227,6 +228,7 @@ pub(crate) async fn objects_of(faulty: &Faulty) -> BTreeMap<String, Bytes> {
         }
         return objects;
     }
+    panic!("something was listed {LISTINGS} times and never there to be read");
 }
 
 /// The secrets of the one repository in a store.
